@@ -1,0 +1,78 @@
+"""errorHandling: retries, circuit breaker, dead-letter queue, flood guard. The user's own JSON works as it stands."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from tidegate.config.base import Model
+
+
+class Retry(Model):
+    """How a failing call is tried again."""
+
+    strategy: Literal["exponential-backoff", "fixed-delay", "none"] = "exponential-backoff"
+    max_attempts: int = Field(default=5, ge=1)
+    """Calls in all, the first one included."""
+    initial_delay_ms: int = Field(default=1000, ge=0)
+    max_delay_ms: int = Field(default=60_000, ge=0)
+    backoff_multiplier: float = Field(default=2.0, ge=1.0)
+    jitter: bool = True
+    """Waits are 50 to 100 % of the delay."""
+    delay_seconds: float | None = Field(default=None, ge=0)
+    """For fixed-delay (the older form)."""
+    max_total_ms: int | None = Field(default=None, gt=0)
+    """No new attempt is started that could not begin within this time of the first."""
+    attempt_timeout_ms: int | None = Field(default=None, gt=0)
+
+
+class CircuitBreaker(Model):
+    """One breaker per dependency."""
+
+    enabled: bool = True
+    failure_threshold: int = Field(default=5, ge=1)
+    reset_timeout_seconds: float = Field(default=60, gt=0)
+    half_open_max_attempts: int = Field(default=1, ge=1)
+
+
+class DeadLetterConfig(Model):
+    """Settings of the Kafka dead-letter topic."""
+
+    model_config = ConfigDict(**{**Model.model_config, "alias_generator": None})
+
+    bootstrap_servers: str | None = Field(default=None, alias="bootstrap.servers")
+    """Must be the pipeline's own cluster: dead letters are part of the batch's transaction."""
+    topic: str | None = None
+    """Default `{pipelineId}.dlq`."""
+    dialect: Literal["connect", "spring", "streams", "none"] = "connect"
+    max_value_bytes: int = Field(default=900_000, gt=0, alias="maxValueBytes")
+    """A larger value is kept truncated, with its length, its SHA-256 and the pointer to the source offset."""
+    max_stack_bytes: int = Field(default=8192, gt=0, alias="maxStackBytes")
+
+
+class DeadLetterQueue(Model):
+    """Where failed records go. `none` is only for pipelines whose owner wants failures to stop them."""
+
+    enabled: bool = True
+    type: Literal["kafka", "log", "none"] = "kafka"
+    config: DeadLetterConfig = DeadLetterConfig()
+
+
+class FloodGuard(Model):
+    """Stops the worker, offsets unmoved, when too much is dead-lettered."""
+
+    enabled: bool = True
+    max_ratio: float = Field(default=0.5, gt=0, le=1)
+    window: int = Field(default=1000, ge=1)
+    """The ratio is taken over this many records of one partition; fewer never trip it."""
+    max_consecutive: int | None = Field(default=None, ge=1)
+
+
+class ErrorHandling(Model):
+    """The user's errorHandling block."""
+
+    retry: Retry = Retry()
+    circuit_breaker: CircuitBreaker = CircuitBreaker()
+    dead_letter_queue: DeadLetterQueue = DeadLetterQueue()
+    flood_guard: FloodGuard = FloodGuard()

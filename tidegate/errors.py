@@ -1,0 +1,167 @@
+"""The whole error tree. Retry, breaker and dead-letter policy ask the class; nobody matches on text.
+
+TidegateError
+├── ConfigError              the pipeline file, a setting or an argument is wrong
+├── RecordError              one record is at fault: it is dead-lettered, the rest goes on
+│   ├── DecodeError          malformed bytes, wrong type, missing field
+│   ├── RuleViolation        a rule of severity `error` failed
+│   ├── EventTimeError       no event time, or one too far in the future
+│   ├── HandlerError         the user's handler refused the record
+│   └── SinkRecordError      the sink refuses this row for good
+├── DependencyError          something outside is away: consumption pauses, nothing is dead-lettered   (retriable)
+│   ├── StoreUnavailable
+│   ├── BrokerUnavailable
+│   ├── DependencyTimeout    one try took longer than its timeout
+│   └── CircuitOpen          the breaker rejects calls for `retry_after_ms`; not retried in place
+├── Fenced                   another owner has this partition: this one must stop writing to it
+│   ├── StoreFenced
+│   └── ProducerFenced
+├── PipelineAborted          a rule says `onFailure: abort`
+├── FloodGuardTripped        too many dead letters: the worker stops with its offsets unmoved
+├── OffsetOutOfRange         the log no longer has the offset the state wants to start from
+└── StackError               the local Kafka or PostgreSQL cannot be had (no Java, no jars, no port)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from tidegate.record import Stage
+
+
+class TidegateError(Exception):
+    """Root of all errors that tidegate raises.
+
+    `stage` is where in a record's way the error belongs; `retriable` says whether trying again can help.
+    """
+
+    stage: ClassVar[Stage | None] = None
+    retriable: ClassVar[bool] = False
+
+
+class ConfigError(TidegateError):
+    """A configuration value that cannot be used. Names the file, the field, the value, what was expected, the way out."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | None = None,
+        field: str | None = None,
+        value: object = None,
+        expected: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.problem, self.file, self.field = problem, file, field
+        self.value, self.expected, self.hint = value, expected, hint
+        where = ": ".join(part for part in (file, field) if part)
+        lines = [f"{where}: {problem}" if where else problem]
+        if value is not None:
+            lines.append(f"  found:    {value!r}")
+        if expected:
+            lines.append(f"  expected: {expected}")
+        if hint:
+            lines.append(f"  hint:     {hint}")
+        super().__init__("\n".join(lines))
+
+
+class RecordError(TidegateError):
+    """One record is at fault."""
+
+
+class DecodeError(RecordError):
+    """The bytes are not what the schema says."""
+
+    stage = Stage.DECODE
+
+
+class RuleViolation(RecordError):
+    """A rule of severity `error` failed."""
+
+    stage = Stage.VALIDATE
+
+
+class EventTimeError(RecordError):
+    """The record has no event time, or one more than `maxFutureSkew` ahead of its Kafka timestamp."""
+
+    stage = Stage.EVENT_TIME
+
+
+class HandlerError(RecordError):
+    """The user's handler raised for this record."""
+
+    stage = Stage.HANDLE
+
+
+class SinkRecordError(RecordError):
+    """The sink refuses a row for good (a value the database cannot hold). `row` is its index in what was written."""
+
+    stage = Stage.SINK
+
+    def __init__(self, message: str, *, aggregation: str | None = None, rows: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.aggregation, self.rows = aggregation, rows
+
+
+class DependencyError(TidegateError):
+    """Something outside is away or too slow. Never a reason to dead-letter a record."""
+
+    retriable = True
+
+
+class StoreUnavailable(DependencyError):
+    """The database cannot be reached or is shutting down."""
+
+    stage = Stage.SINK
+
+
+class BrokerUnavailable(DependencyError):
+    """The Kafka cluster cannot be reached."""
+
+
+class DependencyTimeout(DependencyError):
+    """One try took longer than its timeout."""
+
+
+class CircuitOpen(DependencyError):
+    """The breaker of a dependency is open. `retry_after_ms`: how long until the next probe."""
+
+    retriable = False  # the breaker knows when to try next; a retry loop does not
+
+    def __init__(self, breaker: str, retry_after_ms: int) -> None:
+        super().__init__(f"circuit breaker '{breaker}' is open; next try in {retry_after_ms} ms")
+        self.breaker, self.retry_after_ms = breaker, retry_after_ms
+
+
+class Fenced(TidegateError):
+    """Another owner has taken this partition."""
+
+    stage = Stage.COMMIT
+
+
+class StoreFenced(Fenced):
+    """The partition row is no longer what this batch started from."""
+
+
+class ProducerFenced(Fenced):
+    """A newer producer with the same transactional id has been initialised."""
+
+
+class PipelineAborted(TidegateError):
+    """A record failed a rule that says `onFailure: abort`."""
+
+    stage = Stage.VALIDATE
+
+
+class FloodGuardTripped(TidegateError):
+    """So many records failed that dead-lettering them would empty the topic into the dead-letter queue."""
+
+
+class OffsetOutOfRange(TidegateError):
+    """The offset to start from is gone (retention), and the policy is to stop rather than to skip."""
+
+    stage = Stage.CONSUME
+
+
+class StackError(TidegateError):
+    """The local Kafka or PostgreSQL cannot be started."""

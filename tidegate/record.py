@@ -1,0 +1,47 @@
+"""The words for a record and where it is: stages, partitions, lanes and ids."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Stage(StrEnum):
+    """One record's way, in order. These values appear unchanged in code, envelopes, logs, metrics and the README."""
+
+    CONSUME = "consume"
+    DECODE = "decode"
+    VALIDATE = "validate"
+    DEDUPE = "dedupe"
+    EVENT_TIME = "event_time"
+    HANDLE = "handle"
+    AGGREGATE = "aggregate"
+    SINK = "sink"
+    COMMIT = "commit"
+
+
+class Lane(StrEnum):
+    """Which way a record came: state rows are kept per lane, so that an amendment can be told from the first count."""
+
+    LIVE = "live"
+    LATE = "late"
+    REPLAY = "replay"
+
+
+class TopicPartition(NamedTuple):
+    """One source partition."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+def record_id(tp: TopicPartition, offset: int, stage: Stage | None = None) -> str:
+    """The deterministic id of whatever was written for one record: `topic-partition-offset[-stage]`.
+
+    Whatever is written twice after a crash carries the same id and is counted once.
+    """
+    base = f"{tp.topic}-{tp.partition}-{offset}"
+    return base if stage is None else f"{base}-{stage.value}"

@@ -1,0 +1,168 @@
+"""What goes into the stages and what comes out: raw batches, the partition's state, and the batch's result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+from tidegate.ledger import Ledger
+from tidegate.record import Lane, Stage, TopicPartition
+
+HEADERS_TYPE = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
+
+RAW_SCHEMA = pa.schema(
+    [
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("timestamp", pa.int64(), nullable=False),  # Kafka's record timestamp, ms since the epoch
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),  # null = tombstone
+        pa.field("headers", HEADERS_TYPE),  # null = none
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """Records of one partition in offset order, as RAW_SCHEMA. Offsets may have gaps."""
+
+    tp: TopicPartition
+    records: pa.RecordBatch
+
+    def __len__(self) -> int:
+        return int(self.records.num_rows)
+
+    @property
+    def first(self) -> int:
+        return int(self.records.column(0)[0].as_py())
+
+    @property
+    def last(self) -> int:
+        return int(self.records.column(0)[-1].as_py())
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """The partition row: all that the stages need to know of what came before, and the ledger.
+
+    `upto` is the last applied offset (-1: none). `high_water` is the largest event time among valid records, in ms
+    (None: none yet). `dedupe_clock` is the largest event time among validated records, duplicates included, in ms.
+    """
+
+    upto: int = -1
+    high_water: int | None = None
+    dedupe_clock: int | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+
+
+class Seen(Protocol):
+    """What dedupe remembers: the event time (ms) of the first record with a key."""
+
+    def get(self, keys: Sequence[bytes]) -> list[int | None]:
+        """The event time of each key's first record, or None; same length and order as `keys`."""
+
+
+class NothingSeen:
+    """For pipelines without dedupe, and for the first batch."""
+
+    def get(self, keys: Sequence[bytes]) -> list[int | None]:
+        return [None] * len(keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One failure of one record. `field` is a column or a path in the value; `found` shows what was there (shortened)."""
+
+    error_type: str  # MalformedJson, WrongType, MissingField, RuleViolation, FutureEventTime, ...
+    message: str
+    rule: str | None = None
+    field: str | None = None
+    found: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record that goes to the dead-letter queue. The first reason names it; all are kept."""
+
+    offset: int
+    stage: Stage
+    reasons: tuple[Reason, ...]
+    stack: str | None = None
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MissedWindow:
+    """A window that was closed for a record: aggregation name, and the window's bounds in ms."""
+
+    aggregation: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class LateRecord:
+    """A record that is late for `missed`. `partial`: it still counted for other windows, so the ledger has it as accepted."""
+
+    offset: int
+    event_time: int  # ms
+    watermark: int  # ms, as it stood before this record
+    missed: tuple[MissedWindow, ...]
+    partial: bool = False
+
+
+@dataclass(slots=True)
+class RuleTally:
+    """What one rule found in one batch. `samples` holds up to 10 (offset, what was found)."""
+
+    severity: str
+    failures: int = 0
+    samples: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class BatchResult:
+    """All that one batch changes. Nothing in it has happened yet: the engine writes it, atomically, or drops it.
+
+    `deltas`: per aggregation one table, a row per (window, group, lane): `window_start`, `window_end` (int64 ms), `lane`,
+    the group's columns, the measures' partial columns (tidegate.stages.measures), `records`, `upto` (largest offset in it).
+    `late_windows`: `aggregation`, `window_start`, `window_end`, `missing`: a row per window that missed records.
+    `accepted`: the typed rows, with `_offset`, `_timestamp`, `_event_time` (ms, null without event time) and `_lane`.
+    """
+
+    raw: RawBatch
+    before: PartitionState
+    state: PartitionState
+    accepted: pa.Table
+    deltas: dict[str, pa.Table] = field(default_factory=dict)
+    rejected: list[Rejection] = field(default_factory=list)
+    late: list[LateRecord] = field(default_factory=list)
+    late_windows: pa.Table | None = None
+    seen: list[tuple[bytes, int]] = field(default_factory=list)
+    rules: dict[str, RuleTally] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What this batch alone adds."""
+        before, after = self.before.ledger, self.state.ledger
+        return Ledger(*(getattr(after, n) - getattr(before, n) for n in Ledger.__slots__))
+
+
+LATE_WINDOWS_SCHEMA = pa.schema(
+    [
+        pa.field("aggregation", pa.string(), nullable=False),
+        pa.field("window_start", pa.int64(), nullable=False),
+        pa.field("window_end", pa.int64(), nullable=False),
+        pa.field("missing", pa.int64(), nullable=False),
+    ]
+)
+
+# A verdict that was already reached (by a sink, or before a crash) and is to be applied instead of being found again.
+Verdicts = Mapping[int, Rejection]
+
+__all__ = [
+    "HEADERS_TYPE", "LATE_WINDOWS_SCHEMA", "RAW_SCHEMA", "BatchResult", "Lane", "LateRecord", "MissedWindow", "NothingSeen",
+    "PartitionState", "RawBatch", "Reason", "Rejection", "RuleTally", "Seen", "Verdicts",
+]  # fmt: skip

@@ -1,0 +1,65 @@
+"""What a store is: results and offsets in one transaction, with a compare-and-set that fences every other writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+
+from tidegate.record import TopicPartition
+from tidegate.stages.batch import PartitionState
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRow:
+    """One source partition as the store has it. `epoch` grows by one with every claim; `owner` is who claimed last."""
+
+    tp: TopicPartition
+    state: PartitionState
+    epoch: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreBatch:
+    """One batch's results. Written only if the partition row still has `expected_upto` and `epoch`."""
+
+    tp: TopicPartition
+    epoch: int
+    expected_upto: int
+    state: PartitionState
+    deltas: Mapping[str, pa.Table] = field(default_factory=dict)
+    late_windows: pa.Table | None = None
+
+
+class Store(Protocol):
+    """Synchronous; the worker calls it from a thread. Instances are safe under threads (a connection pool behind them)."""
+
+    def prepare(self) -> None:
+        """Create what is missing and check what is there.
+
+        Raises ConfigError when a table exists with other columns, StoreUnavailable when the database is away.
+        """
+
+    def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
+        """Take the partitions: each row's epoch grows by one (a missing row is created with `upto` −1, epoch 1).
+
+        The rows returned hold the new epoch, and in `owner` the *previous* owner ("" for a new row).
+        """
+
+    def write(self, batch: StoreBatch) -> None:
+        """Apply one batch in one transaction: late windows and deltas added up, the partition row compared and set.
+
+        Raises StoreFenced (nothing written), SinkRecordError with the guilty delta rows (nothing written),
+        StoreUnavailable (unknown whether written: claim again to learn it).
+        """
+
+    def partitions(self) -> list[PartitionRow]:
+        """All partition rows of this pipeline, by topic and partition."""
+
+    def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterable[pa.Table]:
+        """The partials of one source partition whose window ends after `open_after` (ms), lanes added up, in chunks."""
+
+    def close(self) -> None: ...
