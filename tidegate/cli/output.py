@@ -1,0 +1,78 @@
+"""What commands print: a table for people, one JSON document for machines (`--json`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+def print_json(document: object) -> None:
+    """`document` as indented JSON on stdout; what JSON does not know (dates, paths, decimals) as its text."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def table(
+    rows: Iterable[Mapping[str, object]], columns: Mapping[str, str] | Sequence[str], *, title: str | None = None
+) -> Table:
+    """A Rich table of `rows`. `columns`: the keys to show, or key → heading. Numbers are right-aligned; None is `–`.
+
+    Cell text is taken as it is: `[red]` in a record's value is not markup.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    headings = dict(columns) if isinstance(columns, Mapping) else {key: key for key in columns}
+    listed = list(rows)
+    drawn = Table(title=title, title_justify="left", header_style="bold")
+    for key, heading in headings.items():
+        numeric = any(_is_number(row.get(key)) for row in listed)
+        drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+    for row in listed:
+        drawn.add_row(*(Text(_cell(row.get(key))) for key in headings))
+    return drawn
+
+
+def print_table(
+    rows: Iterable[Mapping[str, object]], columns: Mapping[str, str] | Sequence[str], *, title: str | None = None
+) -> None:
+    """Draw `table(...)` on stdout, as wide as the terminal."""
+    from rich.console import Console
+
+    Console().print(table(rows, columns, title=title))
+
+
+def show(
+    rows: Sequence[Mapping[str, object]],
+    columns: Mapping[str, str] | Sequence[str],
+    *,
+    as_json: bool,
+    title: str | None = None,
+) -> None:
+    """`rows` as a JSON list with all their fields, or as a table of `columns`."""
+    if as_json:
+        print_json([dict(row) for row in rows])
+    else:
+        print_table(rows, columns, title=title)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", " ")
+    return str(value)
