@@ -40,3 +40,19 @@ class ManualClock:
         if seconds < 0:
             raise ValueError(f"time does not go back: {seconds}")
         self._now += seconds
+
+
+class Deadline:
+    """One budget of seconds, passed down a shutdown or a drain so that the timeouts of its steps do not add up."""
+
+    def __init__(self, seconds: float, clock: Clock | None = None) -> None:
+        self._clock: Clock = clock or SystemClock()
+        self._end = self._clock.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left, never below 0."""
+        return max(0.0, self._end - self._clock.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        return self.remaining() == 0.0

@@ -1,0 +1,70 @@
+"""What the agents receive: one message per partition and fetch, whose value is a batch of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from aiokafka.structs import ConsumerRecord
+from faust.serializers.schemas import Schema
+
+from tidegate.record import TopicPartition
+
+_RECORD_OVERHEAD = 64  # bytes charged to a record beside key and value, so that a million empty ones do not count as nothing
+
+
+class SourceBatch:
+    """Records of one partition, in offset order. Offsets may have gaps.
+
+    `first` and `last` are offsets; `nbytes` is keys + values + 64 per record. `epoch` numbers the times the partition was
+    opened or sought: `consumer.is_current(batch)` says whether the batch still follows what was delivered before it.
+    """
+
+    __slots__ = ("epoch", "first", "last", "nbytes", "records", "tp")
+
+    def __init__(self, tp: TopicPartition, records: list[ConsumerRecord], nbytes: int, epoch: int = 0) -> None:
+        self.tp, self.records, self.nbytes, self.epoch = tp, records, nbytes, epoch
+        self.first: int = records[0].offset
+        self.last: int = records[-1].offset
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        return f"<SourceBatch {self.tp} {self.first}..{self.last}: {len(self.records)} records, {self.nbytes} bytes>"
+
+
+def record_size(record: ConsumerRecord) -> int:
+    """Bytes charged to one record; aiokafka gives -1 as the size of a null."""
+    return max(record.serialized_key_size, 0) + max(record.serialized_value_size, 0) + _RECORD_OVERHEAD
+
+
+def split(
+    tp: TopicPartition, records: Sequence[ConsumerRecord], *, max_records: int, max_bytes: int, epoch: int = 0
+) -> Iterator[SourceBatch]:
+    """Cut one fetch into batches within both limits, in order. A single record above `max_bytes` is a batch of its own."""
+    sizes = [record_size(record) for record in records]
+    total = sum(sizes)
+    if records and len(records) <= max_records and total <= max_bytes:
+        yield SourceBatch(tp, list(records), total, epoch)
+        return
+    start, nbytes = 0, 0
+    for index, size in enumerate(sizes):
+        if index > start and (index - start >= max_records or nbytes + size > max_bytes):
+            yield SourceBatch(tp, list(records[start:index]), nbytes, epoch)
+            start, nbytes = index, 0
+        nbytes += size
+    if start < len(records):
+        yield SourceBatch(tp, list(records[start:]), nbytes, epoch)
+
+
+class BatchSchema(Schema[Any, Any]):
+    """Hands batches through as they are: Faust must not decode them, since it acknowledges what it cannot decode."""
+
+    def compile(self, app: Any, **kwargs: Any) -> Callable[..., Any]:
+        create_event = app.create_event
+
+        async def decode(message: Any, *, propagate: bool = False) -> Any:
+            return create_event(None, message.value, message.headers, message)
+
+        return decode

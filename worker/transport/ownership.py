@@ -1,0 +1,49 @@
+"""What the transport asks of whoever owns the partitions' state, and the settings it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from tidegate.clock import Deadline
+from tidegate.record import TopicPartition
+
+
+@runtime_checkable
+class Ownership(Protocol):
+    """Set as `app.tide_ownership`. Whatever it raises crashes the worker, with a non-zero exit."""
+
+    async def assigned(self, tps: set[TopicPartition]) -> dict[TopicPartition, int]:
+        """Partitions that are now ours. Returns the offset to start at for each; one that is missing starts at the group's
+        committed offset, else as `auto.offset.reset` says. Nothing is fetched from `tps` before this returns. Cancelled when
+        they are revoked in the meantime; `revoked` follows."""
+        ...
+
+    async def revoked(self, tps: set[TopicPartition], deadline: Deadline) -> None:
+        """Partitions that are about to be someone else's: finish what is in hand, stop their producers. No new batch of
+        theirs is delivered from before this is called. Past the deadline it is cancelled and the rebalance goes on."""
+        ...
+
+    async def out_of_range(self, tp: TopicPartition, offset: int) -> int | None:
+        """The log does not have `offset` (any more, or yet). Returns where to go on, or None if `seek_to` was or will be
+        called; until then the partition is paused for the reason "out of range". Raising stops the worker."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """Set as `app.tide_settings`."""
+
+    max_batch_records: int = 8192
+    max_batch_bytes: int = 16_777_216
+    max_in_flight: int = 3
+    """Batches of one partition delivered and not acknowledged: one in work, one committing, one waiting."""
+    drain_timeout: float = 20.0
+    """Seconds that `Ownership.revoked` may take, on a rebalance and on a stop."""
+    fetch_max_wait_ms: int = 100
+    """How long the broker holds an empty fetch. A partition that becomes fetchable meanwhile waits as long."""
+    fetch_max_bytes: int = 2_097_152
+    """Per partition and fetch."""
+    kafka_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """aiokafka's connection options (bootstrap_servers, security_protocol, …); they win over Faust's settings."""
