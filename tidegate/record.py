@@ -45,3 +45,14 @@ def record_id(tp: TopicPartition, offset: int, stage: Stage | None = None) -> st
     """
     base = f"{tp.topic}-{tp.partition}-{offset}"
     return base if stage is None else f"{base}-{stage.value}"
+
+
+class OutRow(NamedTuple):
+    """One record to be written to Kafka in the batch's transaction. `timestamp` in ms; None: the producer's clock."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    timestamp: int | None = None
