@@ -21,6 +21,18 @@ class PostgresSink(Model):
     timeout: Millis = 30_000
 
 
+class SqliteSink(Model):
+    """The PostgreSQL sink's tables in one file, for tests and small use: one writer at a time. Decimals are held as text."""
+
+    type: Literal["sqlite"]
+    name: str = "sqlite"
+    path: str
+    tables: dict[str, str] = {}
+    """Aggregation name → table name; default: the aggregation's name."""
+    timeout: Millis = 30_000
+    """How long a write waits for another writer."""
+
+
 class KafkaSink(Model):
     """Results as JSON, keyed by window and group, one topic per aggregation."""
 
@@ -30,4 +42,4 @@ class KafkaSink(Model):
     """Aggregation name → topic; default `{pipelineId}.{aggregation}`."""
 
 
-Sink = Annotated[PostgresSink | KafkaSink, Field(discriminator="type")]
+Sink = Annotated[PostgresSink | SqliteSink | KafkaSink, Field(discriminator="type")]

@@ -49,12 +49,14 @@ class PartitionState:
 
     `upto` is the last applied offset (-1: none). `high_water` is the largest event time among valid records, in ms
     (None: none yet). `dedupe_clock` is the largest event time among validated records, duplicates included, in ms.
+    `idle`: the partition was at its end for `idleTimeout` and no longer holds windows open; any record ends that.
     """
 
     upto: int = -1
     high_water: int | None = None
     dedupe_clock: int | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    idle: bool = False
 
 
 class Seen(Protocol):

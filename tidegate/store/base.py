@@ -62,4 +62,10 @@ class Store(Protocol):
     def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterable[pa.Table]:
         """The partials of one source partition whose window ends after `open_after` (ms), lanes added up, in chunks."""
 
+    def open_windows(self, watermarks: Mapping[TopicPartition, int | None]) -> dict[TopicPartition, int]:
+        """How many windows of all aggregations end after the watermark (ms; None: none yet, all are open) of each partition."""
+
+    def set_idle(self, tps: Sequence[TopicPartition], idle: bool) -> None:
+        """Say that partitions no longer hold windows open, or do again. Only those whose last claim was this instance's."""
+
     def close(self) -> None: ...
