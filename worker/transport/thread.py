@@ -1,0 +1,162 @@
+"""The thread that speaks to Kafka: one aiokafka consumer on an event loop of its own, so that work never delays a heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import aiokafka
+from aiokafka.consumer.subscription_state import TopicPartitionState
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
+from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
+from aiokafka.structs import TopicPartition as KafkaTopicPartition
+from faust.transport.drivers import aiokafka as driver
+
+from tidegate.record import TopicPartition
+from worker.transport.ownership import TransportSettings
+
+_COMMIT_TIMEOUT = 5.0  # group offsets are for monitoring: a broker that is away must not hold up a rebalance or a stop
+
+
+class End(NamedTuple):
+    """What the newest fetch response said of one partition."""
+
+    position: int
+    """The offset that is fetched next."""
+    stable: int
+    """The last stable offset: where a reader of committed records has to stop for now."""
+    high_water: int
+    answered_ms: int
+    """When the response came, ms since the epoch."""
+    pending: bool
+    """Records were fetched and not yet handed out."""
+
+
+class Fetched(NamedTuple):
+    """One round: records per partition, the partitions' ends, and the offsets that the log does not have."""
+
+    records: dict[TopicPartition, list[ConsumerRecord]]
+    ends: dict[TopicPartition, End]
+    out_of_range: dict[TopicPartition, int]
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread, with reads of committed records only and without silent resets."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf, settings = self.app.conf, self._settings
+        options: dict[str, Any] = {
+            "bootstrap_servers": driver.server_list(transport.url, transport.default_port),
+            **driver.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
+            **settings.kafka_options,
+        }
+        return aiokafka.AIOKafkaConsumer(
+            **{"client_id": conf.broker_client_id, **options},
+            group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
+            partition_assignment_strategy=[RoundRobinPartitionAssignor],
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # where to start is told by the state; a reset would skip or repeat in silence
+            isolation_level="read_committed",
+            max_poll_interval_ms=int((conf.broker_max_poll_interval or 0) * 1000),
+            max_partition_fetch_bytes=settings.fetch_max_bytes,
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            check_crcs=conf.broker_check_crcs,
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+            connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
+        )
+
+    @property
+    def _settings(self) -> TransportSettings:
+        settings: TransportSettings = self.consumer.settings
+        return settings
+
+    async def fetch(self, wanted: set[TopicPartition], timeout: float, max_records: int) -> Fetched:
+        """Up to `max_records` of each wanted partition; waits at most `timeout` seconds for the first. Runs for an empty
+        `wanted` too: aiokafka leaves the group when nobody has fetched for `max.poll.interval`, and a pause is no absence."""
+        fetched: Fetched = await self.call_thread(self._fetch, wanted, timeout, max_records)
+        return fetched
+
+    async def _fetch(self, wanted: set[TopicPartition], timeout: float, max_records: int) -> Fetched:
+        consumer = self._ensure_consumer()
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        records: dict[TopicPartition, list[ConsumerRecord]] = {}
+        lost: dict[TopicPartition, int] = {}
+        with fetcher._subscriptions.fetch_context():
+            if wanted and self.consumer.flow_active and not fetcher._subscriptions.reassignment_in_progress:
+                try:
+                    for tp in wanted:  # one by one: a shared `max_records` would let one partition starve the others
+                        records.update(await fetcher.fetched_records({tp}, timeout=0, max_records=max_records))
+                    if not records:
+                        records = await fetcher.fetched_records(wanted, timeout=timeout, max_records=max_records)
+                except OffsetOutOfRangeError as error:
+                    (offsets,) = error.args
+                    lost = {TopicPartition(*tp): offset for tp, offset in offsets.items()}
+        batches = {TopicPartition(*tp): fetched for tp, fetched in records.items()}
+        return Fetched(batches, self._ends(), lost)
+
+    def _ends(self) -> dict[TopicPartition, End]:
+        fetcher = self._ensure_consumer()._fetcher
+        subscription = fetcher._subscriptions.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or not assignment.active:
+            return {}
+        ends = {}
+        for tp in assignment.tps:
+            state: TopicPartitionState = assignment.state_value(tp)
+            if state.has_valid_position and state.lso is not None:
+                pending = tp in fetcher._records
+                ends[TopicPartition(*tp)] = End(state.position, state.lso, state.highwater, state.timestamp, pending)
+        return ends
+
+    async def start_at(self, offsets: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+        """Move partitions to an offset and drop what was fetched of them. Returns those that are (still) assigned."""
+        moved: set[TopicPartition] = await self.call_thread(self._start_at, offsets)
+        return moved
+
+    async def _start_at(self, offsets: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+        consumer = self._ensure_consumer()
+        assigned = {TopicPartition(*tp) for tp in consumer.assignment()}
+        for tp in offsets.keys() & assigned:
+            state: TopicPartitionState = consumer._subscription.subscription.assignment.state_value(KafkaTopicPartition(*tp))
+            state.lso = state.highwater = state.timestamp = None  # ends are to be learnt from a fetch at the new position
+            consumer.seek(KafkaTopicPartition(*tp), offsets[tp])
+        return offsets.keys() & assigned
+
+    async def default_starts(self, tps: Iterable[TopicPartition], reset: str) -> dict[TopicPartition, int]:
+        """The group's committed offset of each partition; without one, the log's end if `reset` is "latest", else its start."""
+        starts: dict[TopicPartition, int] = await self.call_thread(self._default_starts, list(tps), reset)
+        return starts
+
+    async def _default_starts(self, tps: list[TopicPartition], reset: str) -> dict[TopicPartition, int]:
+        consumer = self._ensure_consumer()
+        starts: dict[TopicPartition, int] = {}
+        for tp in tps:
+            committed = await consumer.committed(KafkaTopicPartition(*tp))
+            if committed is not None:
+                starts[tp] = committed
+        fresh = [KafkaTopicPartition(*tp) for tp in tps if tp not in starts]
+        if fresh:
+            offsets = await (consumer.end_offsets(fresh) if reset == "latest" else consumer.beginning_offsets(fresh))
+            starts.update((TopicPartition(*tp), offset) for tp, offset in offsets.items())
+        return starts
+
+    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        wanted = {KafkaTopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+        wanted = {tp: offset for tp, offset in wanted.items() if tp in assigned}
+        try:
+            await asyncio.wait_for(consumer.commit(wanted), _COMMIT_TIMEOUT)
+        except (KafkaError, TimeoutError) as error:  # for monitoring only: the next commit carries the newer offsets
+            self.log.warning("transport.commit_failed error=%r offsets=%r", error, offsets)
+            return False
+        return True
