@@ -1,0 +1,86 @@
+"""Kafka and PostgreSQL together, in one private directory that is gone afterwards, with every process that was started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from tidegate.local.kafka import EmbeddedKafka
+from tidegate.local.postgres import EmbeddedPostgres
+from tidegate.local.process import GuardedProcess
+
+
+class LocalStack:
+    """A context manager: inside it `kafka` and `postgres` answer on free loopback ports.
+
+    However it ends (normally, by an exception, Ctrl-C, SIGTERM or even SIGKILL), no process and no directory stays. SIGTERM and
+    SIGHUP raise SystemExit in the main thread, so that the way out is the usual one. Raises StackError when something cannot be
+    started.
+    """
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
+        """Private (mode 0700; as root others may pass through, for PostgreSQL's own user)."""
+        self.kafka = EmbeddedKafka(self.directory / "kafka", remove=self.directory)
+        self.postgres = EmbeddedPostgres(self.directory / "postgres", remove=self.directory)
+        self._processes: list[GuardedProcess] = []
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> LocalStack:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._remove_directory)
+            undo.enter_context(_signals_as_exit())
+            undo.callback(self.postgres.stop)
+            self.postgres.start()
+            undo.callback(self.kafka.stop)
+            self.kafka.start()
+            undo.callback(self._stop_processes)
+            self._exit = undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def run(
+        self, name: str, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, grace: float = 30.0
+    ) -> GuardedProcess:
+        """Start a process that ends before the servers do. Its log is `{name}.log` in the directory; `env` is added to ours."""
+        environment = {**os.environ, **(env or {})}
+        log = self.directory / f"{name}.log"
+        process = GuardedProcess(command, log=log, env=environment, cwd=self.directory, grace=grace, remove=[self.directory])
+        self._processes.append(process)
+        return process
+
+    def _stop_processes(self) -> None:
+        for process in reversed(self._processes):
+            process.stop()
+
+    def _remove_directory(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _signals_as_exit() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise SystemExit(128 + n). Nothing changes outside the main thread: only it can handle signals."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
