@@ -2,6 +2,7 @@
 
 TidegateError
 ├── ConfigError              the pipeline file, a setting or an argument is wrong
+│   └── ConfigErrors         several at once; the text lists them all
 ├── RecordError              one record is at fault: it is dead-lettered, the rest goes on
 │   ├── DecodeError          malformed bytes, wrong type, missing field
 │   ├── RuleViolation        a rule of severity `error` failed
@@ -24,6 +25,7 @@ TidegateError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from tidegate.record import Stage
@@ -40,21 +42,23 @@ class TidegateError(Exception):
 
 
 class ConfigError(TidegateError):
-    """A configuration value that cannot be used. Names the file, the field, the value, what was expected, the way out."""
+    """A configuration value that cannot be used. Names the file, the field, the value, what was expected, a way out."""
 
     def __init__(
         self,
         problem: str,
         *,
         file: str | None = None,
+        line: int | None = None,
         field: str | None = None,
         value: object = None,
         expected: str | None = None,
         hint: str | None = None,
     ) -> None:
-        self.problem, self.file, self.field = problem, file, field
+        self.problem, self.file, self.line, self.field = problem, file, line, field
         self.value, self.expected, self.hint = value, expected, hint
-        where = ": ".join(part for part in (file, field) if part)
+        place = f"{file}:{line}" if file and line else file
+        where = ": ".join(part for part in (place, field) if part)
         lines = [f"{where}: {problem}" if where else problem]
         if value is not None:
             lines.append(f"  found:    {value!r}")
@@ -63,6 +67,16 @@ class ConfigError(TidegateError):
         if hint:
             lines.append(f"  hint:     {hint}")
         super().__init__("\n".join(lines))
+
+
+class ConfigErrors(ConfigError):
+    """Several configuration errors, so that a person mends them in one go. `errors` has each."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        self.errors = tuple(errors)
+        files = {error.file for error in errors}
+        file = files.pop() if len(files) == 1 else None
+        super().__init__(f"{len(errors)} problems\n" + "\n".join(str(error) for error in errors), file=file)
 
 
 class RecordError(TidegateError):

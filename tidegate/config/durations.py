@@ -1,8 +1,9 @@
-"""Durations as Spark writes them ("10 minutes", "1 hour 30 minutes") and as ISO 8601 does ("PT10M"), in milliseconds."""
+"""Durations as Spark writes them ("10 minutes", "1 hour 30 minutes") and as ISO 8601 does ("PT10M"), in ms."""
 
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 _UNITS = {
     "millisecond": 1, "milliseconds": 1, "ms": 1,
@@ -12,30 +13,33 @@ _UNITS = {
     "day": 86_400_000, "days": 86_400_000, "d": 86_400_000,
     "week": 604_800_000, "weeks": 604_800_000,
 }  # fmt: skip
-_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
+_EXPECTED = 'expected a duration such as "10 minutes", "500 ms" or "PT10M"'
+# ASCII digits only, and few enough that no sum leaves Decimal's 28 exact digits.
+_PART = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-zA-Z]+)\s*")
 _ISO = re.compile(
-    r"P(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
+    r"P(?:(?P<weeks>[0-9]{1,12})W)?(?:(?P<days>[0-9]{1,12})D)?(?:T(?:(?P<hours>[0-9]{1,12})H)?"
+    r"(?:(?P<minutes>[0-9]{1,15})M)?(?:(?P<seconds>[0-9]{1,15}(?:\.[0-9]{1,9})?)S)?)?"
 )
 
 
 def parse_duration(value: object) -> int:
-    """Milliseconds of a written duration; an int is taken as milliseconds only when it comes from code, not from a file.
+    """Milliseconds of a written duration. An int is milliseconds: from code only, in a file a number needs its unit.
 
     Raises ValueError with the accepted forms.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if not isinstance(value, str) or not value.strip():
-        raise ValueError('expected a duration such as "10 minutes", "500 ms" or "PT10M"')
+        raise ValueError(_EXPECTED)
     text = value.strip()
     if text[0] in "Pp":
         return _iso(text)
-    position, total = 0, 0.0
+    position, total = 0, Decimal(0)
     while position < len(text):
         part = _PART.match(text, position)
         if part is None or part[2].lower() not in _UNITS:
-            raise ValueError('expected a duration such as "10 minutes", "500 ms" or "PT10M"')
-        total += float(part[1]) * _UNITS[part[2].lower()]
+            raise ValueError(_EXPECTED)
+        total += Decimal(part[1]) * _UNITS[part[2].lower()]
         position = part.end()
     return _whole(total)
 
@@ -44,10 +48,11 @@ def _iso(text: str) -> int:
     match = _ISO.fullmatch(text.upper())
     if match is None or not any(match.groupdict().values()):
         raise ValueError('expected an ISO 8601 duration such as "PT10M" or "P1DT2H"')
-    return _whole(sum(float(number) * _UNITS[unit] for unit, number in match.groupdict().items() if number))
+    parts = (Decimal(number) * _UNITS[unit] for unit, number in match.groupdict().items() if number)
+    return _whole(sum(parts, Decimal(0)))
 
 
-def _whole(total: float) -> int:
+def _whole(total: Decimal) -> int:
     if total != int(total):
         raise ValueError("durations are whole milliseconds")
     return int(total)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from tidegate.config.base import Model
+from tidegate.config.base import Model, Problem, refuse
+from tidegate.config.kafka import Servers
+from tidegate.config.schema import Topic
 
 
 class Retry(Model):
@@ -21,10 +23,34 @@ class Retry(Model):
     jitter: bool = True
     """Waits are 50 to 100 % of the delay."""
     delay_seconds: float | None = Field(default=None, ge=0)
-    """For fixed-delay (the older form)."""
+    """For fixed-delay: the wait between attempts (default: `initialDelayMs`). Alone it means fixed-delay."""
     max_total_ms: int | None = Field(default=None, gt=0)
     """No new attempt is started that could not begin within this time of the first."""
     attempt_timeout_ms: int | None = Field(default=None, gt=0)
+    """How long one attempt may take."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_form(cls, value: Any) -> Any:
+        if (
+            isinstance(value, dict)
+            and "strategy" not in value
+            and ("delaySeconds" in value or "delay_seconds" in value)
+        ):
+            return {"strategy": "fixed-delay", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _delay_is_used(self) -> Retry:
+        if self.delay_seconds is not None and self.strategy != "fixed-delay":
+            refuse(
+                Problem(
+                    f"`{self.strategy}` has no fixed delay",
+                    ("delay_seconds",),
+                    "`strategy: fixed-delay`, or `initialDelayMs`",
+                )
+            )
+        return self
 
 
 class CircuitBreaker(Model):
@@ -32,8 +58,11 @@ class CircuitBreaker(Model):
 
     enabled: bool = True
     failure_threshold: int = Field(default=5, ge=1)
+    """Failures in a row that open it."""
     reset_timeout_seconds: float = Field(default=60, gt=0)
+    """How long it stays open before a call may try again."""
     half_open_max_attempts: int = Field(default=1, ge=1)
+    """Calls at once that may try while it is half-open."""
 
 
 class DeadLetterConfig(Model):
@@ -41,11 +70,12 @@ class DeadLetterConfig(Model):
 
     model_config = ConfigDict(**{**Model.model_config, "alias_generator": None})
 
-    bootstrap_servers: str | None = Field(default=None, alias="bootstrap.servers")
+    bootstrap_servers: Servers | None = Field(default=None, alias="bootstrap.servers")
     """Must be the pipeline's own cluster: dead letters are part of the batch's transaction."""
-    topic: str | None = None
+    topic: Topic | None = None
     """Default `{pipelineId}.dlq`."""
     dialect: Literal["connect", "spring", "streams", "none"] = "connect"
+    """Whose header names are written besides tidegate's own, for tools that know them."""
     max_value_bytes: int = Field(default=900_000, gt=0, alias="maxValueBytes")
     """A larger value is kept truncated, with its length, its SHA-256 and the pointer to the source offset."""
     max_stack_bytes: int = Field(default=8192, gt=0, alias="maxStackBytes")
@@ -58,15 +88,22 @@ class DeadLetterQueue(Model):
     type: Literal["kafka", "log", "none"] = "kafka"
     config: DeadLetterConfig = DeadLetterConfig()
 
+    @property
+    def takes_records(self) -> bool:
+        """Whether a failed record is kept anywhere that can be read back."""
+        return self.enabled and self.type == "kafka"
+
 
 class FloodGuard(Model):
     """Stops the worker, offsets unmoved, when too much is dead-lettered."""
 
     enabled: bool = True
     max_ratio: float = Field(default=0.5, gt=0, le=1)
+    """The share of records that may fail."""
     window: int = Field(default=1000, ge=1)
     """The ratio is taken over this many records of one partition; fewer never trip it."""
     max_consecutive: int | None = Field(default=None, ge=1)
+    """So many failures in a row trip it."""
 
 
 class ErrorHandling(Model):

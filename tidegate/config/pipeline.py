@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tidegate.config.base import Millis, Model
+from tidegate.config.base import Millis, Model, refuse
+from tidegate.config.consistency import problems_of
 from tidegate.config.errorhandling import ErrorHandling
 from tidegate.config.kafka import Kafka
 from tidegate.config.schema import Column, Source
@@ -41,16 +42,65 @@ class Pipeline(Model):
     """One pipeline. `source` and `schema` are needed to run it; everything else has a default."""
 
     pipeline_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """The name of the pipeline: of its consumer group, and the beginning of its topics' names."""
     kafka: Kafka = Kafka()
     source: Source | None = None
     schema_: tuple[Column, ...] = Field(default=(), alias="schema")
+    """The fields of a record's value."""
     event_time: EventTime | None = None
+    """Needed by aggregations and dedupe."""
     rules: tuple[Rule, ...] = ()
+    """What a record must be like."""
     dedupe: Dedupe | None = None
     handlers: tuple[Handler, ...] = ()
+    """Python steps, in order."""
     aggregations: tuple[Aggregation, ...] = ()
     sinks: tuple[Sink, ...] = ()
     late_data: LateData = LateData()
     error_handling: ErrorHandling = ErrorHandling()
     telemetry: Telemetry = Telemetry()
     worker: Worker = Worker()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cluster_of_dead_letters(cls, value: Any) -> Any:
+        """Dead letters stay on the pipeline's cluster: if `kafka` does not name it, their `bootstrap.servers` does."""
+        servers = value
+        for names in _DEAD_LETTER_SERVERS:
+            servers = _get(servers, names)
+        kafka = _get(value, ("kafka",))
+        named_elsewhere = kafka is not None and _get(kafka, ("bootstrapServers", "bootstrap_servers")) is not None
+        if not isinstance(value, dict) or not isinstance(servers, str) or named_elsewhere:
+            return value
+        if kafka is not None and not isinstance(kafka, dict):
+            return value
+        return {**value, "kafka": {**(kafka or {}), "bootstrapServers": servers}}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Pipeline:
+        refuse(*problems_of(self))
+        return self
+
+    @property
+    def missing_to_run(self) -> tuple[str, ...]:
+        """The parts, as the file names them, that this pipeline needs before it can run."""
+        needed = {"source": self.source is not None, "schema": bool(self.schema_)}
+        return tuple(part for part, given in needed.items() if not given)
+
+
+_DEAD_LETTER_SERVERS: Final = (
+    ("errorHandling", "error_handling"),
+    ("deadLetterQueue", "dead_letter_queue"),
+    ("config",),
+    ("bootstrap.servers", "bootstrap_servers"),
+)
+
+
+def _get(container: Any, names: tuple[str, ...]) -> Any:
+    """The first of `names` that a mapping or a model has, else None."""
+    for name in names:
+        if isinstance(container, dict) and name in container:
+            return container[name]
+        if isinstance(container, Model) and name in type(container).model_fields:
+            return getattr(container, name)
+    return None

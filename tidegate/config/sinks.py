@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
-from tidegate.config.base import Millis, Model
+from tidegate.config.base import Millis, Model, Problem, refuse
+from tidegate.config.schema import Topic
+
+_POSTGRES_URL: Final = re.compile(r"postgres(ql)?(\+psycopg)?://\S+")
+
+
+def _postgres_url(url: SecretStr) -> SecretStr:
+    if not _POSTGRES_URL.fullmatch(url.get_secret_value()):
+        refuse(Problem("not the URL of a PostgreSQL database", (), "postgresql://user:password@host:5432/database"))
+    return url
+
+
+SinkName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class PostgresSink(Model):
-    """Partials in `{table}_partials`, their sum in the view `{table}`; tables are created when missing, else checked."""
+    """Partials in `{table}_partials`, their sum in the view `{table}`; missing tables are created, others checked."""
 
     type: Literal["postgres"]
-    name: str = "postgres"
-    url: SecretStr
-    schema_: str = Field(default="public", alias="schema")
-    tables: dict[str, str] = {}
+    name: SinkName = "postgres"
+    url: Annotated[SecretStr, AfterValidator(_postgres_url)]
+    """`postgresql://user:password@host:5432/database`; give it as `${ENV}`."""
+    schema_: str = Field(default="public", alias="schema", min_length=1)
+    """The database schema of the tables."""
+    tables: dict[str, str] = Field(default={})
     """Aggregation name → table name; default: the aggregation's name."""
-    timeout: Millis = 30_000
+    timeout: Millis = Field(default=30_000, gt=0)
+    """How long one statement may take."""
 
 
 class SqliteSink(Model):
-    """The PostgreSQL sink's tables in one file, for tests and small use: one writer at a time. Decimals are held as text."""
+    """The PostgreSQL sink's tables in one file, for tests and small use: one writer at a time. Decimals are text."""
 
     type: Literal["sqlite"]
-    name: str = "sqlite"
+    name: SinkName = "sqlite"
     path: str
-    tables: dict[str, str] = {}
+    tables: dict[str, str] = Field(default={})
     """Aggregation name → table name; default: the aggregation's name."""
-    timeout: Millis = 30_000
+    timeout: Millis = Field(default=30_000, gt=0)
     """How long a write waits for another writer."""
 
 
@@ -37,8 +53,8 @@ class KafkaSink(Model):
     """Results as JSON, keyed by window and group, one topic per aggregation."""
 
     type: Literal["kafka"]
-    name: str = "kafka"
-    topics: dict[str, str] = {}
+    name: SinkName = "kafka"
+    topics: dict[str, Topic] = Field(default={})
     """Aggregation name → topic; default `{pipelineId}.{aggregation}`."""
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from tidegate.config.base import Millis, Model
-from tidegate.config.schema import Column
+from tidegate.config.base import Millis, Model, Problem, Shorthand, refuse
+from tidegate.config.durations import format_duration
+from tidegate.config.schema import Column, Topic
+
+# A record counts in size / hop windows; beyond this each record would become as many state rows.
+_MOST_OVERLAP: Final = 10_000
+_CALLABLE: Final = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
+
+def _bare_string(field: str) -> Callable[[Any], Any]:
+    """The validator that reads a bare string as `{field: string}`."""
+    return lambda value: {field: value} if isinstance(value, str) else value
 
 
 class EventTime(Model):
@@ -15,18 +26,27 @@ class EventTime(Model):
 
     column: str
     delay: Millis = 0
+    """How far the watermark stays behind the largest event time."""
     allowed_lateness: Millis = 0
+    """How long after the watermark has passed its end a window still takes records."""
     max_future_skew: Millis | None = None
     """A record whose event time is further ahead of its Kafka timestamp than this is invalid. None: not checked."""
     idle_timeout: Millis = 60_000
     """A partition that is at its end and gave nothing for this long no longer holds windows open."""
 
 
+def _failure_word(value: Any) -> Any:
+    """`continue` is the older word for `deadLetter`."""
+    return "deadLetter" if value == "continue" else value
+
+
 class _Rule(Model):
-    name: str | None = None
+    name: str | None = Field(default=None, min_length=1)
+    """Default: made of the type and the column."""
     severity: Literal["error", "warning", "info"] = "error"
-    on_failure: Literal["deadLetter", "warn", "abort"] | None = None
-    """None: `deadLetter` for severity error, else `warn` (counted, the record goes on)."""
+    on_failure: Annotated[Literal["deadLetter", "warn", "abort"] | None, BeforeValidator(_failure_word)] = None
+    """Default: `deadLetter` for severity error, else `warn` (counted, the record goes on). `continue` is `deadLetter`:
+    the record fails, the pipeline goes on."""
 
 
 class NotNull(_Rule):
@@ -34,13 +54,37 @@ class NotNull(_Rule):
     column: str
 
 
+def _scalar(value: Any) -> Any:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float | str)):
+        raise ValueError("expected a number or text")
+    return value
+
+
+# A bound of a range: a number, or text for dates, timestamps, decimals and strings.
+Bound = Annotated[float | int | str | None, BeforeValidator(_scalar)]
+
+
+def _bounds_problems(low: float | str | None, high: float | str | None) -> list[Problem]:
+    if low is None and high is None:
+        return [Problem("neither `min` nor `max` is given", ("min",), "one of them, or both")]
+    comparable = isinstance(low, int | float) and isinstance(high, int | float)
+    if comparable and low > high:  # type: ignore[operator]
+        return [Problem("`min` is above `max`: nothing can pass", ("min",), f"at most {high}")]
+    return []
+
+
 class Range(_Rule):
     """min ≤ value ≤ max; a null passes."""
 
     type: Literal["range"]
     column: str
-    min: float | int | str | None = None
-    max: float | int | str | None = None
+    min: Bound = None
+    max: Bound = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Range:
+        refuse(*_bounds_problems(self.min, self.max))
+        return self
 
 
 class Regex(_Rule):
@@ -67,12 +111,17 @@ class Length(_Rule):
     min: int | None = Field(default=None, ge=0)
     max: int | None = Field(default=None, ge=0)
 
+    @model_validator(mode="after")
+    def _bounded(self) -> Length:
+        refuse(*_bounds_problems(self.min, self.max))
+        return self
+
 
 class Expect(_Rule):
     """A SQL boolean expression that must be TRUE; NULL fails unless `nullPasses`."""
 
     type: Literal["expect"]
-    expression: str
+    expression: str = Field(min_length=1)
     null_passes: bool = False
 
 
@@ -82,45 +131,74 @@ Rule = Annotated[NotNull | Range | Regex | AllowedValues | Length | Expect, Fiel
 class Dedupe(Model):
     """The first record with a key wins, for `horizon` of event time."""
 
-    key: str
+    key: str = Field(min_length=1)
     """A SQL expression over the record's columns."""
-    horizon: Millis
+    horizon: Millis = Field(gt=0)
+    """For how much event time a key is remembered."""
 
 
 class Handler(Model):
     """A Python step of the user's: `module:function`, called per record or per batch."""
 
-    call: str
+    call: str = Field(pattern=_CALLABLE)
+    """`module:function`."""
     mode: Literal["record", "batch"] = "record"
     """`record`: a dict in; a dict, or None to filter it out. `batch`: an Arrow table in and out."""
     concurrency: int = Field(default=1, ge=1)
     """Records in flight at once; order is kept per record key."""
     timeout: Millis | None = None
+    """How long one call may take."""
     output: tuple[Column, ...] | None = None
     """The columns that come out; None: the same as went in."""
-    retry_on: tuple[str, ...] = ()
-    """Exceptions (`module:Class`) that mean an outage, besides OSError, TimeoutError and DependencyError: retried, never dead-lettered."""
+    retry_on: tuple[Annotated[str, Field(pattern=_CALLABLE)], ...] = ()
+    """Exceptions (`module:Class`) that mean an outage, besides OSError, TimeoutError and DependencyError: retried,
+    never dead-lettered."""
 
 
 class Tumbling(Model):
+    """Windows side by side: a record counts in one."""
+
     type: Literal["tumbling"] = "tumbling"
     size: Millis = Field(gt=0)
 
 
 class Hopping(Model):
+    """Windows of `size` that start every `hop`: a record counts in size / hop of them."""
+
     type: Literal["hopping"]
     size: Millis = Field(gt=0)
     hop: Millis = Field(gt=0)
 
+    @model_validator(mode="after")
+    def _overlapping(self) -> Hopping:
+        if self.size < self.hop:
+            refuse(
+                Problem(
+                    "the windows have gaps between them", ("hop",), f"at most the size, {format_duration(self.size)}"
+                )
+            )
+        if self.size > self.hop * _MOST_OVERLAP:
+            refuse(
+                Problem(
+                    "each record would count in too many windows", ("hop",), f"at least 1/{_MOST_OVERLAP} of the size"
+                )
+            )
+        return self
 
-Window = Annotated[Tumbling | Hopping, Field(discriminator="type")]
+
+def _tumbling_by_default(value: Any) -> Any:
+    return {"type": "tumbling", **value} if isinstance(value, dict) else value
+
+
+Window = Annotated[Tumbling | Hopping, Field(discriminator="type"), BeforeValidator(_tumbling_by_default)]
 
 
 class GroupBy(Model):
     """A column to group by, or a named SQL expression. A bare string in the file is a column."""
 
-    name: str
-    expression: str | None = None
+    name: str = Field(min_length=1)
+    """The column, or the name of the expression."""
+    expression: str | None = Field(default=None, min_length=1)
 
 
 class Measure(Model):
@@ -130,20 +208,45 @@ class Measure(Model):
     of: str | None = None
     """A SQL expression; count without it counts records, with it values that are not null."""
 
+    @model_validator(mode="after")
+    def _argument(self) -> Measure:
+        if self.of is None and self.type != "count":
+            refuse(Problem(f"{self.type} of what?", ("of",), "a column or a SQL expression"))
+        return self
+
+
+GroupByColumn = Annotated[GroupBy, BeforeValidator(_bare_string("name")), Shorthand({"description": "A column."})]
+NamedMeasure = Annotated[Measure, BeforeValidator(_bare_string("type")), Shorthand({"const": "count"})]
+
 
 class Aggregation(Model):
     """Measures per window and group."""
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$")
+    """Part of the names of topics and tables."""
     window: Window
-    group_by: tuple[GroupBy, ...] = ()
-    measures: dict[str, Measure]
+    group_by: tuple[GroupByColumn, ...] = ()
+    measures: dict[str, NamedMeasure] = Field(min_length=1)
+    """Name → measure."""
     emit: Literal["updates", "final"] = "updates"
+    """`updates`: a result whenever it changes; `final`: once, when its window has closed."""
 
 
 class LateData(Model):
     """What happens to a record that is late for all its windows. With any strategy the late table counts it."""
 
     strategy: Literal["drop", "logAndDrop", "sendToDLQ", "separateStream"] = "separateStream"
-    topic: str | None = None
+    topic: Topic | None = None
     """For separateStream; default `{pipelineId}.late`."""
+
+    @model_validator(mode="after")
+    def _topic_is_used(self) -> LateData:
+        if self.topic is not None and self.strategy != "separateStream":
+            refuse(
+                Problem(
+                    f"`{self.strategy}` writes to no topic of its own",
+                    ("topic",),
+                    "no topic, or `strategy: separateStream`",
+                )
+            )
+        return self

@@ -1,0 +1,171 @@
+"""What no single part of the pipeline file can know: that its parts fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from tidegate.config.base import Problem, did_you_mean
+from tidegate.config.schema import repeated_names
+from tidegate.config.sinks import KafkaSink
+from tidegate.config.stages import Aggregation, Expect
+
+if TYPE_CHECKING:
+    from tidegate.config.pipeline import Pipeline
+
+# Columns that the stages and the store add themselves.
+_OF_THE_STAGES: Final = frozenset({"_offset", "_timestamp", "_event_time", "_lane"})
+_OF_THE_RESULTS: Final = frozenset(
+    {"window_start", "window_end", "lane", "records", "upto", "revision", "final", "topic", "partition"}
+)
+
+
+def problems_of(pipeline: Pipeline) -> list[Problem]:
+    """Everything that does not fit together, in the order of the file."""
+    checks = (_clusters, _topics, _schema, _event_time, _rules, _aggregations, _sinks, _late_data)
+    return [problem for check in checks for problem in check(pipeline)]
+
+
+def _clusters(pipeline: Pipeline) -> Iterator[Problem]:
+    servers = pipeline.error_handling.dead_letter_queue.config.bootstrap_servers
+    if servers is not None and servers != pipeline.kafka.bootstrap_servers:
+        yield Problem(
+            "dead letters are part of each batch's transaction, so they stay on the pipeline's own cluster",
+            ("error_handling", "dead_letter_queue", "config", "bootstrap_servers"),
+            f"the same as kafka.bootstrapServers, '{pipeline.kafka.bootstrap_servers}', or nothing",
+        )
+
+
+def _topics(pipeline: Pipeline) -> Iterator[Problem]:
+    """A pipeline that writes to a topic it reads would feed on itself."""
+    if pipeline.source is None:
+        return
+    topics = pipeline.source.topics
+    for index, topic in enumerate(topics):
+        if topic in topics[:index]:
+            yield Problem(f"topic '{topic}' appears twice", ("source", "topics", index), "each topic once")
+    written: list[tuple[str | None, tuple[str | int, ...]]] = [
+        (
+            pipeline.error_handling.dead_letter_queue.config.topic,
+            ("error_handling", "dead_letter_queue", "config", "topic"),
+        ),
+        (pipeline.late_data.topic, ("late_data", "topic")),
+    ]
+    for index, sink in enumerate(pipeline.sinks):
+        if isinstance(sink, KafkaSink):
+            written += [(topic, ("sinks", index, "topics", name)) for name, topic in sink.topics.items()]
+    for written_topic, at in written:
+        if written_topic in topics:
+            yield Problem("the pipeline would read what it writes", at, "a topic that is not in source.topics")
+
+
+def _schema(pipeline: Pipeline) -> Iterator[Problem]:
+    names = [column.name for column in pipeline.schema_]
+    yield from repeated_names(names, "column", ("schema_",))
+    for index, name in enumerate(names):
+        if name.lower() in _OF_THE_STAGES:
+            yield Problem(f"'{name}' is a name of tidegate's own", ("schema_", index, "name"), "another name")
+    key = pipeline.source.key.column if pipeline.source else None
+    if key is not None and key.lower() in {name.lower() for name in names}:
+        yield Problem(f"the schema has a column '{key}' already", ("source", "key", "column"), "a name of its own")
+
+
+def _event_time(pipeline: Pipeline) -> Iterator[Problem]:
+    if pipeline.event_time is not None:
+        yield from _unknown(pipeline.event_time.column, _decoded(pipeline), ("event_time", "column"))
+        return
+    for part, needs in (("aggregations", bool(pipeline.aggregations)), ("dedupe", pipeline.dedupe is not None)):
+        if needs:
+            yield Problem(
+                f"is missing: {part} go by event time",
+                ("event_time",),
+                "`eventTime: {column: …}`, a timestamp of the schema",
+            )
+
+
+def _rules(pipeline: Pipeline) -> Iterator[Problem]:
+    for index, rule in enumerate(pipeline.rules):
+        if not isinstance(rule, Expect):
+            yield from _unknown(rule.column, _decoded(pipeline), ("rules", index, "column"))
+    yield from _named_twice([rule.name for rule in pipeline.rules], "rule", "rules")
+
+
+def _aggregations(pipeline: Pipeline) -> Iterator[Problem]:
+    yield from _named_twice([aggregation.name for aggregation in pipeline.aggregations], "aggregation", "aggregations")
+    columns = _handled(pipeline)
+    for index, aggregation in enumerate(pipeline.aggregations):
+        at = ("aggregations", index)
+        for place, group in enumerate(aggregation.group_by):
+            if group.expression is None:
+                yield from _unknown(group.name, columns, (*at, "group_by", place, "name"))
+        yield from _result_names(aggregation, at)
+
+
+def _result_names(aggregation: Aggregation, at: tuple[str | int, ...]) -> Iterator[Problem]:
+    """A result has the group's names, the measures' and its own, each once."""
+    groups = [group.name for group in aggregation.group_by]
+    yield from repeated_names(groups, "group", (*at, "group_by"))
+    named = [(name, (*at, "group_by", place, "name")) for place, name in enumerate(groups)]
+    for name, place in [*named, *((name, (*at, "measures", name)) for name in aggregation.measures)]:
+        if name.lower() in _OF_THE_RESULTS:
+            yield Problem(f"every result has a '{name}' of its own", place, "another name")
+    for name in aggregation.measures:
+        if name.lower() in {group.lower() for group in groups}:
+            yield Problem(f"'{name}' is a group already", (*at, "measures", name), "another name")
+
+
+def _sinks(pipeline: Pipeline) -> Iterator[Problem]:
+    yield from _named_twice([sink.name for sink in pipeline.sinks], "sink", "sinks")
+    names = [aggregation.name for aggregation in pipeline.aggregations]
+    for index, sink in enumerate(pipeline.sinks):
+        field = "topics" if isinstance(sink, KafkaSink) else "tables"
+        for name in sink.topics if isinstance(sink, KafkaSink) else sink.tables:
+            if name not in names:
+                expected = f"one of {', '.join(names)}" if names else "no entry: there are no aggregations"
+                yield Problem(
+                    f"there is no aggregation '{name}'",
+                    ("sinks", index, field, name),
+                    expected,
+                    did_you_mean(name, names),
+                )
+
+
+def _late_data(pipeline: Pipeline) -> Iterator[Problem]:
+    if pipeline.late_data.strategy == "sendToDLQ" and not pipeline.error_handling.dead_letter_queue.takes_records:
+        yield Problem(
+            "there is no dead-letter topic to send late records to",
+            ("late_data", "strategy"),
+            "another strategy, or `deadLetterQueue: {enabled: true, type: kafka}`",
+        )
+
+
+def _decoded(pipeline: Pipeline) -> list[str]:
+    """The columns of a record before the handlers; empty when the file names no schema yet."""
+    if not pipeline.schema_:
+        return []
+    key = pipeline.source.key.column if pipeline.source else None
+    return [column.name for column in pipeline.schema_] + ([key] if key else [])
+
+
+def _handled(pipeline: Pipeline) -> list[str]:
+    """The columns of a record after the handlers; the last one that declares its output decides."""
+    outputs = [handler.output for handler in pipeline.handlers if handler.output is not None]
+    decoded = _decoded(pipeline)
+    return [column.name for column in outputs[-1]] if outputs and decoded else decoded
+
+
+def _unknown(column: str, columns: list[str], at: tuple[str | int, ...]) -> Iterator[Problem]:
+    if columns and column not in columns:
+        yield Problem(
+            f"there is no column '{column}'", at, f"one of {', '.join(columns)}", did_you_mean(column, columns)
+        )
+
+
+def _named_twice(names: Iterable[str | None], kind: str, field: str) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if name is not None and name in seen:
+            yield Problem(
+                f"{kind} '{name}' appears twice", (field, index, "name"), f"each {kind} with a name of its own"
+            )
+        seen.add(name or "")
