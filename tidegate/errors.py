@@ -18,6 +18,7 @@ TidegateError
 │   ├── StoreFenced
 │   └── ProducerFenced
 ├── PipelineAborted          a rule says `onFailure: abort`
+├── AggregateOverflow        an exact sum needs more than 38 digits: the worker stops rather than write a wrong number
 ├── FloodGuardTripped        too many dead letters: the worker stops with its offsets unmoved
 ├── OffsetOutOfRange         the log no longer has the offset the state wants to start from
 └── StackError               the local Kafka or PostgreSQL cannot be had (no Java, no jars, no port)
@@ -165,6 +166,19 @@ class PipelineAborted(TidegateError):
     """A record failed a rule that says `onFailure: abort`."""
 
     stage = Stage.VALIDATE
+
+
+class AggregateOverflow(TidegateError):
+    """An exact sum needs more than the 38 digits that a decimal has, so no single record is at fault."""
+
+    stage = Stage.AGGREGATE
+
+    def __init__(self, measure: str, problem: str) -> None:
+        super().__init__(
+            f"measure '{measure}' needs more than 38 digits: {problem}\n"
+            "  hint:     sum a smaller unit, or cast the argument to double"
+        )
+        self.measure = measure
 
 
 class FloodGuardTripped(TidegateError):
