@@ -1,0 +1,13 @@
+"""Dead letters: what is kept of a record that failed, where it goes, and how it is read again.
+
+envelope    everything about one failure, to and from the headers of a Kafka record
+collect     a batch's rejected records as envelopes
+late        a batch's late records, by the pipeline's strategy
+fingerprint which failures are the same failure
+headers     every header name, once
+dialects    the headers of Kafka Connect, Spring and Kafka Streams, written and read
+policy      the flood guard
+publishers  Kafka (in the batch's transaction), log, none
+topics      which topics, and which partition of them
+reader      the topic, read back; cli shows it
+"""

@@ -1,0 +1,81 @@
+"""What a dialect is: the headers one other tool writes on its dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, NamedTuple, Protocol
+
+Headers = list[tuple[str, bytes | None]]
+
+
+class Origin(NamedTuple):
+    """Where a record was. `timestamp`: Kafka's, ms; `timestamp_type`: CreateTime or LogAppendTime. None: not known."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int | None = None
+    timestamp_type: str | None = None
+
+
+class Failure(NamedTuple):
+    """What a dialect has words for."""
+
+    origin: Origin
+    pipeline: str
+    stage: str
+    error_type: str
+    message: str
+    stack: str | None
+
+
+class Foreign(NamedTuple):
+    """What a dialect's headers tell. Texts that are not there are None."""
+
+    origin: Origin
+    pipeline: str | None
+    stage: str | None
+    error_type: str | None
+    message: str | None
+    stack: str | None
+
+
+class Dialect(Protocol):
+    """One tool's header names and encodings. `prefix` starts all of its names; "" for the dialect that has none."""
+
+    name: ClassVar[str]
+    prefix: ClassVar[str]
+
+    def write(self, failure: Failure) -> Headers:
+        """The headers this tool would have written."""
+
+    def read(self, values: dict[str, bytes]) -> Foreign | None:
+        """What the headers tell, or None when topic, partition and offset are not all there and readable."""
+
+
+def last_values(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:
+    """Name → the last value of that name (the newest: tools append), without nulls."""
+    return {name: value for name, value in headers if value is not None}
+
+
+def text(values: dict[str, bytes], name: str) -> str | None:
+    """A header as text; bytes that are no UTF-8 become replacement characters: reading a dead letter never fails."""
+    value = values.get(name)
+    return None if value is None else value.decode("utf-8", "replace")
+
+
+def number(values: dict[str, bytes], name: str) -> int | None:
+    """A header that is a decimal number in text, or None when it is missing or something else."""
+    value = values.get(name)
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        return None
+
+
+def textual_origin(values: dict[str, bytes], topic: str, partition: str, offset: str) -> Origin | None:
+    """An origin whose three headers are text, or None unless all are there and readable."""
+    name, index, position = text(values, topic), number(values, partition), number(values, offset)
+    if name is None or index is None or position is None:
+        return None
+    return Origin(name, index, position)

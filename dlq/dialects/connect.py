@@ -1,0 +1,55 @@
+"""Kafka Connect: `errors.deadletterqueue.context.headers.enable`. All values are text. The default dialect."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dlq.dialects.base import Failure, Foreign, Headers, text, textual_origin
+
+TOPIC = "__connect.errors.topic"
+PARTITION = "__connect.errors.partition"
+OFFSET = "__connect.errors.offset"
+CONNECTOR = "__connect.errors.connector.name"
+TASK = "__connect.errors.task.id"
+STAGE = "__connect.errors.stage"
+EXCEPTION_CLASS = "__connect.errors.exception.class.name"
+EXCEPTION_MESSAGE = "__connect.errors.exception.message"
+EXCEPTION_STACK = "__connect.errors.exception.stacktrace"
+
+
+class Connect:
+    """The connector is the pipeline; its task is the source partition. `__connect.errors.class.name` (the failing
+    converter's Java class) has no counterpart here and is not written."""
+
+    name: ClassVar[str] = "connect"
+    prefix: ClassVar[str] = "__connect.errors."
+
+    def write(self, failure: Failure) -> Headers:
+        origin = failure.origin
+        partition = b"%d" % origin.partition
+        headers: Headers = [
+            (TOPIC, origin.topic.encode()),
+            (PARTITION, partition),
+            (OFFSET, b"%d" % origin.offset),
+            (CONNECTOR, failure.pipeline.encode()),
+            (TASK, partition),
+            (STAGE, failure.stage.encode()),
+            (EXCEPTION_CLASS, failure.error_type.encode()),
+            (EXCEPTION_MESSAGE, failure.message.encode()),
+        ]
+        if failure.stack is not None:
+            headers.append((EXCEPTION_STACK, failure.stack.encode()))
+        return headers
+
+    def read(self, values: dict[str, bytes]) -> Foreign | None:
+        origin = textual_origin(values, TOPIC, PARTITION, OFFSET)
+        if origin is None:
+            return None
+        return Foreign(
+            origin,
+            pipeline=text(values, CONNECTOR),
+            stage=text(values, STAGE),
+            error_type=text(values, EXCEPTION_CLASS),
+            message=text(values, EXCEPTION_MESSAGE),
+            stack=text(values, EXCEPTION_STACK),
+        )

@@ -1,0 +1,20 @@
+"""No dialect: dead letters carry only `tidegate.dlq.*`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dlq.dialects.base import Failure, Foreign, Headers
+
+
+class NoDialect:
+    """Writes nothing, reads nothing."""
+
+    name: ClassVar[str] = "none"
+    prefix: ClassVar[str] = ""
+
+    def write(self, failure: Failure) -> Headers:
+        return []
+
+    def read(self, values: dict[str, bytes]) -> Foreign | None:
+        return None

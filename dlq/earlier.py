@@ -1,0 +1,50 @@
+"""What the headers of a failure tell, of a dead letter as of a replay that fails again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dlq import headers as h
+from dlq.dialects import DIALECT_PREFIXES, Origin, read_foreign
+from dlq.dialects.base import number, text, textual_origin
+from dlq.encoding import parse_iso_utc
+
+# Headers of an earlier failure. They are taken off when the record fails again: piled up, they end in RecordTooLarge.
+FAILURE_PREFIXES: tuple[str, ...] = (h.DLQ_PREFIX, *DIALECT_PREFIXES)
+
+
+class Earlier(NamedTuple):
+    """What stays when a record fails again. None or empty where the headers do not say."""
+
+    origin: Origin | None
+    first_failure: int | None
+    replays: int
+    truncated: tuple[str, ...]
+    value_size: int | None
+    value_sha256: str | None
+
+
+def is_failure_header(name: str) -> bool:
+    """Whether a header was written for a failure, by tidegate or in one of the dialects."""
+    return name.startswith(FAILURE_PREFIXES)
+
+
+def read_earlier(values: dict[str, bytes]) -> Earlier:
+    """`values`: the last value of each header. The origin is tidegate's own, else a dialect's."""
+    return Earlier(
+        origin=_origin(values),
+        first_failure=parse_iso_utc(text(values, h.FAILED_FIRST)),
+        replays=number(values, h.REPLAYS) or 0,
+        truncated=tuple(part for part in (text(values, h.TRUNCATED) or "").split(",") if part),
+        value_size=number(values, h.VALUE_SIZE),
+        value_sha256=text(values, h.VALUE_SHA256),
+    )
+
+
+def _origin(values: dict[str, bytes]) -> Origin | None:
+    own = textual_origin(values, h.ORIGIN_TOPIC, h.ORIGIN_PARTITION, h.ORIGIN_OFFSET)
+    if own is None:
+        foreign = read_foreign(values)
+        return None if foreign is None else foreign.origin
+    timestamp, timestamp_type = number(values, h.ORIGIN_TIMESTAMP), text(values, h.ORIGIN_TIMESTAMP_TYPE)
+    return own._replace(timestamp=timestamp, timestamp_type=timestamp_type)

@@ -1,0 +1,94 @@
+"""How the parts of an envelope are written in headers: times as ISO 8601, reasons as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
+
+from dlq.limits import MAX_REASONS_BYTES, cut_text, well_formed
+from tidegate.stages.batch import Reason
+
+_LONG_TEXT_BYTES = 1024  # of a text in a reason, once the reasons do not fit
+
+
+class ReasonDocument(msgspec.Struct, omit_defaults=True, rename="camel"):
+    """A reason in the header's JSON."""
+
+    error_type: str
+    message: str
+    rule: str | None = None
+    field: str | None = None
+    found: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(list[ReasonDocument])
+
+
+def encode_reasons(reasons: Sequence[Reason]) -> bytes:
+    """The reasons as a JSON list of objects; what a reason does not say is left out."""
+    return msgspec.json.encode([ReasonDocument(r.error_type, r.message, r.rule, r.field, r.found) for r in reasons])
+
+
+def decode_reasons(data: bytes | None) -> tuple[Reason, ...]:
+    """What `encode_reasons` wrote; () for something else, which another program may have put there."""
+    if data is None:
+        return ()
+    try:
+        documents = _DECODER.decode(data)
+    except msgspec.DecodeError:
+        return ()
+    return tuple(Reason(d.error_type, d.message, d.rule, d.field, d.found) for d in documents)
+
+
+def encode_fitting_reasons(reasons: Sequence[Reason]) -> bytes:
+    """As many of the first reasons as fit in MAX_REASONS_BYTES, at least one, each with its texts cut to 1 KiB."""
+    short = [
+        replace(
+            reason,
+            message=cut_text(reason.message, _LONG_TEXT_BYTES),
+            field=None if reason.field is None else cut_text(reason.field, _LONG_TEXT_BYTES),
+            found=None if reason.found is None else cut_text(reason.found, _LONG_TEXT_BYTES),
+        )
+        for reason in reasons
+    ]
+    while len(encoded := encode_reasons(short)) > MAX_REASONS_BYTES and len(short) > 1:
+        # By the average size; at least one goes, so that this ends.
+        short = short[: max(1, min(len(short) - 1, len(short) * MAX_REASONS_BYTES // len(encoded)))]
+    return encoded
+
+
+def well_formed_reason(reason: Reason) -> Reason:
+    """The reason with texts that UTF-8 can hold."""
+    texts = (reason.error_type, reason.message, reason.rule, reason.field, reason.found)
+    if all(text is None or text.isascii() for text in texts):
+        return reason
+    return Reason(
+        well_formed(reason.error_type),
+        well_formed(reason.message),
+        None if reason.rule is None else well_formed(reason.rule),
+        None if reason.field is None else well_formed(reason.field),
+        None if reason.found is None else well_formed(reason.found),
+    )
+
+
+@lru_cache(maxsize=64)  # the dead letters of one batch share their time
+def iso_utc(ms: int) -> str:
+    """`2026-01-31T12:00:00.123Z`."""
+    seconds, millis = divmod(ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
+
+
+def parse_iso_utc(text: str | None) -> int | None:
+    """Milliseconds since the epoch of an ISO 8601 time (UTC when it names no zone), or None when it is none."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000

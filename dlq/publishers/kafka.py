@@ -1,0 +1,33 @@
+"""Dead letters to a topic, in the batch's transaction: confirmed with the results or not written at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlq.envelope import Envelope
+from dlq.topics import target_partition
+from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.record import OutRow, TopicPartition
+
+
+class KafkaPublisher:
+    """Rows for the dead-letter topic, keyed as the record was.
+
+    Their Kafka timestamp is the time of the failure, so that the topic's retention counts from there: a record from
+    2013 that fails today would be deleted at once by its own.
+    """
+
+    def __init__(self, topic: str, config: DeadLetterConfig) -> None:
+        self._topic, self._config = topic, config
+
+    @property
+    def topic(self) -> str:
+        return self._topic
+
+    def rows(self, envelopes: Sequence[Envelope], source: TopicPartition, partitions: int) -> list[OutRow]:
+        rows = []
+        for envelope in envelopes:
+            key, value, headers = envelope.to_record(self._config)
+            partition = target_partition(source, key, partitions)
+            rows.append(OutRow(self._topic, partition, key, value, headers, envelope.last_failure))
+        return rows
