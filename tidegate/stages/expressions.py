@@ -1,8 +1,8 @@
 """SQL expressions of the pipeline file: parsed, checked to be scalar and repeatable, and typed against the schema.
 
-A result must depend on the log alone, so an expression sees one record: no subquery, aggregate, window or table function, and
-nothing that reads the clock, chance or the environment. DuckDB parses it (`json_serialize_sql`) and says which functions are
-consistent; the walk below lets through only the kinds of node it knows.
+A result must depend on the log alone, so an expression sees one record: no subquery, aggregate, window or table
+function, and nothing that reads the clock, chance or the environment. DuckDB parses it (`json_serialize_sql`) and says
+which functions are consistent; the walk below lets through only the kinds of node it knows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from tidegate.stages.types import nearest_name
 _Node = dict[str, Any]
 
 _ALLOWED = frozenset(
-    ("BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "LAMBDA", "OPERATOR", "TYPE")
+    (
+        "BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION",
+        "LAMBDA", "OPERATOR", "TYPE",
+    )
 )  # fmt: skip
 _REFUSED = {
     "SUBQUERY": "a subquery",
@@ -35,9 +38,9 @@ _REFUSED = {
 # DuckDB calls these consistent, or they look like columns to its parser; yet they read the clock or the installation.
 _ENVIRONMENT = frozenset(
     (
-        "current_localtime", "current_localtimestamp", "localtime", "localtimestamp", "current_time", "current_timestamp",
-        "current_date", "current_user", "current_role", "session_user", "user", "current_catalog", "current_schema",
-        "version", "getenv", "rowid",
+        "current_catalog", "current_date", "current_localtime", "current_localtimestamp", "current_role",
+        "current_schema", "current_time", "current_timestamp", "current_user", "getenv", "localtime",
+        "localtimestamp", "rowid", "session_user", "user", "version",
     )
 )  # fmt: skip
 _REPEATABLE = "results depend on the log alone, so that a restart and the other engine give the same numbers"
@@ -52,8 +55,8 @@ def parenthesised(expression: str) -> str:
 def infer_type(expression: str, schema: pa.Schema, *, field: str) -> pa.DataType:
     """The Arrow type of a scalar SQL expression over the columns of `schema`.
 
-    Raises ConfigError, naming `field` and the expression, when it does not parse, is no single scalar expression, uses an
-    unknown column or function, or could give another answer tomorrow.
+    Raises ConfigError, naming `field` and the expression, when it does not parse, is no single scalar expression, uses
+    an unknown column or function, or could give another answer tomorrow.
     """
     con = connect()
     try:
@@ -101,10 +104,10 @@ def _select(con: duckdb.DuckDBPyConnection, text: str, expression: str, field: s
 
 
 def _check(node: _Node, expression: str, schema: pa.Schema, field: str, bound: frozenset[str] = frozenset()) -> None:
-    """Refuse every node that is not known to be scalar, repeatable and about this record; `bound` are lambda parameters."""
+    """Refuse whatever is not known to be scalar, repeatable and about this record; `bound`: lambda parameters."""
     kind = node["class"]
     if kind not in _ALLOWED or node["type"] == "GROUPING_FUNCTION":
-        raise _not_scalar(expression, field, _REFUSED.get(kind, node["type"]))
+        raise _not_scalar(expression, field, _REFUSED.get(kind) or node["type"])
     if kind == "COLUMN_REF":
         _check_column(node["column_names"][0], expression, schema, field, bound)
     elif kind == "FUNCTION":

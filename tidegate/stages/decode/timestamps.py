@@ -1,0 +1,135 @@
+"""Timestamps: numbers with a unit, ISO 8601 text, text in a strptime format. Whole columns at once; bad ones singly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidegate.errors import ConfigError
+from tidegate.stages.decode.codec import Codec, Fault, failing
+from tidegate.stages.decode.moments import ISO_8601, MAX_MICROS, MIN_MICROS, PER_UNIT, epoch_micros, iso_micros
+from tidegate.stages.sql import connect, literal, query
+
+_MICROS = pa.timestamp("us")
+_INVALID = "InvalidTimestamp"
+
+
+class EpochCodec(Codec):
+    """A number of seconds, milli-, micro- or nanoseconds since the epoch."""
+
+    annotation = int | float
+
+    def __init__(self, unit: str) -> None:
+        super().__init__(_MICROS)
+        self.unit = unit
+
+    def array(self, values: Sequence[int | float | None]) -> tuple[pa.Array, list[Fault]]:
+        try:
+            numbers = pa.array(values)
+        except (pa.ArrowInvalid, OverflowError):  # an integer beyond 64 bits, or beyond 2^53 among fractions
+            return self._singly(values)
+        if not pa.types.is_integer(numbers.type):  # fractions, or nothing but nulls
+            return self._singly(values)
+        plain = numbers.fill_null(0).to_numpy(zero_copy_only=False)
+        if self.unit == "ns":
+            micros, fits = np.floor_divide(plain, 1000), True
+        else:
+            factor = PER_UNIT[self.unit]
+            fits = bool(((plain >= MIN_MICROS // factor) & (plain <= MAX_MICROS // factor)).all())
+            micros = plain * factor if fits else plain
+        if not fits:
+            return self._singly(values)
+        return pa.array(micros, type=_MICROS, mask=np.asarray(numbers.is_null())), []
+
+    def _singly(self, values: Sequence[int | float | None]) -> tuple[pa.Array, list[Fault]]:
+        micros = [None if value is None else epoch_micros(value, self.unit) for value in values]
+        message = f"outside the years 1 to 9999, as a number of {self.unit} since 1970"
+        faults = [
+            Fault(row, "", _INVALID, message, value)
+            for row, (value, moment) in enumerate(zip(values, micros, strict=True))
+            if value is not None and moment is None
+        ]
+        return pa.array(micros, type=pa.int64()).cast(_MICROS), faults
+
+
+class IsoCodec(Codec):
+    """ISO 8601 text; without an offset it is UTC."""
+
+    annotation = str
+
+    def __init__(self) -> None:
+        super().__init__(_MICROS)
+
+    def array(self, values: Sequence[str | None]) -> tuple[pa.Array, list[Fault]]:
+        texts = pa.array(values, type=pa.string())
+        moments = _cast(texts)
+        if moments is not None:
+            return moments, []
+        well_formed = pc.match_substring_regex(texts, f"^(?:{ISO_8601.pattern})$").fill_null(True)
+        bad = {row for row, good in enumerate(well_formed.to_pylist()) if not good}
+        present = ["2000-01-01" if value is None or row in bad else value for row, value in enumerate(values)]
+        bad.update(failing(datetime.fromisoformat, present, ValueError))
+        faults = [Fault(row, "", _INVALID, "no ISO 8601 date and time", values[row]) for row in sorted(bad)]
+        kept = [None if row in bad else value for row, value in enumerate(values)]
+        moments = _cast(pa.array(kept, type=pa.string()))
+        if moments is None:  # with and without offset in one batch, more than six digits, the basic form
+            micros = [None if text is None else iso_micros(text) for text in kept]
+            beyond = [row for row, at in enumerate(micros) if at is None and kept[row] is not None]
+            faults += [Fault(row, "", _INVALID, "outside the years 1 to 9999", values[row]) for row in beyond]
+            moments = pa.array(micros, type=pa.int64()).cast(_MICROS)
+        return moments, faults
+
+
+def _cast(texts: pa.Array) -> pa.Array | None:
+    """All texts as moments, by Arrow's parser; None if they are not all of one plain form in the years 1 to 9999."""
+    for type_ in (pa.timestamp("us", "UTC"), _MICROS):
+        try:
+            moments = texts.cast(type_).cast(_MICROS)
+        except pa.ArrowInvalid:
+            continue
+        micros = moments.view(pa.int64()).drop_null().to_numpy()
+        inside = len(micros) == 0 or (micros.min() >= MIN_MICROS and micros.max() <= MAX_MICROS)
+        return moments if inside else None
+    return None
+
+
+class StrptimeCodec(Codec):
+    """Text in a strptime format, parsed by DuckDB; `%z` gives an offset, without one the text is UTC."""
+
+    annotation = str
+
+    def __init__(self, format_: str, *, field: str) -> None:
+        super().__init__(_MICROS)
+        self.format = format_
+        self._con = connect()
+        self._sql = f"SELECT try_strptime(x, {literal(format_)})::TIMESTAMP AS moment FROM texts"
+        try:
+            query(self._con, self._sql, texts=pa.table({"x": pa.array([""])}))
+        except duckdb.Error as error:
+            raise ConfigError(
+                f"no timestamp format: {str(error).splitlines()[0]}",
+                field=f"{field}.format",
+                value=format_,
+                expected="iso8601, or a strptime format such as %d/%m/%Y %H:%M:%S",
+            ) from error
+
+    def array(self, values: Sequence[str | None]) -> tuple[pa.Array, list[Fault]]:
+        texts = pa.table({"x": pa.array(values, type=pa.string())})
+        moments = query(self._con, self._sql, texts=texts).column(0).combine_chunks().cast(_MICROS)
+        micros = moments.view(pa.int64())
+        inside = pc.and_(pc.greater_equal(micros, MIN_MICROS), pc.less_equal(micros, MAX_MICROS)).fill_null(False)
+        moments = pc.if_else(inside, moments, pa.scalar(None, _MICROS))
+        if moments.null_count == texts.column(0).null_count:
+            return moments, []
+        message = f"no timestamp in the format {self.format}"
+        faults = [
+            Fault(row, "", _INVALID, message, value)
+            for row, (value, good) in enumerate(zip(values, inside.to_pylist(), strict=True))
+            if value is not None and not good
+        ]
+        return moments, faults
