@@ -17,6 +17,7 @@ TidegateError
 ├── Fenced                   another owner has this partition: this one must stop writing to it
 │   ├── StoreFenced
 │   └── ProducerFenced
+├── RowTooLarge              the topic does not take a row of this size
 ├── PipelineAborted          a rule says `onFailure: abort`
 ├── AggregateOverflow        an exact sum needs more than 38 digits: the worker stops rather than write a wrong number
 ├── FloodGuardTripped        too many dead letters: the worker stops with its offsets unmoved
@@ -160,6 +161,19 @@ class StoreFenced(Fenced):
 
 class ProducerFenced(Fenced):
     """A newer producer with the same transactional id has been initialised."""
+
+
+class RowTooLarge(TidegateError):
+    """A topic refused a row for its size. `topic`; `size`: bytes of the largest row of what was refused."""
+
+    stage = Stage.SINK
+
+    def __init__(self, topic: str, size: int) -> None:
+        super().__init__(
+            f"topic {topic!r} refused a row of up to {size} bytes\n"
+            f"  hint:     raise the topic's max.message.bytes (and the broker's message.max.bytes) above {size + 1024}"
+        )
+        self.topic, self.size = topic, size
 
 
 class PipelineAborted(TidegateError):
