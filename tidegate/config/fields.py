@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import types
 from collections.abc import Mapping
@@ -62,6 +63,8 @@ def locate(root: type[Model], data: Any, location: Path) -> Place:
         if model is not None and isinstance(part, str):
             name = field_named(model, part)
             owner, annotation = model, model.model_fields[name].annotation if name else None
+            if isinstance(data, str):
+                continue  # a shorthand: the string stands for the object, and the path ends there
             written = _written(data, part, model, name)
             path.append(alias_of(model, name) if name else part)
             keys.append(written)
@@ -161,16 +164,34 @@ def value_at(data: Any, keys: Path) -> Any:
 
 def holds_secret(annotation: Any) -> bool:
     """Whether a secret may stand in a field of this type, directly or further down."""
-    return _holds_secret(annotation, set())
+    return SecretStr in members_of(annotation) or any(
+        secret_names(model) for member in members_of(annotation) if (model := _model(member))
+    )
 
 
-def _holds_secret(annotation: Any, seen: set[type[Model]]) -> bool:
-    for member in members_of(annotation):
-        if member is SecretStr:
-            return True
-        model = _model(member)
-        if model is not None and model not in seen:
-            seen.add(model)
-            if any(_holds_secret(field.annotation, seen) for field in model.model_fields.values()):
-                return True
-    return False
+@functools.cache
+def secret_names(model: type[Model]) -> frozenset[str]:
+    """The names, in both spellings, of the secret fields of `model` and of the models below it."""
+    names: set[str] = set()
+    seen: set[type[Model]] = set()
+    waiting = [model]
+    while waiting:
+        current = waiting.pop()
+        seen.add(current)
+        for name, field in current.model_fields.items():
+            for member in _leaves(field.annotation):
+                if member is SecretStr:
+                    names |= {name, alias_of(current, name)}
+                elif (below := _model(member)) is not None and below not in seen:
+                    waiting.append(below)
+    return frozenset(names)
+
+
+def _leaves(annotation: Any) -> list[Any]:
+    """The types that stand in a field, through unions, lists and mappings."""
+    inner = [_inner(member) for member in members_of(annotation)]
+    return [
+        leaf
+        for member, below in zip(members_of(annotation), inner, strict=True)
+        for leaf in ([member] if below is None else _leaves(below))
+    ]

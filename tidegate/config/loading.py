@@ -1,0 +1,61 @@
+"""From a pipeline file to a `Pipeline`, or to one error that lists everything that is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tidegate.config.base import FROM_FILE
+from tidegate.config.explain import explain
+from tidegate.config.pipeline import Pipeline
+from tidegate.config.reading import read
+from tidegate.config.references import resolve
+from tidegate.errors import ConfigError, ConfigErrors
+
+
+def load_pipeline(path: Path, environ: Mapping[str, str] | None = None) -> Pipeline:
+    """Read, resolve and validate a pipeline file.
+
+    1. read      YAML or JSON, nothing written twice
+    2. resolve   `${ENV}`, `${ENV:-default}`, `${file:…}`, from `environ` (default: the process's environment)
+    3. validate  the models, then whether the parts fit together
+
+    Raises ConfigError, or ConfigErrors when several things are wrong. Neither shows a secret.
+    """
+    return parse_pipeline(_text(path), str(path), os.environ if environ is None else environ, path.parent)
+
+
+def parse_pipeline(text: str, name: str, environ: Mapping[str, str], folder: Path) -> Pipeline:
+    """The same for text that stands in the file `name`; relative `${file:…}` are looked for in `folder`."""
+    document = read(text, name)
+    resolved = resolve(document, environ, folder)
+    pipeline, errors = _validate(resolved.data)
+    # Raised out here, where no validation error is in flight: its traceback would carry the values.
+    problems = explain(errors, Pipeline, document, resolved)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems or pipeline is None:
+        raise ConfigErrors(problems)
+    return pipeline
+
+
+def _validate(data: Mapping[str, Any]) -> tuple[Pipeline | None, list[Any]]:
+    try:
+        return Pipeline.model_validate(data, context=FROM_FILE), []
+    except ValidationError as error:
+        return None, list(error.errors(include_url=False))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"this is not UTF-8 text: byte {error.start} is wrong", file=str(path)) from None
+    except FileNotFoundError:
+        raise ConfigError("there is no such file", file=str(path), hint="`tidegate init FILE` writes one") from None
+    except OSError as error:
+        raise ConfigError(f"the file cannot be read: {error.strerror}", file=str(path)) from None
