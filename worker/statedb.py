@@ -1,0 +1,174 @@
+"""The state of one source partition on local disk: RocksDB, written in batches, each with the changelog offset it stands for.
+
+There is no write-ahead log: the changelog is one. A write goes to one memtable as a whole, and memtables reach the disk in
+order, so after a crash the database is what it was at some earlier write, and `changelog_offset` says at which; the rest is
+restored from there. A directory that cannot be used is deleted and restored from the changelog's start.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import weakref
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+import structlog
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
+
+log = structlog.get_logger(__name__)
+
+FORMAT = 1  # of the files and keys below; another number in a directory means: delete it, restore from the changelog
+_META = b"\xff"  # above every key of the rows, so that no scan meets it
+_OFFSET_KEY = _META + b"changelog-offset"
+_OFFSET = struct.Struct("<q")
+_FORMAT_FILE = "FORMAT"
+
+# One cache for all partitions of the process: with a cache each, memory would grow with the number of partitions.
+_CACHE_BYTES = 64 << 20
+_WRITE_BUFFER = 16 << 20  # twice this per partition at most: one that is filled, one that is flushed
+_OPEN_FILES = 64
+_cache: list[Cache] = []
+
+
+class PartitionDB:
+    """Rows of bytes, ordered by key. Keys must not start with 0xff. One process and one owner at a time.
+
+    `changelog_offset` is the offset of the last changelog record that the rows contain (None: none, start from the beginning).
+    """
+
+    def __init__(self, path: str | Path, *, changelog_end: int | None = None) -> None:
+        """Open or create. `changelog_end` is the offset after the changelog's last record, if known: state that is ahead of
+        it belongs to another changelog (the topic was deleted and made anew), and is deleted."""
+        self.path = Path(path)
+        self._scans: weakref.WeakSet[Generator[tuple[bytes, bytes], None, None]] = weakref.WeakSet()
+        self._write_options = WriteOptions()
+        self._write_options.disable_wal = True
+        self._open()
+        if changelog_end is not None and self.changelog_offset is not None and self.changelog_offset >= changelog_end:
+            self.wipe(f"it has changelog offset {self.changelog_offset}, and the changelog ends at {changelog_end}")
+
+    def _open(self) -> None:
+        if self.path.exists() and (found := _format_of(self.path)) != FORMAT:
+            self._delete(f"it has format {found}, this version writes {FORMAT}")
+        try:
+            self._db = self._create()
+        except Exception as error:  # rocksdict raises plain Exception: locked, corrupt, unreadable
+            self._delete(f"it cannot be opened: {error}")
+            self._db = self._create()
+
+    def _create(self) -> Rdict:
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / _FORMAT_FILE).write_text(f"{FORMAT}\n")
+        db = Rdict(str(self.path), options=_options())
+        offset = db.get(_OFFSET_KEY)
+        self.changelog_offset: int | None = None if offset is None else _OFFSET.unpack(offset)[0]
+        return db
+
+    def _delete(self, reason: str) -> None:
+        log.warning("state.wiped", path=str(self.path), reason=reason, next="restored from the changelog")
+        shutil.rmtree(self.path)
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of many keys at once, in the order of `keys`."""
+        values: list[bytes | None] = self._db[list(keys)] if keys else []
+        return values
+
+    def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes], changelog_offset: int) -> None:
+        """All of it at once, or nothing. `changelog_offset`: of the last changelog record that this brings."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in puts:
+            batch.put(key, value)
+        for key in deletes:
+            batch.delete(key)
+        self._commit(batch, changelog_offset)
+
+    def apply(self, keys: Sequence[bytes], values: Sequence[bytes | None], changelog_offset: int) -> None:
+        """Changelog records in their order; a null value deletes. The form in which `restore` brings them."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in zip(keys, values, strict=True):
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._commit(batch, changelog_offset)
+
+    def delete_range(self, start: bytes, end: bytes, changelog_offset: int) -> None:
+        """Delete every key with `start` ≤ key < `end`."""
+        batch = WriteBatch(raw_mode=True)
+        batch.delete_range(start, end)
+        self._commit(batch, changelog_offset)
+
+    def _commit(self, batch: WriteBatch, changelog_offset: int) -> None:
+        batch.put(_OFFSET_KEY, _OFFSET.pack(changelog_offset))
+        self._db.write(batch, self._write_options)
+        self.changelog_offset = changelog_offset
+
+    def scan(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with `start` ≤ key < `end`, ascending, as they are now: later writes do not appear."""
+        scan = self._scan(start, min(end, _META))
+        self._scans.add(scan)
+        return scan
+
+    def _scan(self, start: bytes, end: bytes) -> Generator[tuple[bytes, bytes], None, None]:
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
+        items = self._db.items(from_key=start, read_opt=options)
+        try:
+            yield from items
+        finally:
+            del items  # an iterator that lives on would keep the database open, and locked, after `close`
+
+    def wipe(self, reason: str) -> None:
+        """Delete everything and go on empty: the caller restores from the changelog's start."""
+        self.close()
+        self._delete(reason)
+        self._open()
+
+    def close(self) -> None:
+        """Flush to disk and let go of the lock, so that the next start has little to restore."""
+        for scan in list(self._scans):
+            scan.close()
+        self._db.flush(wait=True)
+        self._db.close()
+
+    def destroy(self) -> None:
+        """Close and delete the directory."""
+        self.close()
+        shutil.rmtree(self.path)
+
+
+def _options() -> Options:
+    if not _cache:
+        _cache.append(Cache(_CACHE_BYTES))
+    table = BlockBasedOptions()
+    table.set_block_cache(_cache[0])
+    table.set_cache_index_and_filter_blocks(True)  # else index and filters grow outside the cache's limit
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    table.set_bloom_filter(10, False)  # 10 bits per key: about 1 % of reads of absent keys touch the disk
+    table.set_block_size(16 << 10)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(table)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_write_buffer_size(_WRITE_BUFFER)
+    options.set_max_write_buffer_number(2)
+    options.set_max_open_files(_OPEN_FILES)
+    options.set_keep_log_file_num(2)
+    return options
+
+
+def _format_of(path: Path) -> int | None:
+    try:
+        return int((path / _FORMAT_FILE).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
