@@ -5,6 +5,7 @@ A listener can be wrong without harm: what it raises is logged and goes no furth
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -83,7 +84,11 @@ class Listeners:
         for listener in self._own:
             try:
                 tell_one(listener)
-            except Exception:
-                log.exception("resilience.listener_failed", listener=type(listener).__name__)
+            except Exception as error:
+                log.error(
+                    "resilience.listener_failed",
+                    listener=type(listener).__name__,
+                    exception="".join(traceback.format_exception(error)),
+                )
         if self._parent is not None:
             self._parent.tell(tell_one)
