@@ -1,7 +1,7 @@
 """pydantic's errors in the words of a pipeline file: field, what was found, what was expected, the nearest right name.
 
-No secret is shown: not the value of a secret field, not one that came from `${…}`, not the value of an unknown field (it
-may be a misspelt `password`), and no more of a list or mapping than its shape.
+No secret is shown: not the value of a secret field, not one that came from `${…}`, not the value of an unknown field
+(it may be a misspelt `password`), and no more of a list or mapping than its shape.
 """
 
 from __future__ import annotations

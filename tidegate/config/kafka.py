@@ -153,8 +153,7 @@ def confluent_options(kafka: Kafka) -> dict[str, Any]:
 def spark_options(kafka: Kafka) -> dict[str, str]:
     """Options of Spark's Kafka source and sink: the Java client's settings under `kafka.`.
 
-    Certificates go in as PEM text, since executors do not have the driver's files. Raises ConfigError when one cannot be
-    read.
+    Certificates go in as PEM text: executors lack the driver's files. Raises ConfigError if one cannot be read.
     """
     options = {"bootstrap.servers": kafka.bootstrap_servers, "security.protocol": kafka.protocol}
     if kafka.tls is not None:

@@ -51,7 +51,9 @@ class Column(Model):
     name: str = Field(min_length=1)
     type: Annotated[
         str,
-        WithJsonSchema({"anyOf": [{"enum": list(SIMPLE_TYPES)}, {"type": "string", "pattern": _DECIMAL.pattern}]}),
+        WithJsonSchema(
+            {"anyOf": [{"enum": list(SIMPLE_TYPES)}, {"type": "string", "pattern": f"^{_DECIMAL.pattern}$"}]}
+        ),
     ]
     """string, int, bigint, double, boolean, date, timestamp, decimal(p,s), array or struct."""
     nullable: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tidegate.config.base import Millis, Model, Problem, Shorthand, refuse
 from tidegate.config.durations import format_duration
@@ -33,6 +33,9 @@ class EventTime(Model):
     """A record whose event time is further ahead of its Kafka timestamp than this is invalid. None: not checked."""
     idle_timeout: Millis = 60_000
     """A partition that is at its end and gave nothing for this long no longer holds windows open."""
+    retention: Millis = Field(default=86_400_000, ge=0)
+    """How long (event time) the totals of a closed window are kept for corrections, once no live record can change
+    them."""
 
 
 def _failure_word(value: Any) -> Any:
@@ -44,7 +47,11 @@ class _Rule(Model):
     name: str | None = Field(default=None, min_length=1)
     """Default: made of the type and the column."""
     severity: Literal["error", "warning", "info"] = "error"
-    on_failure: Annotated[Literal["deadLetter", "warn", "abort"] | None, BeforeValidator(_failure_word)] = None
+    on_failure: Annotated[
+        Literal["deadLetter", "warn", "abort"] | None,
+        BeforeValidator(_failure_word),
+        WithJsonSchema({"enum": ["deadLetter", "warn", "abort", "continue", None]}),
+    ] = None
     """Default: `deadLetter` for severity error, else `warn` (counted, the record goes on). `continue` is `deadLetter`:
     the record fails, the pipeline goes on."""
 

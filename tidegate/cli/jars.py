@@ -1,0 +1,37 @@
+"""`tidegate jars`: fetch the jars of the local stack, or check those that are there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tidegate.errors import StackError
+from tidegate.local import jars as local_jars
+from tidegate.local.progress import fetch
+
+
+def jars(
+    verify: Annotated[bool, typer.Option("--verify", help="Only compare what is cached with its checksums.")] = False,
+) -> None:
+    """Fetch the Kafka jars of the local stack into the user's cache; what is there and unchanged is not fetched again.
+
+    With --verify nothing is fetched, and the exit code is 1 when a jar is missing or changed.
+    """
+    for configuration in local_jars.CONFIGURATIONS:
+        if verify:
+            _verify(configuration)
+        else:
+            fetch(configuration)
+        count, megabytes = len(local_jars.expected(configuration)), local_jars.size(configuration) / 1e6
+        typer.echo(
+            f"{configuration}: {count} jars, {megabytes:.0f} MB, checksums match: {local_jars.home(configuration)}"
+        )
+
+
+def _verify(configuration: str) -> None:
+    if problems := local_jars.damages(configuration):
+        found = "\n".join(f"  {problem}" for problem in problems)
+        raise StackError(
+            f"{configuration}: {len(problems)} jars are not as they should be; run: tidegate jars\n{found}"
+        )
