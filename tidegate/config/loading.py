@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from tidegate.config.base import FROM_FILE
 from tidegate.config.explain import explain
+from tidegate.config.fields import dotted
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.reading import read
 from tidegate.config.references import resolve
@@ -59,3 +60,26 @@ def _text(path: Path) -> str:
         raise ConfigError("there is no such file", file=str(path), hint="`tidegate init FILE` writes one") from None
     except OSError as error:
         raise ConfigError(f"the file cannot be read: {error.strerror}", file=str(path)) from None
+
+
+def placed(error: ConfigError, path: Path) -> ConfigError:
+    """`error`, which names a field, with the file and the line of that field, for what was found after loading."""
+    if isinstance(error, ConfigErrors):
+        return ConfigErrors([placed(each, path) for each in error.errors])
+    lines = {dotted(keys): line for keys, line in read(_text(path), str(path)).lines.items()}
+    return ConfigError(
+        error.problem,
+        file=str(path),
+        line=_nearest_line(error.field or "", lines),
+        field=error.field,
+        value=error.value,
+        expected=error.expected,
+        hint=error.hint,
+    )
+
+
+def _nearest_line(field: str, lines: Mapping[str, int]) -> int | None:
+    """The line of the field, else of the longest part of its path that the file has."""
+    while field and field not in lines:
+        field = field[: max(field.rfind("."), field.rfind("["), 0)]
+    return lines.get(field)

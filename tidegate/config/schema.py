@@ -137,7 +137,7 @@ class Item(Column):
 
 def repeated_names(names: list[str], kind: str, at: tuple[str | int, ...]) -> list[Problem]:
     """A problem for each name that came before; SQL does not tell `Id` from `id`."""
-    seen: dict[str, str] = Field(default={})
+    seen: dict[str, str] = {}
     found = []
     for index, name in enumerate(names):
         earlier = seen.get(name.lower())

@@ -1,0 +1,111 @@
+"""What `tidegate check --live` asks: is the broker there, are the topics, is the database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from tidegate.config.kafka import confluent_options
+from tidegate.config.pipeline import Pipeline
+from tidegate.config.sinks import PostgresSink
+from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
+
+_MASK = "********"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was asked for, whether it is as the pipeline needs it, and what was found."""
+
+    what: str
+    good: bool
+    text: str
+
+
+def ask(pipeline: Pipeline, timeout: float) -> list[Answer]:
+    """Ask the broker, then each PostgreSQL; each answer within `timeout` seconds, nothing raised for what is away."""
+    return [*_kafka(pipeline, timeout), *_databases(pipeline, timeout)]
+
+
+def _kafka(pipeline: Pipeline, timeout: float) -> Iterator[Answer]:
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    reasons: list[str] = []
+    options: dict[str, Any] = {
+        **confluent_options(pipeline.kafka),
+        "logger": _quiet(),
+        "error_cb": lambda error: reasons.append(error.str()),
+    }
+    what = f"kafka {pipeline.kafka.bootstrap_servers}"
+    try:
+        admin = AdminClient(options)
+        found = admin.list_topics(timeout=timeout)
+    except KafkaException as error:
+        # The exception says "timed out"; the callback has been told why.
+        yield Answer(what, False, next(iter(reasons), error.args[0].str()))
+        return
+    yield Answer(what, True, f"{len(found.brokers)} broker(s)")
+    counts = {name: len(topic.partitions) for name, topic in found.topics.items()}
+    yield from _topics(pipeline, counts)
+
+
+def _topics(pipeline: Pipeline, counts: dict[str, int]) -> Iterator[Answer]:
+    for topic in pipeline.source.topics if pipeline.source else ():
+        there = topic in counts
+        yield Answer(
+            f"source topic {topic}", there, _partitions(counts[topic]) if there else "does not exist: create it"
+        )
+    written = {"dead-letter topic": dead_letter_topic(pipeline), "late topic": late_topic(pipeline)}
+    written |= {f"result topic of {name}": topic for name, topic in result_topics(pipeline).items()}
+    for what, target in written.items():
+        if target is not None:
+            text = _partitions(counts[target]) if target in counts else "not there yet: the worker creates it"
+            yield Answer(f"{what} {target}", True, text)
+
+
+def _partitions(count: int) -> str:
+    return f"{count} partition" if count == 1 else f"{count} partitions"
+
+
+def _quiet() -> logging.Logger:
+    """librdkafka would write each failed connection to stderr; the answer says it once."""
+    logger = logging.getLogger("tidegate.check.kafka")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger
+
+
+def _databases(pipeline: Pipeline, timeout: float) -> Iterator[Answer]:
+    for sink in pipeline.sinks:
+        if isinstance(sink, PostgresSink):
+            yield _database(sink, timeout)
+
+
+def _database(sink: PostgresSink, timeout: float) -> Answer:
+    import psycopg
+
+    url = sink.url.get_secret_value().replace("+psycopg://", "://", 1)
+    parts = urlsplit(url)
+    what = f"postgres {parts.hostname or 'localhost'}{parts.path}"
+    try:
+        with psycopg.connect(url, connect_timeout=max(1, round(timeout)), autocommit=True) as connection:
+            connection.execute(f"SET statement_timeout = {round(timeout * 1000)}")
+            row = connection.execute(
+                "SELECT current_setting('server_version'), EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)",
+                [sink.schema_],
+            ).fetchone()
+    except psycopg.Error as error:
+        return Answer(what, False, _without_password(str(error).strip(), parts.password))
+    version, has_schema = row or ("unknown", False)
+    if not has_schema:
+        return Answer(what, False, f"version {version}, but no schema '{sink.schema_}': create it")
+    return Answer(what, True, f"version {version}")
+
+
+def _without_password(text: str, password: str | None) -> str:
+    shown = text.replace(password, _MASK) if password else text
+    return " ".join(shown.split())
