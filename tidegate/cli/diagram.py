@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,16 +50,34 @@ def steps(pipeline: Pipeline, plan: Plan | None) -> list[Step]:
 
 
 def draw(pipeline: Pipeline, plan: Plan | None) -> str:
-    """The steps below each other, then where failed and late records go, and what a failing dependency meets."""
+    """The steps below each other with what leaves them, then where that goes, and what a failing dependency meets."""
     lines = [pipeline.pipeline_id, ""]
     for step in steps(pipeline, plan):
-        first, *rest = step.does or ("–",)
-        if step.stage is not Stage.CONSUME:
-            lines.append("  │")
+        last = step.stage is Stage.COMMIT
+        first, *rest = [part for line in step.does or ("–",) for part in _wrapped(line)]
         lines.append(f"{step.stage.value:<12}{first}")
-        lines += [f"  │         {line}" if step.stage is not Stage.COMMIT else f"            {line}" for line in rest]
+        lines += [f"  {' ' if last else '│'}         {line}" for line in rest]
+        leaving = _LEAVING.get(step.stage) if step.does else None
+        lines += [] if last else [f"  ├──▶ {leaving}" if leaving else "  │"]
     lines += ["", *(f"{name:<15}{text}" for name, text in outcomes(pipeline).items())]
     return "\n".join(lines)
+
+
+# What a record that does not pass a stage becomes.
+_LEAVING = {
+    Stage.DECODE: "dead letters",
+    Stage.VALIDATE: "dead letters",
+    Stage.DEDUPE: "duplicates, counted",
+    Stage.EVENT_TIME: "late records; dead letters",
+    Stage.HANDLE: "dead letters; filtered, counted",
+    Stage.SINK: "dead letters (rows that the database refuses)",
+}
+_WIDTH = 100
+
+
+def _wrapped(line: str) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, _WIDTH, subsequent_indent=indent, break_long_words=False) or [line]
 
 
 def outcomes(pipeline: Pipeline) -> dict[str, str]:
@@ -87,7 +106,8 @@ def _decode(pipeline: Pipeline) -> list[str]:
 
 def _rule(rule: Rule) -> str:
     on_failure = rule.on_failure or ("deadLetter" if rule.severity == "error" else "warn")
-    return f"{_condition(rule)}, else {rule.severity}: {on_failure}"
+    name = f"{rule.name}: " if rule.name else ""
+    return f"{name}{_condition(rule)}, else {rule.severity}: {on_failure}"
 
 
 def _condition(rule: Rule) -> str:

@@ -43,9 +43,13 @@ def _kafka(pipeline: Pipeline, timeout: float) -> Iterator[Answer]:
     what = f"kafka {pipeline.kafka.bootstrap_servers}"
     try:
         admin = AdminClient(options)
+    except KafkaException as error:
+        yield Answer(what, False, error.args[0].str())
+        return
+    try:
         found = admin.list_topics(timeout=timeout)
     except KafkaException as error:
-        # The exception says "timed out"; the callback has been told why.
+        admin.poll(0)  # the exception says "timed out"; the callback, once it is served, says why
         yield Answer(what, False, next(iter(reasons), error.args[0].str()))
         return
     yield Answer(what, True, f"{len(found.brokers)} broker(s)")
@@ -99,13 +103,14 @@ def _database(sink: PostgresSink, timeout: float) -> Answer:
                 [sink.schema_],
             ).fetchone()
     except psycopg.Error as error:
-        return Answer(what, False, _without_password(str(error).strip(), parts.password))
+        return Answer(what, False, _first_line(str(error), parts.password))
     version, has_schema = row or ("unknown", False)
     if not has_schema:
         return Answer(what, False, f"version {version}, but no schema '{sink.schema_}': create it")
     return Answer(what, True, f"version {version}")
 
 
-def _without_password(text: str, password: str | None) -> str:
-    shown = text.replace(password, _MASK) if password else text
-    return " ".join(shown.split())
+def _first_line(text: str, password: str | None) -> str:
+    """The first line of an error, without the password if the URL had one."""
+    line = next(iter(text.strip().splitlines()), "no answer")
+    return line.replace(password, _MASK) if password else line
