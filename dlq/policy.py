@@ -2,7 +2,7 @@
 the topic into the dead letters (as Arroyo's DlqLimit means to).
 
 The window lives in memory. A restarted worker, or the next owner of a partition, starts with an empty one at the offset
-where the last stopped, so a poisoned topic trips the guard again and the batch in which it trips is never written. Until
+where the last stopped, so a poisoned topic trips the guard again; the batch in which it trips is never written. Until
 `window` records are read the ratio says nothing: with batches smaller than the window, each restart can dead-letter up
 to `window` − 1 records. `maxConsecutive` has no such run-up.
 """
