@@ -10,6 +10,8 @@ from tidegate.errors import StackError
 from tidegate.local import jars as local_jars
 from tidegate.local.progress import fetch
 
+_SHOWN = 8  # problems that are listed; an empty cache has one for each of its jars
+
 
 def jars(
     verify: Annotated[bool, typer.Option("--verify", help="Only compare what is cached with its checksums.")] = False,
@@ -31,7 +33,8 @@ def jars(
 
 def _verify(configuration: str) -> None:
     if problems := local_jars.damages(configuration):
-        found = "\n".join(f"  {problem}" for problem in problems)
+        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        found = "\n".join(f"  {line}" for line in [*problems[:_SHOWN], *more])
         raise StackError(
             f"{configuration}: {len(problems)} jars are not as they should be; run: tidegate jars\n{found}"
         )

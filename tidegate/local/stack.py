@@ -1,9 +1,10 @@
-"""Kafka and PostgreSQL together, in one private directory that is gone afterwards, with every process that was started."""
+"""Kafka and PostgreSQL together, in one private directory. Afterwards it is gone, with every process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -20,13 +21,13 @@ from tidegate.local.process import GuardedProcess
 class LocalStack:
     """A context manager: inside it `kafka` and `postgres` answer on free loopback ports.
 
-    However it ends (normally, by an exception, Ctrl-C, SIGTERM or even SIGKILL), no process and no directory stays. SIGTERM and
-    SIGHUP raise SystemExit in the main thread, so that the way out is the usual one. Raises StackError when something cannot be
-    started.
+    However it ends (normally, by an exception, Ctrl-C, SIGTERM or even SIGKILL), no process and no directory stays.
+    SIGTERM and SIGHUP raise SystemExit in the main thread, so that the way out is the usual one. Raises StackError
+    when something cannot be started.
     """
 
     def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="tidegate-"))
+        self.directory = Path(tempfile.gettempdir()) / f"tidegate-{secrets.token_hex(4)}"
         """Private (mode 0700; as root others may pass through, for PostgreSQL's own user)."""
         self.kafka = EmbeddedKafka(self.directory / "kafka", remove=self.directory)
         self.postgres = EmbeddedPostgres(self.directory / "postgres", remove=self.directory)
@@ -36,6 +37,7 @@ class LocalStack:
     def __enter__(self) -> LocalStack:
         with contextlib.ExitStack() as undo:
             undo.callback(self._remove_directory)
+            self.directory.mkdir(mode=0o700)
             undo.enter_context(_signals_as_exit())
             undo.callback(self.postgres.stop)
             self.postgres.start()
@@ -53,10 +55,15 @@ class LocalStack:
     def run(
         self, name: str, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, grace: float = 30.0
     ) -> GuardedProcess:
-        """Start a process that ends before the servers do. Its log is `{name}.log` in the directory; `env` is added to ours."""
+        """Start a process that ends before the servers do.
+
+        Its log is `{name}.log` in the directory; `env` is added to ours.
+        """
         environment = {**os.environ, **(env or {})}
         log = self.directory / f"{name}.log"
-        process = GuardedProcess(command, log=log, env=environment, cwd=self.directory, grace=grace, remove=[self.directory])
+        process = GuardedProcess(
+            command, log=log, env=environment, cwd=self.directory, grace=grace, remove=[self.directory]
+        )
         self._processes.append(process)
         return process
 
@@ -70,7 +77,7 @@ class LocalStack:
 
 @contextlib.contextmanager
 def _signals_as_exit() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit(128 + n). Nothing changes outside the main thread: only it can handle signals."""
+    """SIGTERM and SIGHUP raise SystemExit(128 + n); only in the main thread, which alone can handle signals."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

@@ -1,0 +1,1 @@
+"""The tests. `tests.providers` is where Kafka and PostgreSQL come from."""

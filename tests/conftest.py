@@ -1,0 +1,116 @@
+"""Fixtures that every test may use: Kafka, PostgreSQL, a clean environment; and the options of the run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.providers.kafka import KafkaTopics
+    from tests.providers.postgres import Database
+    from tidegate.local.kafka import EmbeddedKafka
+    from tidegate.local.postgres import EmbeddedPostgres
+
+# Settings of the test run itself; every other TIDEGATE_ variable is taken away from the tests.
+_OF_THE_RUN = ("TIDEGATE_TEST_", "TIDEGATE_REQUIRE", "TIDEGATE_CACHE")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--chaos",
+        choices=["short", "long"],
+        default="short",
+        help="how long the chaos tests go on (short: seconds each)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Test files of different folders may share a name, and import nothing from each other.
+    config.option.importmode = "importlib"
+
+
+@pytest.fixture(scope="session")
+def chaos(request: pytest.FixtureRequest) -> str:
+    """ "short" or "long"."""
+    return str(request.config.getoption("--chaos"))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the TIDEGATE_ settings of whoever runs it."""
+    for name in [name for name in os.environ if name.startswith("TIDEGATE_") and not name.startswith(_OF_THE_RUN)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """Where embedded servers keep their data; not pytest's own folder, which PostgreSQL's user cannot enter."""
+    with tempfile.TemporaryDirectory(prefix="tidegate-tests-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def kafka_server(server_directory: Path) -> Iterator[str]:
+    """The bootstrap servers of the run's broker."""
+    from tests.providers.kafka import kafka_address
+
+    with kafka_address(server_directory / "kafka") as address:
+        yield address
+
+
+@pytest.fixture
+def kafka(kafka_server: str) -> Iterator[KafkaTopics]:
+    """`.bootstrap_servers`, and `.topic(partitions=1, config=None)` for a fresh topic, deleted afterwards."""
+    from tests.providers.kafka import KafkaTopics
+
+    topics = KafkaTopics(kafka_server)
+    yield topics
+    topics.delete()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_directory: Path) -> Iterator[str]:
+    """The URL of the run's PostgreSQL."""
+    from tests.providers.postgres import postgres_address
+
+    with postgres_address(server_directory / "postgres") as address:
+        yield address
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> Iterator[Database]:
+    """`.url` of a fresh database, dropped afterwards."""
+    from tests.providers.postgres import fresh_database
+
+    with fresh_database(postgres_server) as database:
+        yield database
+
+
+@pytest.fixture
+def own_directory(server_directory: Path) -> Iterator[Path]:
+    """For a server of this test's own."""
+    with tempfile.TemporaryDirectory(dir=server_directory, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def own_kafka(own_directory: Path) -> Iterator[EmbeddedKafka]:
+    """A running broker that the test may stop, kill, pause and start again (same port, same data)."""
+    from tests.providers.kafka import embedded_kafka
+
+    with embedded_kafka(own_directory / "kafka") as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(own_directory: Path) -> Iterator[EmbeddedPostgres]:
+    """A running PostgreSQL that the test may stop, kill, pause and start again (same port, same data)."""
+    from tests.providers.postgres import embedded_postgres
+
+    with embedded_postgres(own_directory / "postgres") as server:
+        yield server
