@@ -8,6 +8,6 @@ headers     every header name, once
 dialects    the headers of Kafka Connect, Spring and Kafka Streams, written and read
 policy      the flood guard
 publishers  Kafka (in the batch's transaction), log, none
-topics      which topics, and which partition of them
+placement   which partition of its topic
 reader      the topic, read back; cli shows it
 """

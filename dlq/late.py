@@ -15,8 +15,9 @@ from dlq import headers as h
 from dlq.collect import milliseconds, pick, schema_name
 from dlq.dialects import Headers
 from dlq.envelope import Envelope, RawRecord
-from dlq.topics import late_topic, target_partition
+from dlq.placement import target_partition
 from tidegate.clock import Clock
+from tidegate.config.topics import late_topic
 from tidegate.record import OutRow, Stage, record_id
 from tidegate.stages.batch import BatchResult, LateRecord, MissedWindow, Reason, Rejection
 from tidegate.stages.plan import Plan

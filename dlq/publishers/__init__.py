@@ -6,7 +6,7 @@ from dlq.publishers.base import Publisher
 from dlq.publishers.kafka import KafkaPublisher
 from dlq.publishers.log import LogPublisher
 from dlq.publishers.none import NonePublisher
-from dlq.topics import dead_letter_topic
+from tidegate.config.topics import dead_letter_topic
 from tidegate.stages.plan import Plan
 
 

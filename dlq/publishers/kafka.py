@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlq.envelope import Envelope
-from dlq.topics import target_partition
+from dlq.placement import target_partition
 from tidegate.config.errorhandling import DeadLetterConfig
 from tidegate.record import OutRow, TopicPartition
 
