@@ -25,9 +25,9 @@ Faust takes every fetch apart into single records, at 70 to 250 µs each. Here t
 from worker.transport.batch import BatchSchema, SourceBatch, split
 from worker.transport.consumer import Consumer
 from worker.transport.driver import Transport, batch_topic, faust_settings, use_transport
-from worker.transport.ownership import Ownership, TransportSettings
+from worker.transport.ownership import EARLIEST, LATEST, Ownership, TransportSettings
 
 __all__ = [
-    "BatchSchema", "Consumer", "Ownership", "SourceBatch", "Transport", "TransportSettings",
+    "EARLIEST", "LATEST", "BatchSchema", "Consumer", "Ownership", "SourceBatch", "Transport", "TransportSettings",
     "batch_topic", "faust_settings", "split", "use_transport",
 ]  # fmt: skip

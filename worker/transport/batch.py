@@ -36,7 +36,8 @@ class SourceBatch:
 
 def record_size(record: ConsumerRecord) -> int:
     """Bytes charged to one record; aiokafka gives -1 as the size of a null."""
-    return max(record.serialized_key_size, 0) + max(record.serialized_value_size, 0) + _RECORD_OVERHEAD
+    size: int = max(record.serialized_key_size, 0) + max(record.serialized_value_size, 0) + _RECORD_OVERHEAD
+    return size
 
 
 def split(

@@ -10,13 +10,16 @@ from tidegate.clock import Deadline
 from tidegate.record import TopicPartition
 
 
+EARLIEST, LATEST = -2, -1  # Kafka's own numbers for the log's first offset and its end; any start may be one of them
+
+
 @runtime_checkable
 class Ownership(Protocol):
     """Set as `app.tide_ownership`. Whatever it raises crashes the worker, with a non-zero exit."""
 
     async def assigned(self, tps: set[TopicPartition]) -> dict[TopicPartition, int]:
         """Partitions that are now ours. Returns the offset to start at for each; one that is missing starts at the group's
-        committed offset, else as `auto.offset.reset` says. Nothing is fetched from `tps` before this returns. Cancelled when
+        committed offset, else as `auto.offset.reset` says; say EARLIEST or LATEST to have it otherwise. Nothing is fetched from `tps` before this returns. Cancelled when
         they are revoked in the meantime; `revoked` follows."""
         ...
 

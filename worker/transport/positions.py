@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import count
 from typing import Any
 
 from worker.transport.batch import SourceBatch
 from worker.transport.thread import End
+
+
+# Why nothing is fetched or delivered of a partition; other reasons are the callers' own.
+OPENING, SEEKING, LOST, REVOKED = "opening", "seeking", "out of range", "revoked"
+
+_epochs = count(1)  # never used twice in a process, so that a batch of before a rebalance is never taken for a current one
 
 
 class Position:
@@ -20,7 +27,6 @@ class Position:
     __slots__ = ("done", "empty_first_ms", "empty_last_ms", "end", "epoch", "held", "holds", "in_flight", "next", "reported")
 
     def __init__(self) -> None:
-        self.epoch = 0
         self.holds: set[str] = set()
         self.restart(None)
 
@@ -28,7 +34,7 @@ class Position:
         """Forget all that was fetched and delivered: the partition goes on at `offset`."""
         for message in getattr(self, "in_flight", ()):
             message.generation_id = None  # what still waits in an agent's queue is skipped by Faust, and not acknowledged
-        self.epoch += 1
+        self.epoch = next(_epochs)
         self.held: deque[SourceBatch] = deque()
         self.in_flight: deque[Any] = deque()
         self.next: int | None = offset

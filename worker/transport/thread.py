@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import aiokafka
@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition as KafkaTopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from tidegate.record import TopicPartition
-from worker.transport.ownership import TransportSettings
+from worker.transport.ownership import EARLIEST, LATEST, TransportSettings
 
 _COMMIT_TIMEOUT = 5.0  # group offsets are for monitoring: a broker that is away must not hold up a rebalance or a stop
 
@@ -74,7 +74,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     @property
     def _settings(self) -> TransportSettings:
-        settings: TransportSettings = self.consumer.settings
+        settings: TransportSettings = self.consumer.settings  # type: ignore[attr-defined]  # ours is the only consumer
         return settings
 
     async def fetch(self, wanted: set[TopicPartition], timeout: float, max_records: int) -> Fetched:
@@ -131,23 +131,26 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             consumer.seek(KafkaTopicPartition(*tp), offsets[tp])
         return offsets.keys() & assigned
 
-    async def default_starts(self, tps: Iterable[TopicPartition], reset: str) -> dict[TopicPartition, int]:
-        """The group's committed offset of each partition; without one, the log's end if `reset` is "latest", else its start."""
-        starts: dict[TopicPartition, int] = await self.call_thread(self._default_starts, list(tps), reset)
-        return starts
+    async def resolve(self, starts: Mapping[TopicPartition, int | None], reset: str) -> dict[TopicPartition, int]:
+        """Real offsets for EARLIEST and LATEST, and for None: what the group has committed, else EARLIEST or LATEST as
+        `reset` ("earliest" or "latest") says."""
+        offsets: dict[TopicPartition, int] = await self.call_thread(self._resolve, starts, reset)
+        return offsets
 
-    async def _default_starts(self, tps: list[TopicPartition], reset: str) -> dict[TopicPartition, int]:
+    async def _resolve(self, starts: Mapping[TopicPartition, int | None], reset: str) -> dict[TopicPartition, int]:
         consumer = self._ensure_consumer()
-        starts: dict[TopicPartition, int] = {}
-        for tp in tps:
-            committed = await consumer.committed(KafkaTopicPartition(*tp))
+        offsets: dict[TopicPartition, int] = {}
+        ends: dict[int, list[KafkaTopicPartition]] = {EARLIEST: [], LATEST: []}
+        for tp, start in starts.items():
+            committed = await consumer.committed(KafkaTopicPartition(*tp)) if start is None else None
             if committed is not None:
-                starts[tp] = committed
-        fresh = [KafkaTopicPartition(*tp) for tp in tps if tp not in starts]
-        if fresh:
-            offsets = await (consumer.end_offsets(fresh) if reset == "latest" else consumer.beginning_offsets(fresh))
-            starts.update((TopicPartition(*tp), offset) for tp, offset in offsets.items())
-        return starts
+                offsets[tp] = committed
+            else:
+                ends[start if start is not None else LATEST if reset == "latest" else EARLIEST].append(KafkaTopicPartition(*tp))
+        for ask, tps in ((consumer.beginning_offsets, ends[EARLIEST]), (consumer.end_offsets, ends[LATEST])):
+            if tps:
+                offsets.update((TopicPartition(*tp), offset) for tp, offset in (await ask(tps)).items())
+        return offsets
 
     async def _commit(self, offsets: Mapping[Any, int]) -> bool:
         consumer = self._ensure_consumer()
