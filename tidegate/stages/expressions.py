@@ -70,6 +70,21 @@ def infer_type(expression: str, schema: pa.Schema, *, field: str) -> pa.DataType
         con.close()
 
 
+def columns_of(expression: str, schema: pa.Schema) -> list[str]:
+    """The columns of `schema` that an expression looks at, in the schema's order; `infer_type` has accepted it."""
+    con = connect()
+    try:
+        used = _column_names(_parse(con, expression, "expression"))
+    finally:
+        con.close()
+    return [name for name in schema.names if name.lower() in used]
+
+
+def _column_names(node: _Node) -> set[str]:
+    here = {node["column_names"][0].lower()} if node["class"] == "COLUMN_REF" else set()
+    return here.union(*(_column_names(child) for child in _nodes(node)))
+
+
 def _parse(con: duckdb.DuckDBPyConnection, expression: str, field: str) -> _Node:
     """The syntax tree of the one expression. It must parse as it stands and in parentheses: `a) + (b` does only one."""
     selects = [_select(con, text, expression, field) for text in (expression, parenthesised(expression))]
@@ -136,7 +151,7 @@ def _check_column(name: str, expression: str, schema: pa.Schema, field: str, bou
         return
     if name.lower() in _ENVIRONMENT:
         raise ConfigError(f"{name} is not in the log", field=field, value=expression, hint=_CLOCK_HINT)
-    nearest = nearest_name(name, schema.names)
+    nearest = nearest_name(name, tuple(schema.names))
     raise ConfigError(
         f"there is no column {name!r}",
         field=field,
@@ -150,7 +165,7 @@ def _check_function(node: _Node, expression: str, field: str) -> None:
     name = node["function_name"].lower()
     kinds = _functions().get(name)
     if kinds is None:
-        nearest = nearest_name(name, list(_functions()))
+        nearest = nearest_name(name, tuple(_functions()))
         hint = f"did you mean {nearest}?" if nearest else None
         raise ConfigError(f"there is no function {name}", field=field, value=expression, hint=hint)
     if "aggregate" in kinds or node.get("filter") or node.get("distinct"):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -46,7 +46,8 @@ def value_schema(pipeline: Pipeline) -> pa.Schema:
     return pa.schema(fields)
 
 
-def nearest_name(name: str, names: Sequence[str]) -> str | None:
+@lru_cache(maxsize=1024)  # a producer that misspells a field does so in every record
+def nearest_name(name: str, names: tuple[str, ...]) -> str | None:
     """The most similar of `names`, whatever the case, for "did you mean"; None when nothing is close."""
     lowered = {known.lower(): known for known in names}
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegate.config.pipeline import Pipeline
-from tidegate.config.schema import Key
+from tidegate.config.schema import Key, Value
 from tidegate.record import Lane, Stage
 from tidegate.stages.batch import Reason, Rejection
 from tidegate.stages.decode.codec import Fault, failing
@@ -47,9 +47,10 @@ class Decoder:
     def __init__(self, pipeline: Pipeline) -> None:
         self.schema = value_schema(pipeline)
         self._columns = pipeline.schema_
-        self._value = pipeline.source.value if pipeline.source is not None else None
+        value = pipeline.source.value if pipeline.source is not None else Value()
         self._key = pipeline.source.key if pipeline.source is not None else Key()
-        self._forbid_unknown = self._value is not None and self._value.additional_fields == "reject"
+        self._forbid_unknown = value.additional_fields == "reject"
+        self._rejects_tombstones = value.tombstones == "reject"
         self._object = StructCodec(
             self._columns, forbid_unknown=self._forbid_unknown, field="schema", type_=pa.struct([])
         )
@@ -68,14 +69,15 @@ class Decoder:
         rejected: dict[int, list[Reason]] = {}
         there = np.asarray(records.column("value").is_valid())
         tombstones = np.flatnonzero(~there)
-        if self._value is not None and self._value.tombstones == "reject":
+        if self._rejects_tombstones:
             rejected = {int(row): [Reason("Tombstone", "the value is null")] for row in tombstones}
         present = records.filter(pa.array(there)) if len(tombstones) else records
 
         structs, refused = self._structs(present.column("value"))
-        good = np.delete(np.flatnonzero(there), list(refused)) if refused else np.flatnonzero(there)
+        rows_there = np.flatnonzero(there)
+        good = np.delete(rows_there, list(refused)) if refused else rows_there
         for row, reasons in refused.items():
-            rejected[int(np.flatnonzero(there)[row])] = reasons
+            rejected[int(rows_there[row])] = reasons
         kept = records.take(pa.array(good)) if len(good) < len(records) else records
 
         arrays, faults = self._object.columns(structs)
@@ -91,11 +93,7 @@ class Decoder:
             rows = rows.filter(pa.array(~np.isin(np.arange(len(good)), list(bad))))
         offsets = records.column("offset")
         rejections = [Rejection(offsets[row].as_py(), Stage.DECODE, tuple(rejected[row])) for row in sorted(rejected)]
-        return Decoded(rows, rejections, len(tombstones) if not self._rejects_tombstones else 0)
-
-    @property
-    def _rejects_tombstones(self) -> bool:
-        return self._value is not None and self._value.tombstones == "reject"
+        return Decoded(rows, rejections, 0 if self._rejects_tombstones else len(tombstones))
 
     def _structs(self, column: pa.Array) -> tuple[list[Any], dict[int, list[Reason]]]:
         """The structs of the good values, and why the others (by index) are not among them."""

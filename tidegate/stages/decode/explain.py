@@ -49,12 +49,12 @@ def explain(value: bytes, columns: Sequence[Column], *, forbid_unknown: bool) ->
             Reason("InvalidUtf8", f"byte {error.start} is no UTF-8 ({error.reason})", field=path, found=shown(context))
         ]
     try:
-        _OBJECT.decode(value)
+        members = _OBJECT.decode(value)
     except msgspec.ValidationError:
         return [Reason("NotAnObject", f"expected an object, found {json_kind(value.lstrip())}", found=shown(value))]
     except (msgspec.DecodeError, RecursionError) as error:
         return [Reason("MalformedJson", _syntax(value, error), found=shown(value))]
-    faults = _object(value, columns, "", forbid_unknown)
+    faults = _object(members, value, columns, "", forbid_unknown)
     return [Reason(kind, message, field=path, found=shown(found)) for path, kind, message, found in faults]
 
 
@@ -82,24 +82,25 @@ def _syntax(value: bytes, error: Exception) -> str:
     return "an escape that is half of a surrogate pair, and no character"
 
 
-def _object(value: bytes, columns: Sequence[Column], at: str, forbid_unknown: bool) -> Iterator[_Fault]:
-    members = {name: bytes(raw) for name, raw in _OBJECT.decode(value).items()}
+def _object(
+    members: dict[str, msgspec.Raw], value: bytes, columns: Sequence[Column], at: str, forbid_unknown: bool
+) -> Iterator[_Fault]:
     prefix = f"{at}." if at else ""
     for column in columns:
         raw = members.get(column.name)
         if raw is None and not column.nullable:
-            unknown = [name for name in members if all(name != c.name for c in columns)]
-            near = nearest_name(column.name, unknown)
+            unknown = members.keys() - {known.name for known in columns}
+            near = nearest_name(column.name, tuple(sorted(unknown)))
             hint = f"; there is {near!r}" if near else ""
             yield f"{prefix}{column.name}", "MissingField", f"a field that is not nullable is missing{hint}", value
         elif raw is not None:
-            yield from _value(raw, column, f"{prefix}{column.name}", forbid_unknown)
+            yield from _value(bytes(raw), column, f"{prefix}{column.name}", forbid_unknown)
     if forbid_unknown:
-        known = [column.name for column in columns]
-        for name in members.keys() - set(known):
+        known = tuple(column.name for column in columns)
+        for name in sorted(members.keys() - set(known)):
             near = nearest_name(name, known)
             hint = f"; did you mean {near!r}?" if near else ""
-            yield f"{prefix}{name}", "UnknownField", f"the schema has no such field{hint}", members[name]
+            yield f"{prefix}{name}", "UnknownField", f"the schema has no such field{hint}", bytes(members[name])
 
 
 def _value(raw: bytes, column: Column, path: str, forbid_unknown: bool) -> Iterator[_Fault]:
@@ -113,7 +114,7 @@ def _value(raw: bytes, column: Column, path: str, forbid_unknown: bool) -> Itera
     if (found := json_kind(raw)) != expected:
         yield path, "WrongType", f"expected {column.type} as {expected}, found {found}", raw
     elif kind == "struct":
-        yield from _object(raw, column.fields, path, forbid_unknown)
+        yield from _object(_OBJECT.decode(raw), raw, column.fields, path, forbid_unknown)
     elif kind == "array" and column.items is not None:
         for index, item in enumerate(_ARRAY.decode(raw)):
             yield from _value(bytes(item), column.items, f"{path}[{index}]", forbid_unknown)

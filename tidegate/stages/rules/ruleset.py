@@ -1,0 +1,177 @@
+"""All rules of a pipeline over one batch: one query, the verdicts, and what each rule counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tidegate.config.pipeline import Pipeline
+from tidegate.config.stages import AllowedValues, Expect, Length, NotNull, Range, Regex
+from tidegate.errors import ConfigError, PipelineAborted
+from tidegate.record import Stage
+from tidegate.stages.batch import Reason, Rejection, RuleTally
+from tidegate.stages.rules.allowed_values import AllowedValuesCheck
+from tidegate.stages.rules.base import Check
+from tidegate.stages.rules.expect import ExpectCheck
+from tidegate.stages.rules.length import LengthCheck
+from tidegate.stages.rules.not_null import NotNullCheck
+from tidegate.stages.rules.range import RangeCheck
+from tidegate.stages.rules.regex import RegexCheck
+from tidegate.stages.sql import connect, query
+from tidegate.stages.types import OFFSET
+
+CHECKS: dict[type, type[Check[Any]]] = {
+    NotNull: NotNullCheck,
+    Range: RangeCheck,
+    Regex: RegexCheck,
+    AllowedValues: AllowedValuesCheck,
+    Length: LengthCheck,
+    Expect: ExpectCheck,
+}
+
+MAX_SAMPLES = 10  # failures shown per rule and batch
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """`passed`: a flag per row. `rejected`: in offset order, with all their failed rules. `tallies`: one per rule."""
+
+    passed: Flags
+    rejected: list[Rejection]
+    tallies: dict[str, RuleTally]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """One rule on one batch: which rows failed, and for which of those the expression itself broke down."""
+
+    failed: Flags
+    broke: Flags
+
+
+class RuleSet:
+    """The rules of a pipeline, compiled. Not for use by two threads at once.
+
+    Raises ConfigError when a rule does not fit the schema.
+    """
+
+    def __init__(self, pipeline: Pipeline, schema: pa.Schema) -> None:
+        rules = enumerate(pipeline.rules)
+        self.checks: list[Check[Any]] = [CHECKS[type(rule)](rule, schema, f"rules[{index}]") for index, rule in rules]
+        self.names = _names(self.checks)
+        self._columns = [name for name in schema.names if any(name in check.columns for check in self.checks)]
+        self._con = connect()
+        self._try_out(schema)
+
+    def check(self, rows: pa.Table) -> Checked:
+        """Judge every row by every rule. `rows` has the schema's columns and `_offset`.
+
+        1. one query gives a flag per row and rule
+        2. a rule that says `abort` and failed anywhere: PipelineAborted, with the first such record
+        3. rules that say `deadLetter` reject; a record keeps all of those it failed
+        4. every rule counts its failures, with the first ten as samples
+        """
+        tallies = {name: RuleTally(check.severity) for name, check in zip(self.names, self.checks, strict=True)}
+        passed = np.ones(len(rows), dtype=bool)
+        if not self.checks or not len(rows):
+            return Checked(passed, [], tallies)
+        verdicts = self._verdicts(rows)
+        reasons: dict[int, list[Reason]] = {}
+        for name, check, verdict in zip(self.names, self.checks, verdicts, strict=True):
+            failing = np.flatnonzero(verdict.failed)
+            if not len(failing):
+                continue
+            if check.on_failure == "abort":
+                raise self._abort(name, check, rows, verdict, int(failing[0]))
+            rejects = check.on_failure == "deadLetter"
+            described = self._describe(name, check, rows, verdict, failing if rejects else failing[:MAX_SAMPLES])
+            tally = tallies[name]
+            tally.failures = len(failing)
+            for row, reason in list(described.items())[:MAX_SAMPLES]:
+                tally.samples.append((rows.column(OFFSET)[row].as_py(), reason.found or ""))
+            if rejects:
+                passed[failing] = False
+                for row, reason in described.items():
+                    reasons.setdefault(row, []).append(reason)
+        offsets = rows.column(OFFSET)
+        rejected = [Rejection(offsets[row].as_py(), Stage.VALIDATE, tuple(reasons[row])) for row in sorted(reasons)]
+        return Checked(passed, rejected, tallies)
+
+    def _try_out(self, schema: pa.Schema) -> None:
+        """Run each condition on no rows, so that what only DuckDB can refuse (a number of 50 digits) is refused now."""
+        for check in self.checks:
+            try:
+                query(self._con, f"SELECT {check.condition} AS c FROM rows", rows=schema.empty_table())
+            except duckdb.Error as error:
+                problem = str(error).splitlines()[0]
+                raise ConfigError(
+                    f"the rule cannot be run: {problem}", field=check.at, value=check.condition
+                ) from error
+
+    def _verdicts(self, rows: pa.Table) -> list[_Verdict]:
+        # A table without columns has no rows for DuckDB, so `_offset` is always there.
+        judged = rows.select([*self._columns, OFFSET])
+        nothing = np.zeros(len(rows), dtype=bool)
+        try:
+            flags = self._flags(judged, "{}")
+        except duckdb.Error:
+            # A cast or an overflow in an expression broke the query. TRY gives NULL for just those rows; it is not used
+            # in the first place because it evaluates row by row.
+            flags = self._flags(judged, "TRY({})")
+        verdicts = []
+        for column in flags.columns:
+            broke = np.asarray(column.is_null()) if column.null_count else nothing
+            failed = ~column.fill_null(False).to_numpy() if column.null_count else ~column.to_numpy()
+            verdicts.append(_Verdict(failed, broke))
+        return verdicts
+
+    def _flags(self, rows: pa.Table, form: str) -> pa.Table:
+        """A column per rule, TRUE where a row passes; never NULL, except where TRY caught an error."""
+        conditions = [form.format(f"({check.condition}) IS TRUE") for check in self.checks]
+        selected = ", ".join(f"{condition} AS c{index}" for index, condition in enumerate(conditions))
+        return query(self._con, f"SELECT {selected} FROM rows", rows=rows)
+
+    def _describe(
+        self, name: str, check: Check[Any], rows: pa.Table, verdict: _Verdict, indices: npt.NDArray[np.intp]
+    ) -> dict[int, Reason]:
+        """The reason of each of the rows at `indices`, all of which failed."""
+        values = rows.select(list(check.columns)).take(pa.array(indices)).to_pylist() if check.columns else []
+        described = {}
+        for at, row in enumerate(indices.tolist()):
+            found = check.found(values[at]) if values else None
+            if verdict.broke[row]:
+                kind, message = "ExpressionError", f"{check.expectation}, but it cannot be evaluated for this record"
+            else:
+                kind, message = "RuleViolation", check.expectation
+            described[row] = Reason(kind, message, rule=name, field=check.field or None, found=found)
+        return described
+
+    def _abort(self, name: str, check: Check[Any], rows: pa.Table, verdict: _Verdict, row: int) -> PipelineAborted:
+        reason = self._describe(name, check, rows, verdict, np.array([row]))[row]
+        offset = rows.column(OFFSET)[row].as_py()
+        found = f", found {reason.found}" if reason.found is not None else ""
+        return PipelineAborted(f"rule {name!r} says `onFailure: abort`; offset {offset}: {reason.message}{found}")
+
+
+def _names(checks: Sequence[Check[Any]]) -> list[str]:
+    """The given names, else `type(column)`, with a number when that is taken."""
+    names = [check.rule.name for check in checks]
+    taken = {name for name in names if name is not None}
+    for index, check in enumerate(checks):
+        if names[index] is None:
+            base = name = f"{check.label}({check.subject})"
+            number = 1
+            while name in taken:
+                number += 1
+                name = f"{base}#{number}"
+            names[index] = name
+            taken.add(name)
+    return [name for name in names if name is not None]
