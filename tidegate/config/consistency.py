@@ -77,7 +77,7 @@ def _event_time(pipeline: Pipeline) -> Iterator[Problem]:
     for part, needs in (("aggregations", bool(pipeline.aggregations)), ("dedupe", pipeline.dedupe is not None)):
         if needs:
             yield Problem(
-                f"is missing: {part} go by event time",
+                f"is missing, and `{part}` cannot do without",
                 ("event_time",),
                 "`eventTime: {column: …}`, a timestamp of the schema",
             )

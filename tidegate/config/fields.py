@@ -55,7 +55,7 @@ def locate(root: type[Model], data: Any, location: Path) -> Place:
     annotation: Any = root
     owner: type[Model] | None = None
     for part in location:
-        annotation = _chosen(annotation, part)
+        annotation = _chosen(annotation, part, data)
         if isinstance(annotation, _Tag):
             annotation = annotation.member
             continue
@@ -85,19 +85,22 @@ class _Tag:
     member: Any
 
 
-def _chosen(annotation: Any, part: str | int) -> Any:
+def _chosen(annotation: Any, part: str | int, data: Any) -> Any:
     """Step through `Optional` and unions: a part that names a member (by tag or type) is no field of its own."""
     members = members_of(annotation)
     if len(members) == 1:
         return members[0]
-    for member in members:
-        model = _model(member)
-        if model is not None and part in tags_of(model):
-            return _Tag(member)
-    models = [member for member in members if _model(member) is not None]
-    if not models and isinstance(part, str):
-        return _Tag(annotation)
-    return annotation
+    models = [model for member in members if (model := _model(member)) is not None]
+    if not models:
+        return _Tag(annotation) if isinstance(part, str) else annotation
+    for model in models:
+        if part in tags_of(model):
+            return _Tag(model)
+    # Our own problems come without tags: the file says which member is meant, else the first that has the field.
+    written = data.get("type") if isinstance(data, Mapping) else None
+    meant = [model for model in models if written in tags_of(model)]
+    having = [model for model in models if field_named(model, str(part))]
+    return next(iter([*meant, *having]), annotation)
 
 
 def members_of(annotation: Any) -> list[Any]:

@@ -61,12 +61,9 @@ class _Sources:
             return value or default
         if value is None:
             near = did_you_mean(name, list(self.environ))
-            raise self.error(
-                keys,
-                f"the environment variable {name} is not set",
-                None,
-                near or f"export {name}, or write ${{{name}:-default}}",
-            )
+            ways = f"export {name}, or write ${{{name}:-default}}"
+            problem = f"the environment variable {name} is not set"
+            raise self.error(keys, problem, None, f"{near} Else {ways}" if near else ways)
         return value
 
     def _file(self, path: str, keys: Path) -> str:
