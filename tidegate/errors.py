@@ -187,12 +187,11 @@ class AggregateOverflow(TidegateError):
 
     stage = Stage.AGGREGATE
 
-    def __init__(self, measure: str, problem: str) -> None:
+    def __init__(self, what: str, problem: str) -> None:
         super().__init__(
-            f"measure '{measure}' needs more than 38 digits: {problem}\n"
+            f"{what} needs more than 38 digits: {problem}\n"
             "  hint:     sum a smaller unit, or cast the argument to double"
         )
-        self.measure = measure
 
 
 class FloodGuardTripped(TidegateError):

@@ -132,6 +132,7 @@ class BatchResult:
     the group's columns, the measures' partial columns (tidegate.stages.measures), `records`, `upto` (largest offset in it).
     `late_windows`: `aggregation`, `window_start`, `window_end`, `missing`: a row per window that missed records.
     `accepted`: the typed rows, with `_offset`, `_timestamp`, `_event_time` (ms, null without event time) and `_lane`.
+    `seconds`: how long each stage took, by its name.
     """
 
     raw: RawBatch
@@ -144,6 +145,7 @@ class BatchResult:
     late_windows: pa.Table | None = None
     seen: list[tuple[bytes, int]] = field(default_factory=list)
     rules: dict[str, RuleTally] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def ledger(self) -> Ledger:

@@ -1,4 +1,4 @@
-"""The compiled shape of a pipeline: typed columns, aggregations with their partial columns. Both engines and the store read it."""
+"""The compiled shape of a pipeline: typed columns, aggregations, partial columns. Both engines and the store read it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.stages import Aggregation, GroupBy, Hopping, Measure
+from tidegate.errors import ConfigError
+from tidegate.stages.expressions import infer_type, parenthesised
+from tidegate.stages.sql import quote
+from tidegate.stages.types import arrow_type, value_schema
 
 
 @dataclass(frozen=True, slots=True)
 class PartialColumn:
-    """One column of a measure's partial: `{measure}__n`, `__sum`, `__min`, `__max`, `__first`, `__last`, `__at`, `__offset`, `__sketch`."""
+    """One column of a measure's partial, `{measure}__` and: n, sum, min, max, first, last, at, offset, sketch."""
 
     name: str
     type: pa.DataType
@@ -19,7 +24,7 @@ class PartialColumn:
 
 @dataclass(frozen=True, slots=True)
 class MeasurePlan:
-    """One measure: its kind (`count`, `sum`, ...), its argument's SQL and type, its partial columns, its result's type."""
+    """One measure: kind (`count`, `sum`, ...), SQL and type of its argument, partial columns, type of its result."""
 
     name: str
     kind: str
@@ -64,3 +69,146 @@ class Plan:
     decoded: pa.Schema
     columns: pa.Schema
     aggregations: tuple[AggregationPlan, ...]
+
+
+def compile_plan(pipeline: Pipeline) -> Plan:
+    """Type every expression of a pipeline and work out its columns and partials.
+
+    Raises ConfigError that names the field (`aggregations[0].measures.total.of`), the value and what was expected.
+    """
+    decoded = value_schema(pipeline)
+    if pipeline.event_time is not None:
+        _check_event_time(pipeline.event_time.column, decoded)
+    if pipeline.dedupe is not None:
+        _single(pipeline.dedupe.key, decoded, "dedupe.key", _NO_DOUBLE_KEY)
+    columns = handled_schema(pipeline, decoded)
+    aggregations = (
+        _aggregation(pipeline, aggregation, columns, f"aggregations[{index}]")
+        for index, aggregation in enumerate(pipeline.aggregations)
+    )
+    return Plan(pipeline, decoded, columns, tuple(aggregations))
+
+
+def handled_schema(pipeline: Pipeline, decoded: pa.Schema) -> pa.Schema:
+    """The columns after the handlers: those of the last one that declares its output, else the decoded ones."""
+    outputs = [handler.output for handler in pipeline.handlers if handler.output is not None]
+    if not outputs:
+        return decoded
+    index = max(i for i, handler in enumerate(pipeline.handlers) if handler.output is not None)
+    fields = [(c.name, arrow_type(c, field=f"handlers[{index}].output.{c.name}"), c.nullable) for c in outputs[-1]]
+    return pa.schema([pa.field(*field) for field in fields])
+
+
+def _check_event_time(column: str, decoded: pa.Schema) -> None:
+    kind = decoded.field(column).type
+    if not pa.types.is_timestamp(kind):
+        raise ConfigError(
+            f"column {column} has type {kind}, which is no moment in time",
+            field="eventTime.column",
+            value=column,
+            expected="a column of type timestamp",
+            hint=f"{{name: {column}, type: timestamp, unit: ms}} reads a number of milliseconds",
+        )
+
+
+def _aggregation(pipeline: Pipeline, aggregation: Aggregation, columns: pa.Schema, at: str) -> AggregationPlan:
+    from tidegate.stages.measures import MEASURES  # here, because the measures are written in terms of this module
+
+    group = tuple(_group(g, columns, f"{at}.groupBy[{index}]") for index, g in enumerate(aggregation.group_by))
+    measures = []
+    for name, measure in aggregation.measures.items():
+        where = f"{at}.measures.{name}"
+        _check_name(name, where)
+        of, value_type = _argument(measure, columns, f"{where}.of")
+        kind = MEASURES[measure.type]
+        if (expected := kind.expects(value_type)) is not None:
+            problem = f"{measure.type} cannot take values of type {value_type}"
+            raise ConfigError(problem, field=f"{where}.of", value=measure.of, expected=expected)
+        partials, result = kind.partials(name, value_type), kind.result_type(value_type)
+        measures.append(MeasurePlan(name, measure.type, of, value_type, partials, result))
+    window = aggregation.window
+    hop = window.hop if isinstance(window, Hopping) else window.size
+    spreads = _spreads(pipeline, aggregation)
+    return AggregationPlan(aggregation.name, window.size, hop, group, tuple(measures), aggregation.emit, spreads)
+
+
+def _spreads(pipeline: Pipeline, aggregation: Aggregation) -> bool:
+    """Whether one group can come from several source partitions: unless the record's key, which chose the partition,
+    is in it.
+
+    A handler may write another value into the key's column, so with handlers every group may spread.
+    """
+    source = pipeline.source
+    if source is None or source.key.column is None or len(source.topics) > 1 or pipeline.handlers:
+        return True
+    return source.key.column not in {group.name for group in aggregation.group_by if group.expression is None}
+
+
+def _group(group: GroupBy, columns: pa.Schema, at: str) -> GroupColumn:
+    _check_name(group.name, f"{at}.name")
+    if group.expression is None:
+        sql, kind = _single(quote(group.name), columns, f"{at}.name", _NO_DOUBLE_GROUP)
+    else:
+        sql, kind = _single(group.expression, columns, f"{at}.expression", _NO_DOUBLE_GROUP)
+    return GroupColumn(group.name, sql, kind)
+
+
+def _argument(measure: Measure, columns: pa.Schema, at: str) -> tuple[str | None, pa.DataType | None]:
+    if measure.of is None:
+        return None, None
+    return _settled(measure.of, infer_type(measure.of, columns, field=at))
+
+
+_NO_DOUBLE_GROUP = "two doubles that print alike can differ in their last bit, and would be two groups"
+_NO_DOUBLE_KEY = "two doubles that print alike can differ in their last bit, and would be two keys"
+
+
+def _single(expression: str, columns: pa.Schema, at: str, no_double: str) -> tuple[str, pa.DataType]:
+    """The SQL and type of an expression that identifies: single values that are equal or not."""
+    sql, kind = _settled(expression, infer_type(expression, columns, field=at))
+    types = pa.types
+    if types.is_floating(kind):
+        hint = f"CAST({expression} AS DECIMAL(18, 3)), or round it to an integer"
+        raise ConfigError(f"a double cannot be used here: {no_double}", field=at, value=expression, hint=hint)
+    known = (types.is_string, types.is_integer, types.is_decimal, types.is_boolean, types.is_date, types.is_timestamp)
+    if not any(test(kind) for test in known):
+        raise ConfigError(
+            f"values of type {kind} cannot be used here",
+            field=at,
+            value=expression,
+            expected="an expression of type string, int, bigint, decimal, boolean, date or timestamp",
+        )
+    return sql, kind
+
+
+def _settled(expression: str, kind: pa.DataType) -> tuple[str, pa.DataType]:
+    """The expression cast to the schema's own types where DuckDB gives another: float to double, hugeint to decimal,
+    …
+    """
+    types = pa.types
+    settled: tuple[str, pa.DataType] | None = None
+    if types.is_integer(kind) and kind not in (pa.int32(), pa.int64()):
+        small = kind.bit_width < 32
+        wide = ("DECIMAL(20, 0)", pa.decimal128(20, 0)) if types.is_uint64(kind) else ("BIGINT", pa.int64())
+        settled = ("INTEGER", pa.int32()) if small else wide
+    elif types.is_floating(kind) and kind != pa.float64():
+        settled = ("DOUBLE", pa.float64())
+    elif types.is_dictionary(kind):
+        settled = ("VARCHAR", pa.string())
+    elif types.is_timestamp(kind) and kind != pa.timestamp("us"):
+        settled = ("TIMESTAMP", pa.timestamp("us"))
+    elif kind == pa.decimal128(38, 0):
+        settled = ("DECIMAL(38, 0)", kind)  # a hugeint has this type in Arrow, and can have a 39th digit
+    if settled is None:
+        return expression, kind
+    return f"CAST({parenthesised(expression)} AS {settled[0]})", settled[1]
+
+
+def _check_name(name: str, at: str) -> None:
+    if name.startswith("_") or "__" in name:
+        raise ConfigError(
+            "names that start with _ or contain __ are tidegate's own",
+            field=at,
+            value=name,
+            hint="choose another name; a column can be given one: {name: other, expression: the_column}",
+        )

@@ -75,8 +75,8 @@ def unite(sketches: list[bytes]) -> bytes:
 def estimate(serialised: bytes) -> int:
     """How many different values a sketch has seen, to the nearest whole number.
 
-    A sketch that never met another estimates by the order in which it saw its values (600 values: 596 to 604). United with
-    itself it goes by its registers alone, which are the same however the records were cut into batches.
+    A sketch that never met another estimates by the order in which it saw its values (600 values: 596 to 604). United
+    with itself it goes by its registers alone, which are the same however the records were cut into batches.
     """
     held = hll_sketch.deserialize(serialised)
     union = hll_union(LG_K)

@@ -1,7 +1,7 @@
 """What a measure is: how its partial is collected from rows, how partials merge, how a result is read from one.
 
-Partials of one window and group merge, in any order and any grouping, to the same partial. So neither batch sizes nor the
-engine show in a result (in a sum of doubles: in its last bits).
+Partials of one window and group merge, in any order and any grouping, to the same partial. So neither batch sizes nor
+the engine show in a result (in a sum of doubles: in its last bits).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ WIDEST = 38  # digits of an exact sum: the widest decimal of Arrow, DuckDB and S
 class Measure(ABC):
     """One kind of measure. `collect`, `merge` and `result` are SQL for DuckDB; the `finish_…` hooks do what SQL cannot.
 
-    In `collect` the row's columns are `_event_time` (ms), `_offset`, `_order` (its rank by event time, then offset) and the
-    argument under the name `value`. In `merge` and `result` they are the measure's own partial columns.
+    In `collect` the row's columns are `_event_time` (ms), `_offset`, `_order` (its rank by event time, then offset) and
+    the argument under the name `value`. In `merge` and `result` they are the measure's own partial columns.
     """
 
     kind: ClassVar[str]

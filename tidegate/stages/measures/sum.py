@@ -59,5 +59,5 @@ def _check(measure: MeasurePlan, table: pa.Table) -> pa.Table:
     try:
         table.column(part(measure, "sum")).validate(full=True)
     except pa.ArrowInvalid as error:
-        raise AggregateOverflow(measure.name, str(error)) from error
+        raise AggregateOverflow(f"measure '{measure.name}'", str(error)) from error
     return table

@@ -1,0 +1,167 @@
+"""A record's way, in one function: `StagePipeline.run`. Both engines call it; nothing in it writes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+import numpy as np
+import pyarrow as pa
+
+from tidegate.ledger import Ledger
+from tidegate.record import Stage
+from tidegate.stages.aggregate import Aggregator
+from tidegate.stages.batch import BatchResult, NothingSeen, PartitionState, RawBatch, Rejection, Seen, Verdicts
+from tidegate.stages.decode import Decoder
+from tidegate.stages.dedupe import Dedupe
+from tidegate.stages.eventtime import EventTimes, count_missing, longs
+from tidegate.stages.handle import HandlerChain
+from tidegate.stages.plan import Plan
+from tidegate.stages.rules import RuleSet
+from tidegate.stages.sql import connect, query, quote
+from tidegate.stages.types import EVENT_TIME, LANE, OFFSET, TIMESTAMP
+
+
+class StagePipeline:
+    """The stages of one pipeline, ready to run. Used by one thread at a time: it has a DuckDB connection of its own.
+
+    Raises ConfigError for what cannot be made ready (a handler that cannot be imported).
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._con = connect()
+        self._decoder = Decoder(plan.pipeline)
+        self._rules = RuleSet(plan.pipeline, plan.decoded)
+        self._event_times = EventTimes(plan)
+        self._dedupe = Dedupe(plan, self._con)
+        self._handlers = HandlerChain(plan.pipeline, plan.decoded)
+        self._aggregator = Aggregator(plan, self._con)
+        self._nothing = accepted_schema(plan).empty_table()
+
+    def run(
+        self, raw: RawBatch, state: PartitionState, seen: Seen | None = None, verdicts: Verdicts | None = None
+    ) -> BatchResult:
+        """Take one partition's records through every stage up to the aggregates.
+
+        0. cut         records that were applied before (offset ≤ `state.upto`) are left out, and not counted again
+        1. decode      bytes to typed columns; malformed records are rejected, tombstones skipped
+        2. validate    the rules of the pipeline; errors reject, warnings count
+        3. stamp       the event time; records without one, or with one too far in the future, are rejected
+        4. dedupe      the first record with a key goes on
+        5. event time  records whose windows have all closed are late; the valid ones move the high water
+        6. verdicts    records that a sink or handler has refused before are rejected as it said
+        7. handle      the user's Python steps; they may reject, filter and change records
+        8. aggregate   partials per window, group and lane
+        9. settle      the ledger moves by what happened, and must balance
+
+        Every result but the handlers' depends on the log alone. Raises PipelineAborted, DependencyError (a handler's
+        outage), AggregateOverflow; then nothing has changed.
+        """
+        raw = _after(raw, state.upto)
+        if len(raw) == 0:
+            return BatchResult(raw, state, state, self._nothing)
+        watch = _Stopwatch()
+        decoded = self._decoder.decode(raw.records)
+        watch.lap(Stage.DECODE)
+        checked = self._rules.check(decoded.rows)
+        valid = decoded.rows if checked.passed.all() else decoded.rows.filter(pa.array(checked.passed))
+        watch.lap(Stage.VALIDATE)
+        timed = self._event_times.stamp(valid)
+        watch.lap(Stage.EVENT_TIME)
+        deduped = self._dedupe.split(timed.rows, state, seen or NothingSeen())
+        watch.lap(Stage.DEDUPE)
+        judged = self._event_times.judge(deduped.rows, state.high_water)
+        watch.lap(Stage.EVENT_TIME)
+        undecided, decided = _apply_verdicts(judged.rows, verdicts or {})
+        handled = self._handlers.apply(undecided, raw.tp)
+        watch.lap(Stage.HANDLE)
+        aggregated = self._aggregator.apply(handled.rows, judged.bar_of(handled.rows))
+        watch.lap(Stage.AGGREGATE)
+
+        refused = [*decided, *handled.rejected, *aggregated.rejected]
+        invalid = [*decoded.rejected, *checked.rejected, *timed.rejected, *deduped.rejected]
+        moved = Ledger(
+            read=len(raw),
+            accepted=aggregated.rows.num_rows,
+            dead_lettered=len(invalid) + len(refused),
+            late=len(judged.late),
+            duplicate=deduped.duplicates,
+            filtered=handled.filtered,
+            skipped=decoded.skipped,
+        )
+        _require_balance(moved, raw)
+        late = judged.late_among(aggregated.rows)
+        return BatchResult(
+            raw,
+            state,
+            PartitionState(raw.last, judged.high_water, deduped.clock, state.ledger + moved),
+            aggregated.rows,
+            aggregated.deltas,
+            sorted([*invalid, *refused], key=lambda rejection: rejection.offset),
+            late,
+            count_missing(late),
+            deduped.seen + deduped.marks({record.offset for record in (*refused, *judged.late)}),
+            checked.tallies,
+            watch.seconds,
+        )
+
+    def offsets_of(self, result: BatchResult, aggregation: str, rows: Sequence[int]) -> list[int]:
+        """The offsets of the records behind these rows (by index) of `result.deltas[aggregation]`, ascending.
+
+        For dead-lettering what a sink refuses: the batch is run again with a verdict for each.
+        """
+        keys = self._aggregator.keys(aggregation, result.accepted)
+        closed = {
+            (r.offset, m.start) for r in result.late if r.partial for m in r.missed if m.aggregation == aggregation
+        }
+        if closed:
+            counted = zip(keys[OFFSET].to_pylist(), keys["window_start"].to_pylist(), strict=True)
+            keys = keys.filter(pa.array([pair not in closed for pair in counted]))
+        wanted = result.deltas[aggregation].take(pa.array(rows, pa.int64()))
+        same = " AND ".join(f"k.{quote(n)} IS NOT DISTINCT FROM w.{quote(n)}" for n in keys.column_names if n != OFFSET)
+        sql = f"SELECT DISTINCT {OFFSET} FROM keys k SEMI JOIN wanted w ON {same} ORDER BY 1"
+        offsets: list[int] = query(self._con, sql, keys=keys, wanted=wanted).column(OFFSET).to_pylist()
+        return offsets
+
+
+def accepted_schema(plan: Plan) -> pa.Schema:
+    """The columns of `BatchResult.accepted`."""
+    own = [(OFFSET, pa.int64()), (TIMESTAMP, pa.int64()), (LANE, pa.string()), (EVENT_TIME, pa.int64())]
+    return pa.schema([*plan.columns, *(pa.field(name, kind) for name, kind in own)])
+
+
+def _after(raw: RawBatch, upto: int) -> RawBatch:
+    """The records that were not applied before."""
+    if len(raw) == 0 or raw.first > upto:
+        return raw
+    done = int(np.searchsorted(raw.records.column("offset").to_numpy(), upto, side="right"))
+    return RawBatch(raw.tp, raw.records.slice(done))
+
+
+def _apply_verdicts(rows: pa.Table, verdicts: Verdicts) -> tuple[pa.Table, list[Rejection]]:
+    """The rows without a verdict, and the verdicts on the others."""
+    if not verdicts:
+        return rows, []
+    offsets = longs(rows.column(OFFSET))
+    judged = np.isin(offsets, np.fromiter(verdicts, np.int64, len(verdicts)))
+    return rows.filter(pa.array(~judged)), [verdicts[offset] for offset in offsets[judged].tolist()]
+
+
+def _require_balance(moved: Ledger, raw: RawBatch) -> None:
+    """A batch that loses or doubles a record is a bug of ours: stop before anything is written."""
+    if not moved.balanced:
+        raise AssertionError(f"{raw.tp}, offsets {raw.first} to {raw.last}: the ledger does not balance: {moved}")
+
+
+class _Stopwatch:
+    """Seconds per stage; a stage can have several laps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = perf_counter()
+
+    def lap(self, stage: Stage) -> None:
+        now = perf_counter()
+        self.seconds[stage.value] = self.seconds.get(stage.value, 0.0) + now - self._last
+        self._last = now
