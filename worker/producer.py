@@ -1,11 +1,12 @@
-"""One transactional producer per source partition: changelog, results, dead letters and late records in one transaction.
+"""One transactional producer per source partition: changelog, results, dead letters and late records in one
+transaction.
 
 1. begin    only if this producer is not fenced
 2. write    all rows, packed into record batches by aiokafka's bulk path (per record, `send` is ten times slower)
 3. commit   all of it becomes visible to `read_committed` readers at once, or nothing does
 
-A failure leaves the outcome to the broker: whoever starts the next producer with the same id aborts what is open and waits
-for what is being committed, and the changelog then says which it was.
+A failure leaves the outcome to the broker: whoever starts the next producer with the same id aborts what is open and
+waits for what is being committed, and the changelog then says which it was.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from aiokafka import errors as kafka_errors
 from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge, TidegateError
 from tidegate.record import TopicPartition
 
-# After a commit the broker still writes markers and refuses the next transaction; aiokafka then waits 20 ms, which would be
-# most of a small transaction.
+# After a commit the broker still writes markers and refuses the next transaction; aiokafka then waits 20 ms, which
+# would be most of a small transaction.
 _RETRY_AFTER_MARKERS = 0.003
 aiokafka.producer.sender.BACKOFF_OVERRIDE = _RETRY_AFTER_MARKERS
 
-_MAX_SEQUENCE = 2_000_000_000  # aiokafka numbers rows per partition and goes negative at 2³¹; a new producer starts at 0
+_MAX_SEQUENCE = (
+    2_000_000_000  # aiokafka numbers rows per partition and goes negative at 2³¹; a new producer starts at 0
+)
 _BATCH_BYTES = 900_000  # uncompressed; below the 1 048 588 bytes that a broker takes by default
 _CLOSE_TIMEOUT = 5.0
 
@@ -59,7 +62,10 @@ class Rows:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]], int | None]]:
-        headers = self.headers if self.headers is not None else [()] * len(self.keys)
+        none: Sequence[tuple[str, bytes]] = []
+        headers = (
+            [none] * len(self.keys) if self.headers is None else map(list, self.headers)
+        )  # the packer takes lists only
         timestamps = self.timestamps if self.timestamps is not None else [None] * len(self.keys)
         return iter(zip(self.keys, self.values, headers, timestamps, strict=True))
 
@@ -92,7 +98,8 @@ class PartitionProducer:
         self._rows_sent: defaultdict[tuple[str, int], int] = defaultdict(int)
 
     async def start(self) -> None:
-        """Initialise the id: predecessors are fenced, and their open transaction is settled. Also reopens after a failure.
+        """Initialise the id: predecessors are fenced, and their open transaction is settled. Also reopens after a
+        failure.
 
         Raises BrokerUnavailable.
         """
@@ -133,7 +140,9 @@ class PartitionProducer:
             await self.start()
         producer = self._producer
         if producer is None:
-            raise BrokerUnavailable(f"producer {self.transactional_id} is not open: it was stopped, or its last commit failed")
+            raise BrokerUnavailable(
+                f"producer {self.transactional_id} is not open: it was stopped, or its last commit failed"
+            )
         try:
             async with asyncio.timeout(self._timeout):
                 await producer.begin_transaction()
@@ -173,7 +182,8 @@ class PartitionProducer:
 async def _write_all(
     producer: AIOKafkaProducer, targets: Mapping[tuple[str, int], Sequence[Rows]]
 ) -> dict[tuple[str, int], int]:
-    """All targets side by side. The first failure is raised once the others are settled, so that no future is left behind."""
+    """All targets side by side. The first failure is raised once the others are settled, so that no future is left
+    behind."""
     results = await asyncio.gather(
         *(_write(producer, topic, partition, parts) for (topic, partition), parts in targets.items()),
         return_exceptions=True,

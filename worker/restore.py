@@ -1,4 +1,5 @@
-"""Bulk reading of a changelog partition, from an offset to its end, by a confluent-kafka consumer in a thread of its own."""
+"""Bulk reading of a changelog partition, from an offset to its end, by a confluent-kafka consumer in a thread of its
+own."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from tidegate.errors import BrokerUnavailable
 Apply = Callable[[list[bytes], list[bytes | None], int], None]
 
 _CHUNK = 10_000  # records per call into librdkafka, and per write of the state
-_POLL = 1.0
+_POLL = 0.1  # seconds: `consume` waits so long for a full chunk, at the end of the log too
 _SILENCE = 30.0  # seconds without a record, an end or an answer: the broker is away
 
 _BULK = {
@@ -38,8 +39,8 @@ _BULK = {
 class Restored:
     """What a restore did. `end_offset`: the offset after the last record that could be read.
 
-    `ahead`: `from_offset` was behind the end of the log, nothing was read: the local state is of another log. Wipe it and
-    restore from 0.
+    `ahead`: `from_offset` was behind the end of the log, nothing was read: the local state is of another log. Wipe it
+    and restore from 0.
     """
 
     records: int
@@ -53,8 +54,9 @@ async def restore(
 ) -> Restored:
     """Read every committed record from `from_offset` (or the log's start, if that is later) to the log's end.
 
-    `apply(keys, values, last_offset)` is called in the thread, in order, for chunks of up to 10 000 records; values of null
-    are deletions. Raises BrokerUnavailable, and whatever `apply` raises. On cancellation the reading stops at the next chunk.
+    `apply(keys, values, last_offset)` is called in the thread, in order, for chunks of up to 10 000 records; values
+    of null are deletions. Raises BrokerUnavailable, and whatever `apply` raises. On cancellation the reading stops at
+    the next chunk.
     """
     stop = threading.Event()
     reading = asyncio.create_task(
@@ -91,20 +93,25 @@ def _restore(
 def _watermarks(consumer: Consumer, target: KafkaTopicPartition) -> tuple[int, int]:
     """The log's first offset and its end, as a reader of committed records sees it."""
     try:
-        low, end = consumer.get_watermark_offsets(target, timeout=_SILENCE)
+        offsets = consumer.get_watermark_offsets(target, timeout=_SILENCE)
     except KafkaException as error:
-        raise BrokerUnavailable(f"cannot read the ends of {target.topic}-{target.partition}: {error.args[0].str()}") from error
-    return low, end
+        raise BrokerUnavailable(
+            f"cannot read the ends of {target.topic}-{target.partition}: {error.args[0].str()}"
+        ) from error
+    if offsets is None:
+        raise BrokerUnavailable(f"{target.topic}-{target.partition}: no answer within {_SILENCE:.0f} s")
+    return offsets
 
 
 def _read(consumer: Consumer, target: KafkaTopicPartition, end: int, apply: Apply, stop: threading.Event) -> int:
-    """Chunk by chunk until the end that stood at the start is reached, or the reader says that nothing more can come."""
+    """Chunk by chunk until the end that stood at the start is reached, or the reader says that nothing more can
+    come."""
     count, heard = 0, monotonic()
     while not stop.is_set():
         messages = consumer.consume(_CHUNK, timeout=_POLL)
         records = [message for message in messages if message.error() is None]
         if records:
-            last = records[-1].offset()
+            last: int = records[-1].offset() or 0
             apply([m.key() or b"" for m in records], [m.value() for m in records], last)
             count += len(records)
             if last >= end - 1:
@@ -125,6 +132,10 @@ def _is_end(message: Message) -> bool:
         return False
     if error.code() == KafkaError._PARTITION_EOF:
         return True
-    if error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT):
+    if error.retriable() or error.code() in (
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+    ):
         return False
     raise BrokerUnavailable(f"changelog {message.topic()}-{message.partition()}: {error.str()}")

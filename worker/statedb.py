@@ -1,17 +1,22 @@
-"""The state of one source partition on local disk: RocksDB, written in batches, each with the changelog offset it stands for.
+"""The state of one source partition on local disk: RocksDB, written in batches, each with the changelog offset it
+stands for.
 
-There is no write-ahead log: the changelog is one. A write goes to one memtable as a whole, and memtables reach the disk in
-order, so after a crash the database is what it was at some earlier write, and `changelog_offset` says at which; the rest is
-restored from there. A directory that cannot be used is deleted and restored from the changelog's start.
+There is no write-ahead log: the changelog is one. A write goes to one memtable as a whole, and memtables reach the
+disk in order, so after a crash the database is what it was at some earlier write, and `changelog_offset` says at
+which; the rest is restored from there. A directory that cannot be used is deleted and restored from the changelog's
+start.
 """
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import struct
 import weakref
 from collections.abc import Generator, Iterator, Sequence
+from itertools import count
 from pathlib import Path
+from typing import IO, Any
 
 import structlog
 from rocksdict import (
@@ -25,12 +30,15 @@ from rocksdict import (
     WriteOptions,
 )
 
+from tidegate.clock import Clock, SystemClock
+
 log = structlog.get_logger(__name__)
 
-FORMAT = 1  # of the files and keys below; another number in a directory means: delete it, restore from the changelog
+FORMAT = 1  # of the files and keys below; a directory with another number is deleted and restored
+_MAX_AGE = 12 * 3600.0  # seconds; compaction keeps tombstones for 24 h: older state could hold rows deleted meanwhile
 _META = b"\xff"  # above every key of the rows, so that no scan meets it
-_OFFSET_KEY = _META + b"changelog-offset"
-_OFFSET = struct.Struct("<q")
+_STAMP_KEY = _META + b"stamp"
+_STAMP = struct.Struct("<qd")  # changelog offset, time of writing in seconds since the epoch
 _FORMAT_FILE = "FORMAT"
 
 # One cache for all partitions of the process: with a cache each, memory would grow with the number of partitions.
@@ -43,26 +51,30 @@ _cache: list[Cache] = []
 class PartitionDB:
     """Rows of bytes, ordered by key. Keys must not start with 0xff. One process and one owner at a time.
 
-    `changelog_offset` is the offset of the last changelog record that the rows contain (None: none, start from the beginning).
+    `changelog_offset` is the offset of the last changelog record that the rows contain (None: none, start from the
+    beginning).
     """
 
-    def __init__(self, path: str | Path, *, changelog_end: int | None = None) -> None:
-        """Open or create. `changelog_end` is the offset after the changelog's last record, if known: state that is ahead of
-        it belongs to another changelog (the topic was deleted and made anew), and is deleted."""
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, changelog_end: int | None = None, clock: Clock | None = None) -> None:
+        """Open or create. `changelog_end` is the offset after the changelog's last record, if known: state that is
+        ahead of it belongs to another changelog (the topic was deleted and made anew), and is deleted.
+
+        A directory that another process has open is left alone: this one takes `path.2`, `path.3`, … as its own."""
+        self._clock: Clock = clock or SystemClock()
         self._scans: weakref.WeakSet[Generator[tuple[bytes, bytes], None, None]] = weakref.WeakSet()
-        self._write_options = WriteOptions()
-        self._write_options.disable_wal = True
+        unlogged: Any = WriteOptions()
+        unlogged.disable_wal = True  # a property, whatever the stub says
+        self._write_options = unlogged
+        self.path, self._lock = _claim(Path(path))
         self._open()
-        if changelog_end is not None and self.changelog_offset is not None and self.changelog_offset >= changelog_end:
-            self.wipe(f"it has changelog offset {self.changelog_offset}, and the changelog ends at {changelog_end}")
+        self._distrust(changelog_end)
 
     def _open(self) -> None:
         if self.path.exists() and (found := _format_of(self.path)) != FORMAT:
             self._delete(f"it has format {found}, this version writes {FORMAT}")
         try:
             self._db = self._create()
-        except Exception as error:  # rocksdict raises plain Exception: locked, corrupt, unreadable
+        except Exception as error:  # rocksdict raises plain Exception: corrupt, unreadable
             self._delete(f"it cannot be opened: {error}")
             self._db = self._create()
 
@@ -70,9 +82,21 @@ class PartitionDB:
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / _FORMAT_FILE).write_text(f"{FORMAT}\n")
         db = Rdict(str(self.path), options=_options())
-        offset = db.get(_OFFSET_KEY)
-        self.changelog_offset: int | None = None if offset is None else _OFFSET.unpack(offset)[0]
+        stamp: Any = db.get(_STAMP_KEY)
+        self.changelog_offset: int | None = None
+        self._written: float | None = None
+        if stamp is not None:
+            self.changelog_offset, self._written = _STAMP.unpack(stamp)
         return db
+
+    def _distrust(self, changelog_end: int | None) -> None:
+        """Delete state that the changelog can no longer bring up to date."""
+        if self.changelog_offset is None or self._written is None:
+            return
+        if changelog_end is not None and self.changelog_offset >= changelog_end:
+            self.wipe(f"it has changelog offset {self.changelog_offset}, and the changelog ends at {changelog_end}")
+        elif (age := self._clock.time() - self._written) > _MAX_AGE:
+            self.wipe(f"it was written {age / 3600:.0f} hours ago, and deletions stay in the changelog for 24")
 
     def _delete(self, reason: str) -> None:
         log.warning("state.wiped", path=str(self.path), reason=reason, next="restored from the changelog")
@@ -80,8 +104,8 @@ class PartitionDB:
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of many keys at once, in the order of `keys`."""
-        values: list[bytes | None] = self._db[list(keys)] if keys else []
-        return values
+        values: Any = self._db[list(keys)] if keys else []
+        return list(values)
 
     def write(self, puts: Sequence[tuple[bytes, bytes]], deletes: Sequence[bytes], changelog_offset: int) -> None:
         """All of it at once, or nothing. `changelog_offset`: of the last changelog record that this brings."""
@@ -109,7 +133,7 @@ class PartitionDB:
         self._commit(batch, changelog_offset)
 
     def _commit(self, batch: WriteBatch, changelog_offset: int) -> None:
-        batch.put(_OFFSET_KEY, _OFFSET.pack(changelog_offset))
+        batch.put(_STAMP_KEY, _STAMP.pack(changelog_offset, self._clock.time()))
         self._db.write(batch, self._write_options)
         self.changelog_offset = changelog_offset
 
@@ -130,12 +154,18 @@ class PartitionDB:
 
     def wipe(self, reason: str) -> None:
         """Delete everything and go on empty: the caller restores from the changelog's start."""
-        self.close()
+        self._close()
         self._delete(reason)
         self._open()
 
     def close(self) -> None:
         """Flush to disk and let go of the lock, so that the next start has little to restore."""
+        if self.changelog_offset is not None:
+            self._commit(WriteBatch(raw_mode=True), self.changelog_offset)  # as current as of now
+        self._close()
+        self._lock.close()
+
+    def _close(self) -> None:
         for scan in list(self._scans):
             scan.close()
         self._db.flush(wait=True)
@@ -145,6 +175,25 @@ class PartitionDB:
         """Close and delete the directory."""
         self.close()
         shutil.rmtree(self.path)
+
+
+def _claim(path: Path) -> tuple[Path, IO[str]]:
+    """The first of `path`, `path.2`, … that no other process has. Any state will do: the changelog completes it.
+
+    Not RocksDB's own lock: deleting or sharing the files of a stopped process that may wake up would damage both.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        candidate = path if number == 1 else path.with_name(f"{path.name}.{number}")
+        lock = candidate.with_name(f"{candidate.name}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            log.warning("state.in_use", path=str(candidate), next="another directory, restored from the changelog")
+        else:
+            return candidate, lock
+    raise AssertionError  # count() has no end
 
 
 def _options() -> Options:

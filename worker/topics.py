@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, TopicMetadata
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, TopicMetadata  # type: ignore[attr-defined]
 
 from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable, ConfigError
@@ -27,21 +27,21 @@ class TopicSpec:
 
 
 async def ensure_topics(
-    confluent_options: Mapping[str, Any], specs: Sequence[TopicSpec], *, replication: int = -1, timeout: float = 30.0
+    confluent_options: Mapping[str, Any], specs: Sequence[TopicSpec], *, replication: int = -1, within: float = 30.0
 ) -> dict[str, int]:
     """Create what is missing, add partitions where there are too few, wait until every partition has a leader.
 
-    Returns the partitions each topic now has. `replication` -1: the broker's default. `timeout` is in seconds.
+    Returns the partitions each topic now has. `replication` -1: the broker's default. `within` is in seconds.
     Raises BrokerUnavailable, or ConfigError for a topic that cannot be created as asked.
     """
-    return await asyncio.to_thread(_ensure_topics, confluent_options, specs, replication, timeout)
+    return await asyncio.to_thread(_ensure_topics, confluent_options, specs, replication, within)
 
 
 async def partition_counts(
-    confluent_options: Mapping[str, Any], topics: Sequence[str], *, timeout: float = 30.0
+    confluent_options: Mapping[str, Any], topics: Sequence[str], *, within: float = 30.0
 ) -> dict[str, int]:
     """Partitions of each topic. Raises ConfigError for one that does not exist, BrokerUnavailable."""
-    return await asyncio.to_thread(_partition_counts, confluent_options, topics, timeout)
+    return await asyncio.to_thread(_partition_counts, confluent_options, topics, within)
 
 
 def _partition_counts(options: Mapping[str, Any], topics: Sequence[str], timeout: float) -> dict[str, int]:
@@ -66,10 +66,14 @@ def _ensure_topics(
     small = [spec for spec in specs if spec.name in found and len(found[spec.name].partitions) < spec.partitions]
     if missing:
         topics = [NewTopic(s.name, s.partitions, replication, config=dict(s.config)) for s in missing]
-        _settle("create", admin.create_topics(topics, operation_timeout=deadline.remaining()), {s.name: s for s in missing})
+        _settle(
+            "create", admin.create_topics(topics, operation_timeout=deadline.remaining()), {s.name: s for s in missing}
+        )
     if small:
         grown = [NewPartitions(spec.name, spec.partitions) for spec in small]
-        _settle("grow", admin.create_partitions(grown, operation_timeout=deadline.remaining()), {s.name: s for s in small})
+        _settle(
+            "grow", admin.create_partitions(grown, operation_timeout=deadline.remaining()), {s.name: s for s in small}
+        )
     return _wait_for_leaders(admin, specs, deadline)
 
 

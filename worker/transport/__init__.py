@@ -16,9 +16,11 @@ Faust takes every fetch apart into single records, at 70 to 250 µs each. Here t
     async def finished(stream, event):                # from any task of the worker's loop, in any order
         await stream.ack(event)
 
-- One agent, `concurrency=1`: actors share one queue, so with more the batches of one partition would overtake each other.
+- One agent, `concurrency=1`: actors share one queue, so with more the batches of one partition would overtake each
+  other.
   Work on several partitions at once by handing batches to a task per partition, as above.
-- An agent that raises stops the worker with a non-zero exit only under `CrashingSupervisor`; Faust's own default restarts it.
+- An agent that raises stops the worker with a non-zero exit only under `CrashingSupervisor`; Faust's own default
+  restarts it.
 - `app.consumer` is the `Consumer`: `pause_partitions_for`, `resume_partitions_for`, `seek_to`, `at_end`, `lag`, …
 """
 

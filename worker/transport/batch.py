@@ -10,14 +10,17 @@ from faust.serializers.schemas import Schema
 
 from tidegate.record import TopicPartition
 
-_RECORD_OVERHEAD = 64  # bytes charged to a record beside key and value, so that a million empty ones do not count as nothing
+_RECORD_OVERHEAD = (
+    64  # bytes charged to a record beside key and value, so that a million empty ones do not count as nothing
+)
 
 
 class SourceBatch:
     """Records of one partition, in offset order. Offsets may have gaps.
 
-    `first` and `last` are offsets; `nbytes` is keys + values + 64 per record. `epoch` numbers the times the partition was
-    opened or sought: `consumer.is_current(batch)` says whether the batch still follows what was delivered before it.
+    `first` and `last` are offsets; `nbytes` is keys + values + 64 per record. `epoch` numbers the times the partition
+    was opened or sought: `consumer.is_current(batch)` says whether the batch still follows what was delivered before
+    it.
     """
 
     __slots__ = ("epoch", "first", "last", "nbytes", "records", "tp")
@@ -43,7 +46,8 @@ def record_size(record: ConsumerRecord) -> int:
 def split(
     tp: TopicPartition, records: Sequence[ConsumerRecord], *, max_records: int, max_bytes: int, epoch: int = 0
 ) -> Iterator[SourceBatch]:
-    """Cut one fetch into batches within both limits, in order. A single record above `max_bytes` is a batch of its own."""
+    """Cut one fetch into batches within both limits, in order. A single record above `max_bytes` is a batch of its
+    own."""
     sizes = [record_size(record) for record in records]
     total = sum(sizes)
     if records and len(records) <= max_records and total <= max_bytes:

@@ -56,9 +56,11 @@ class PartitionControl(driver.Consumer):
         return frozenset(position.holds) if position else frozenset()
 
     async def seek_to(self, tp: TopicPartition, offset: int) -> bool:
-        """Go on at `offset`; drop all that was fetched, and what an agent has not taken up. False: the partition has moved.
+        """Go on at `offset`; drop all that was fetched, and what an agent has not taken up. False: the partition has
+        moved.
 
-        Batches that an agent is working on are not stopped: `is_current` tells them apart, and their ack counts no more.
+        Batches that an agent is working on are not stopped: `is_current` tells them apart, and their ack counts no
+        more.
         """
         position = self._positions.get(tp)
         if position is None:
@@ -79,7 +81,8 @@ class PartitionControl(driver.Consumer):
         return position is not None and position.epoch == batch.epoch
 
     def end_offset(self, tp: TopicPartition) -> int | None:
-        """The last stable offset as the newest fetch response gave it; None before the first. `highwaters` asks the broker."""
+        """The last stable offset as the newest fetch response gave it; None before the first. `highwaters` asks the
+        broker."""
         position = self._positions.get(tp)
         return position.end.stable if position and position.end else None
 
@@ -94,11 +97,13 @@ class PartitionControl(driver.Consumer):
         return max(0, position.end.stable - done) if done is not None else None
 
     def at_end(self, tp: TopicPartition) -> bool:
-        """Whether the newest fetch at this position came back empty at the end of the log, and all before it was delivered."""
+        """Whether the newest fetch at this position came back empty at the end of the log, and all before it was
+        delivered."""
         return self.idle_seconds(tp) is not None
 
     def idle_seconds(self, tp: TopicPartition) -> float | None:
-        """Seconds between the first and the newest empty fetch at the end of the log; None if not at the end, or held."""
+        """Seconds between the first and the newest empty fetch at the end of the log; None if not at the end, or
+        held."""
         position = self._positions.get(tp)
         return position.idle_seconds if position and position.at_end and not position.holds else None
 

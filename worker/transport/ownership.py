@@ -9,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 from tidegate.clock import Deadline
 from tidegate.record import TopicPartition
 
-
 EARLIEST, LATEST = -2, -1  # Kafka's own numbers for the log's first offset and its end; any start may be one of them
 
 
@@ -18,9 +17,10 @@ class Ownership(Protocol):
     """Set as `app.tide_ownership`. Whatever it raises crashes the worker, with a non-zero exit."""
 
     async def assigned(self, tps: set[TopicPartition]) -> dict[TopicPartition, int]:
-        """Partitions that are now ours. Returns the offset to start at for each; one that is missing starts at the group's
-        committed offset, else as `auto.offset.reset` says; say EARLIEST or LATEST to have it otherwise. Nothing is fetched from `tps` before this returns. Cancelled when
-        they are revoked in the meantime; `revoked` follows."""
+        """Partitions that are now ours. Returns the offset to start at for each; one that is missing starts at the
+        group's committed offset, else as `auto.offset.reset` says; say EARLIEST or LATEST to have it otherwise.
+        Nothing is fetched from `tps` before this returns. Cancelled when they are revoked in the meantime; `revoked`
+        follows."""
         ...
 
     async def revoked(self, tps: set[TopicPartition], deadline: Deadline) -> None:
@@ -29,8 +29,8 @@ class Ownership(Protocol):
         ...
 
     async def out_of_range(self, tp: TopicPartition, offset: int) -> int | None:
-        """The log does not have `offset` (any more, or yet). Returns where to go on, or None if `seek_to` was or will be
-        called; until then the partition is paused for the reason "out of range". Raising stops the worker."""
+        """The log does not have `offset` (any more, or yet). Returns where to go on, or None if `seek_to` was or will
+        be called; until then the partition is paused for the reason "out of range". Raising stops the worker."""
         ...
 
 

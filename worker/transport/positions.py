@@ -9,22 +9,34 @@ from typing import Any
 from worker.transport.batch import SourceBatch
 from worker.transport.thread import End
 
-
 # Why nothing is fetched or delivered of a partition; other reasons are the callers' own.
 OPENING, SEEKING, LOST, REVOKED = "opening", "seeking", "out of range", "revoked"
 
-_epochs = count(1)  # never used twice in a process, so that a batch of before a rebalance is never taken for a current one
+_epochs = count(
+    1
+)  # never used twice in a process, so that a batch of before a rebalance is never taken for a current one
 
 
 class Position:
     """One assigned partition.
 
-    `held`: batches fetched and not yet delivered. `in_flight`: delivered messages that are not acknowledged, oldest first.
-    `done`: the offset after the last acknowledged batch (None: none since the partition was opened). `epoch` grows with
-    every seek. `holds`: the reasons for which nothing is fetched or delivered.
+    `held`: batches fetched and not yet delivered. `in_flight`: delivered messages that are not acknowledged, oldest
+    first. `done`: the offset after the last acknowledged batch (None: none since the partition was opened). `epoch`
+    grows with every seek. `holds`: the reasons for which nothing is fetched or delivered.
     """
 
-    __slots__ = ("done", "empty_first_ms", "empty_last_ms", "end", "epoch", "held", "holds", "in_flight", "next", "reported")
+    __slots__ = (
+        "done",
+        "empty_first_ms",
+        "empty_last_ms",
+        "end",
+        "epoch",
+        "held",
+        "holds",
+        "in_flight",
+        "next",
+        "reported",
+    )
 
     def __init__(self) -> None:
         self.holds: set[str] = set()
@@ -33,7 +45,9 @@ class Position:
     def restart(self, offset: int | None) -> None:
         """Forget all that was fetched and delivered: the partition goes on at `offset`."""
         for message in getattr(self, "in_flight", ()):
-            message.generation_id = None  # what still waits in an agent's queue is skipped by Faust, and not acknowledged
+            message.generation_id = (
+                None  # what still waits in an agent's queue is skipped by Faust, and not acknowledged
+            )
         self.epoch = next(_epochs)
         self.held: deque[SourceBatch] = deque()
         self.in_flight: deque[Any] = deque()

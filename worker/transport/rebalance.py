@@ -23,7 +23,8 @@ class RebalancingConsumer(PartitionControl):
         super().__init__(*args, **kwargs)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Prepare Faust's parts, then open the partitions in the background: restoring must not outlast the rebalance."""
+        """Prepare Faust's parts, then open the partitions in the background: restoring must not outlast the
+        rebalance."""
         self._positions = {TopicPartition(*tp): Position() for tp in assigned}
         for position in self._positions.values():
             position.holds.add(OPENING)
@@ -81,7 +82,9 @@ class RebalancingConsumer(PartitionControl):
 
     async def _drained(self, tps: set[TopicPartition], deadline: Deadline) -> None:
         """Without an owner: wait until what the agents have begun is acknowledged."""
-        while not deadline.expired and any(TopicPartition(*m.tp) in tps and not m.acked for m in self._unacked_messages):
+        while not deadline.expired and any(
+            TopicPartition(*m.tp) in tps and not m.acked for m in self._unacked_messages
+        ):
             await self._wait_for_ack(timeout=min(1.0, deadline.remaining()))
 
     async def _stop_opening(self) -> None:

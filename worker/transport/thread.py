@@ -1,4 +1,5 @@
-"""The thread that speaks to Kafka: one aiokafka consumer on an event loop of its own, so that work never delays a heartbeat."""
+"""The thread that speaks to Kafka: one aiokafka consumer on an event loop of its own, so that work never delays a
+heartbeat."""
 
 from __future__ import annotations
 
@@ -77,13 +78,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         settings: TransportSettings = self.consumer.settings  # type: ignore[attr-defined]  # ours is the only consumer
         return settings
 
-    async def fetch(self, wanted: set[TopicPartition], timeout: float, max_records: int) -> Fetched:
-        """Up to `max_records` of each wanted partition; waits at most `timeout` seconds for the first. Runs for an empty
-        `wanted` too: aiokafka leaves the group when nobody has fetched for `max.poll.interval`, and a pause is no absence."""
-        fetched: Fetched = await self.call_thread(self._fetch, wanted, timeout, max_records)
+    async def fetch(self, wanted: set[TopicPartition], wait: float, max_records: int) -> Fetched:
+        """Up to `max_records` of each wanted partition; waits at most `wait` seconds for the first. Runs for an empty
+        `wanted` too: aiokafka leaves the group when nobody has fetched for `max.poll.interval`, and a pause is no
+        absence."""
+        fetched: Fetched = await self.call_thread(self._fetch, wanted, wait, max_records)
         return fetched
 
-    async def _fetch(self, wanted: set[TopicPartition], timeout: float, max_records: int) -> Fetched:
+    async def _fetch(self, wanted: set[TopicPartition], wait: float, max_records: int) -> Fetched:
         consumer = self._ensure_consumer()
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
@@ -96,7 +98,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                     for tp in wanted:  # one by one: a shared `max_records` would let one partition starve the others
                         records.update(await fetcher.fetched_records({tp}, timeout=0, max_records=max_records))
                     if not records:
-                        records = await fetcher.fetched_records(wanted, timeout=timeout, max_records=max_records)
+                        records = await fetcher.fetched_records(wanted, timeout=wait, max_records=max_records)
                 except OffsetOutOfRangeError as error:
                     (offsets,) = error.args
                     lost = {TopicPartition(*tp): offset for tp, offset in offsets.items()}
@@ -126,8 +128,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         assigned = {TopicPartition(*tp) for tp in consumer.assignment()}
         for tp in offsets.keys() & assigned:
-            state: TopicPartitionState = consumer._subscription.subscription.assignment.state_value(KafkaTopicPartition(*tp))
-            state.lso = state.highwater = state.timestamp = None  # ends are to be learnt from a fetch at the new position
+            state: TopicPartitionState = consumer._subscription.subscription.assignment.state_value(
+                KafkaTopicPartition(*tp)
+            )
+            state.lso = state.highwater = state.timestamp = (
+                None  # ends are to be learnt from a fetch at the new position
+            )
             consumer.seek(KafkaTopicPartition(*tp), offsets[tp])
         return offsets.keys() & assigned
 
@@ -146,7 +152,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if committed is not None:
                 offsets[tp] = committed
             else:
-                ends[start if start is not None else LATEST if reset == "latest" else EARLIEST].append(KafkaTopicPartition(*tp))
+                ends[start if start is not None else LATEST if reset == "latest" else EARLIEST].append(
+                    KafkaTopicPartition(*tp)
+                )
         for ask, tps in ((consumer.beginning_offsets, ends[EARLIEST]), (consumer.end_offsets, ends[LATEST])):
             if tps:
                 offsets.update((TopicPartition(*tp), offset) for tp, offset in (await ask(tps)).items())
