@@ -18,7 +18,7 @@ from tidegate.stages.decode.codec import Fault, failing
 from tidegate.stages.decode.explain import explain
 from tidegate.stages.decode.nested import StructCodec
 from tidegate.stages.decode.shown import shown
-from tidegate.stages.types import LANE, OFFSET, TIMESTAMP, value_schema
+from tidegate.stages.types import KEY, LANE, OFFSET, TIMESTAMP, value_schema
 
 REPLAY_HEADERS = ("tidegate.replay.of", "tidegate.retry.of")
 """A record that carries one of these is on its second way: its lane is `replay`."""
@@ -28,7 +28,8 @@ _REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """`rows`: the schema's columns, `_offset` (int64), `_timestamp` (int64 ms), `_lane` (string), in offset order.
+    """`rows`: the schema's columns, `_offset` (int64), `_timestamp` (int64 ms), `_lane` (string), in offset order; and
+    `_key` (binary) when a handler runs several records at once, since those of one key keep their order.
 
     `skipped` counts tombstones that the pipeline skips.
     """
@@ -56,6 +57,9 @@ class Decoder:
         )
         self._decode = msgspec.json.Decoder(self._object.annotation, strict=True).decode
         travelling = [pa.field(OFFSET, pa.int64()), pa.field(TIMESTAMP, pa.int64()), pa.field(LANE, pa.string())]
+        self._keeps_key = any(handler.mode == "record" and handler.concurrency > 1 for handler in pipeline.handlers)
+        if self._keeps_key:
+            travelling.append(pa.field(KEY, pa.binary()))
         self._rows_schema = pa.schema([*self.schema, *travelling])
 
     def decode(self, records: pa.RecordBatch) -> Decoded:
@@ -88,7 +92,8 @@ class Decoder:
         for row, reasons in bad.items():
             rejected[int(good[row])] = reasons
 
-        rows = pa.Table.from_arrays([*arrays, *key, *_travelling(kept)], schema=self._rows_schema)
+        beside = [*_travelling(kept), kept.column("key")] if self._keeps_key else _travelling(kept)
+        rows = pa.Table.from_arrays([*arrays, *key, *beside], schema=self._rows_schema)
         if bad:
             rows = rows.filter(pa.array(~np.isin(np.arange(len(good)), list(bad))))
         offsets = records.column("offset")

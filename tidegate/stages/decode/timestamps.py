@@ -27,6 +27,7 @@ class EpochCodec(Codec):
     def __init__(self, unit: str) -> None:
         super().__init__(_MICROS)
         self.unit = unit
+        self._outside = f"outside the years 1 to 9999, as a number of {unit} since 1970"
 
     def array(self, values: Sequence[int | float | None]) -> tuple[pa.Array, list[Fault]]:
         try:
@@ -37,20 +38,21 @@ class EpochCodec(Codec):
             return self._singly(values)
         plain = numbers.fill_null(0).to_numpy(zero_copy_only=False)
         if self.unit == "ns":
-            micros, fits = np.floor_divide(plain, 1000), True
+            low, high = MIN_MICROS * 1000, MAX_MICROS * 1000 + 999
+            low, high = max(low, -(2**63)), min(high, 2**63 - 1)
         else:
-            factor = PER_UNIT[self.unit]
-            fits = bool(((plain >= MIN_MICROS // factor) & (plain <= MAX_MICROS // factor)).all())
-            micros = plain * factor if fits else plain
-        if not fits:
-            return self._singly(values)
-        return pa.array(micros, type=_MICROS, mask=np.asarray(numbers.is_null())), []
+            low, high = MIN_MICROS // PER_UNIT[self.unit], MAX_MICROS // PER_UNIT[self.unit]
+        outside = (plain < low) | (plain > high)
+        usable = np.where(outside, 0, plain)
+        micros = np.floor_divide(usable, 1000) if self.unit == "ns" else usable * PER_UNIT[self.unit]
+        mask = np.asarray(numbers.is_null()) | outside
+        faults = [Fault(row, "", _INVALID, self._outside, values[row]) for row in np.flatnonzero(outside).tolist()]
+        return pa.array(micros, type=_MICROS, mask=mask), faults
 
     def _singly(self, values: Sequence[int | float | None]) -> tuple[pa.Array, list[Fault]]:
         micros = [None if value is None else epoch_micros(value, self.unit) for value in values]
-        message = f"outside the years 1 to 9999, as a number of {self.unit} since 1970"
         faults = [
-            Fault(row, "", _INVALID, message, value)
+            Fault(row, "", _INVALID, self._outside, value)
             for row, (value, moment) in enumerate(zip(values, micros, strict=True))
             if value is not None and moment is None
         ]
