@@ -1,0 +1,142 @@
+"""The dead-letter topic, read from its beginning to its end."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, cast
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from dlq.dialects import Headers
+from dlq.envelope import Envelope
+from tidegate.clock import Clock, SystemClock
+from tidegate.config.kafka import Kafka, confluent_options
+from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.record import TopicPartition
+
+_POLL_RECORDS = 500
+_POLL_SECONDS = 0.1
+_PREFETCH_KIB = 16_384  # librdkafka would hold 64 MiB of each topic
+
+# Ids remembered for telling repeats, about 20 MB. What is written twice after a crash is at most a batch apart.
+_REMEMBERED_IDS = 200_000
+
+
+class DeadLetter(NamedTuple):
+    """An envelope and where it is in the dead-letter topic. `timestamp`: Kafka's, ms."""
+
+    envelope: Envelope
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
+def read_dead_letters(
+    kafka: Kafka, topic: str, *, patience: float = 15.0, clock: Clock | None = None
+) -> Iterator[DeadLetter]:
+    """All committed records of `topic`, partition by partition as they come, until the end of each was reached once.
+
+    Nothing is committed. At most `_PREFETCH_KIB` are held. Raises ConfigError when the topic does not exist,
+    BrokerUnavailable when the broker gives nothing for `patience` seconds.
+    """
+    clock = clock or SystemClock()
+    reasons: list[str] = []
+    consumer = Consumer(_options(kafka, reasons))
+    try:
+        remaining = _partitions(consumer, topic, patience, reasons)
+        consumer.assign([KafkaPartition(topic, partition, OFFSET_BEGINNING) for partition in remaining])
+        heard = clock.monotonic()
+        while remaining:
+            messages = consumer.consume(_POLL_RECORDS, timeout=_POLL_SECONDS)
+            if messages:
+                heard = clock.monotonic()
+            elif clock.monotonic() - heard > patience:
+                raise _unavailable(kafka, reasons, f"no answer for {patience:g} s")
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    yield _dead_letter(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    remaining.discard(cast(int, message.partition()))
+                else:
+                    raise _unavailable(kafka, reasons, error.str())
+    finally:
+        consumer.close()
+
+
+def distinct(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
+    """Each id once: its first."""
+    seen: set[str] = set()
+    order: deque[str] = deque()
+    for letter in letters:
+        if letter.envelope.id in seen:
+            continue
+        if len(order) == _REMEMBERED_IDS:
+            seen.remove(order.popleft())
+        seen.add(letter.envelope.id)
+        order.append(letter.envelope.id)
+        yield letter
+
+
+def _partitions(consumer: Consumer, topic: str, patience: float, reasons: list[str]) -> set[int]:
+    try:
+        found = consumer.list_topics(topic, timeout=patience).topics[topic]
+    except KafkaException as error:
+        consumer.poll(0)  # the exception says "timed out"; the callback, once it is served, says why
+        raise BrokerUnavailable(f"Kafka does not answer: {next(iter(reasons), error.args[0].str())}") from None
+    if found.error is not None or not found.partitions:
+        raise ConfigError(
+            "the dead-letter topic does not exist",
+            field="errorHandling.deadLetterQueue.config.topic",
+            value=topic,
+            expected="a topic of this cluster",
+            hint="the worker creates it when it starts; check the name if it has run",
+        )
+    return set(found.partitions)
+
+
+def _options(kafka: Kafka, reasons: list[str]) -> dict[str, Any]:
+    return {
+        **confluent_options(kafka),
+        "group.id": "tidegate-dlq",  # librdkafka wants one; nothing is committed and no group is joined
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+        "fetch.wait.max.ms": 50,  # the end of a partition is only told after an empty fetch has waited this long
+        "queued.max.messages.kbytes": _PREFETCH_KIB,
+        "logger": _quiet(),
+        "error_cb": lambda error: reasons.append(error.str()),
+    }
+
+
+def _dead_letter(message: Message) -> DeadLetter:
+    # A record that was read has all of these; the client's types also cover those that are yet to be written.
+    topic, partition, offset = cast(str, message.topic()), cast(int, message.partition()), cast(int, message.offset())
+    timestamp = message.timestamp()[1]
+    envelope = Envelope.from_record(
+        message.key(),
+        message.value(),
+        cast(Headers, message.headers() or []),
+        tp=TopicPartition(topic, partition),
+        offset=offset,
+        timestamp=timestamp,
+    )
+    return DeadLetter(envelope, topic, partition, offset, timestamp)
+
+
+def _unavailable(kafka: Kafka, reasons: list[str], otherwise: str) -> BrokerUnavailable:
+    reason = reasons[-1] if reasons else otherwise
+    return BrokerUnavailable(f"Kafka at {kafka.bootstrap_servers} stopped answering: {reason}")
+
+
+def _quiet() -> logging.Logger:
+    """librdkafka would write each failed connection to stderr; the error says it once."""
+    logger = logging.getLogger("dlq.reader")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger
