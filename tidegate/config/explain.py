@@ -28,7 +28,7 @@ from tidegate.config.reading import Document
 from tidegate.config.references import Resolved
 from tidegate.errors import ConfigError
 
-_MASK: Final = "********"
+MASK: Final = "********"
 _CREDENTIALS: Final = re.compile(r"://[^/\s@]*@")
 _LONGEST_SHOWN: Final = 120
 # Shorter values are no secrets, and masking each `1` would garble the text.
@@ -156,12 +156,12 @@ class _Explainer:
             return None
         if self._masked(place):
             origin = self._resolved.origins.get(place.keys)
-            return Found(f"{_MASK} (from {origin})" if origin else _MASK)
+            return Found(f"{MASK} (from {origin})" if origin else MASK)
         if isinstance(value, dict):
             return Found(f"a mapping of {', '.join(value)}" if value else "an empty mapping")
         if isinstance(value, list):
             return Found(f"a list of {len(value)}")
-        shown = _CREDENTIALS.sub(f"://{_MASK}@", self._scrub(json.dumps(value, ensure_ascii=False)))
+        shown = _CREDENTIALS.sub(f"://{MASK}@", self._scrub(json.dumps(value, ensure_ascii=False)))
         return Found(shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…")
 
     def _masked(self, place: Place) -> bool:
@@ -172,7 +172,7 @@ class _Explainer:
 
     def _scrub(self, text: str) -> str:
         for secret in self._secrets:
-            text = text.replace(secret, _MASK)
+            text = text.replace(secret, MASK)
         return text
 
 

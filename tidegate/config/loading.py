@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from tidegate.config.base import FROM_FILE
-from tidegate.config.explain import explain
-from tidegate.config.fields import dotted
+from tidegate.config.explain import MASK, Found, explain
+from tidegate.config.fields import Path as Keys
+from tidegate.config.fields import dotted, value_at
 from tidegate.config.pipeline import Pipeline
-from tidegate.config.reading import read
+from tidegate.config.reading import Document, read
 from tidegate.config.references import resolve
 from tidegate.errors import ConfigError, ConfigErrors
 
@@ -63,23 +64,37 @@ def _text(path: Path) -> str:
 
 
 def placed(error: ConfigError, path: Path) -> ConfigError:
-    """`error`, which names a field, with the file and the line of that field, for what was found after loading."""
+    """`error`, which names a field, with the file and the line of that field, for what was found after loading.
+
+    A value that the file takes from `${…}` is masked in it.
+    """
     if isinstance(error, ConfigErrors):
         return ConfigErrors([placed(each, path) for each in error.errors])
-    lines = {dotted(keys): line for keys, line in read(_text(path), str(path)).lines.items()}
+    document = read(_text(path), str(path))
+    keys = _keys_of(error.field or "", document)
+    masked = _masked(error) if "${" in str(value_at(document.data, keys)) else error
     return ConfigError(
-        error.problem,
+        masked.problem,
         file=str(path),
-        line=_nearest_line(error.field or "", lines),
+        line=document.line(keys),
         field=error.field,
-        value=error.value,
-        expected=error.expected,
-        hint=error.hint,
+        value=masked.value,
+        expected=masked.expected,
+        hint=masked.hint,
     )
 
 
-def _nearest_line(field: str, lines: Mapping[str, int]) -> int | None:
-    """The line of the field, else of the longest part of its path that the file has."""
-    while field and field not in lines:
+def _keys_of(field: str, document: Document) -> Keys:
+    """The keys of the field, else of the longest part of its path that the file has."""
+    written = {dotted(keys): keys for keys in document.lines}
+    while field and field not in written:
         field = field[: max(field.rfind("."), field.rfind("["), 0)]
-    return lines.get(field)
+    return written.get(field, ())
+
+
+def _masked(error: ConfigError) -> ConfigError:
+    def hidden(text: str | None) -> str | None:
+        return text.replace(str(error.value), MASK) if text and error.value is not None else text
+
+    problem = hidden(error.problem) or error.problem
+    return ConfigError(problem, value=Found(MASK), expected=hidden(error.expected), hint=hidden(error.hint))
