@@ -15,13 +15,13 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 
-from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge, TidegateError
+from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge
 from tidegate.record import TopicPartition
 
 # After a commit the broker still writes markers and refuses the next transaction; aiokafka then waits 20 ms, which
@@ -120,7 +120,7 @@ class PartitionProducer:
                 await producer.start()
         except BaseException as error:
             await _close(producer)
-            raise self._mapped(error) from error
+            self._raise(error)
         self._producer = producer
         self._rows_sent.clear()
 
@@ -151,12 +151,9 @@ class PartitionProducer:
         except BaseException as error:
             self._producer = None
             await _close(producer)
-            reason = self._mapped(error)
-            if isinstance(reason, RowTooLarge):
+            if isinstance(error, RowTooLarge):
                 await self.start()  # aborts the transaction; the refused batch has left a hole in the row numbers
-            if reason is error:
-                raise
-            raise reason from error
+            self._raise(error)
         for target, parts in targets.items():
             self._rows_sent[target] += sum(map(len, parts))
         return offsets
@@ -167,16 +164,15 @@ class PartitionProducer:
         if producer is not None:
             await _close(producer)
 
-    def _mapped(self, error: BaseException) -> BaseException:
+    def _raise(self, error: BaseException) -> NoReturn:
         """The project's error for one of aiokafka's; cancellation and programming errors stay what they are."""
-        if isinstance(error, TidegateError):
-            return error
         cause = error.__cause__ if type(error) is kafka_errors.KafkaError and error.__cause__ else error
         if isinstance(cause, _FENCED):
-            return ProducerFenced(f"producer {self.transactional_id}: a newer one has been started, or its time was up")
+            message = f"producer {self.transactional_id}: a newer one has been started, or its time was up"
+            raise ProducerFenced(message) from error
         if isinstance(cause, (kafka_errors.KafkaError, TimeoutError, OSError)):
-            return BrokerUnavailable(f"producer {self.transactional_id}: {cause!r}")
-        return error
+            raise BrokerUnavailable(f"producer {self.transactional_id}: {cause!r}") from error
+        raise error
 
 
 async def _write_all(
@@ -243,3 +239,7 @@ async def _close(producer: AIOKafkaProducer) -> None:
         except (TimeoutError, kafka_errors.KafkaError):
             sender.sender_task.cancel()
     await producer.client.close()
+    waiters = [batch._drain_waiter for queue in producer._message_accumulator._batches.values() for batch in queue]
+    for waiter in (producer._txn_manager._transaction_waiter, *waiters):
+        if waiter is not None and waiter.done() and not waiter.cancelled():
+            waiter.exception()  # reported already, by what was awaited; asyncio would log each of these once more

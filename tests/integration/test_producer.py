@@ -1,0 +1,161 @@
+"""Transactions of a partition's producer, read back by `restore` and by a plain consumer, on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from confluent_kafka import Consumer, TopicPartition
+
+import worker.producer
+from tests.aio import in_a_loop
+from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge
+from worker.producer import PartitionProducer, Rows
+from worker.restore import Restored, restore
+
+if TYPE_CHECKING:
+    from tests.providers.kafka import KafkaTopics
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+Read = list[tuple[bytes, bytes | None]]
+
+
+async def read(kafka: KafkaTopics, topic: str, partition: int = 0, start: int = 0) -> tuple[Read, Restored]:
+    rows: Read = []
+
+    def apply(keys: list[bytes], values: list[bytes | None], last: int) -> None:
+        rows.extend(zip(keys, values, strict=True))
+
+    restored = await restore({"bootstrap.servers": kafka.bootstrap_servers}, topic, partition, start, apply)
+    return rows, restored
+
+
+def producer_of(kafka: KafkaTopics, name: str, **options: float) -> PartitionProducer:
+    return PartitionProducer({"bootstrap_servers": kafka.bootstrap_servers}, name, **options)  # type: ignore[arg-type]
+
+
+async def leave_open(kafka: KafkaTopics, name: str, topic: str) -> AIOKafkaProducer:
+    """A producer in the middle of a transaction, its row already in the log."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, transactional_id=name)
+    await producer.start()
+    await producer.begin_transaction()
+    await producer.send_and_wait(topic, b"open", key=b"open", partition=0)
+    return producer
+
+
+@in_a_loop
+async def test_rows_come_back_as_written(kafka: KafkaTopics) -> None:
+    """A transaction over several topics and partitions is read back in order, nulls included, and offsets are told."""
+    topic, other = kafka.topic(partitions=2), kafka.topic()
+    producer = producer_of(kafka, f"p-{topic}")
+    await producer.start()
+    offsets = await producer.commit(
+        [
+            Rows(topic, 1, [b"a", b"b"], [b"1", None]),
+            Rows(other, 0, [None], [b"x"], headers=[[("h", b"1")]], timestamps=[1234]),
+            Rows(topic, 1, [b"c"], [b"3"]),
+            Rows(topic, 0, [], []),
+        ]
+    )
+    assert offsets == {(topic, 1): 2, (other, 0): 0}
+    assert await producer.commit([]) == {}
+    await producer.stop()
+    assert (await read(kafka, topic, 1))[0] == [(b"a", b"1"), (b"b", None), (b"c", b"3")]
+    assert (await read(kafka, topic, 0))[0] == []
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "g"})
+    consumer.assign([TopicPartition(other, 0, 0)])
+    message = consumer.poll(10)
+    assert message is not None
+    assert (message.headers(), message.timestamp()[1]) == ([("h", b"1")], 1234)
+    consumer.close()
+
+
+@in_a_loop
+async def test_large_lists_are_split(kafka: KafkaTopics) -> None:
+    """More rows than fit into one record batch go out in several, in order."""
+    topic = kafka.topic()
+    producer = producer_of(kafka, f"p-{topic}")
+    await producer.start()
+    count = 30_000
+    keys: list[bytes | None] = [b"%d" % i for i in range(count)]
+    assert await producer.commit([Rows(topic, 0, keys, [bytes(100)] * count)]) == {(topic, 0): count - 1}
+    await producer.stop()
+    rows, restored = await read(kafka, topic)
+    assert [key for key, _ in rows] == keys
+    assert restored.records == count
+
+
+@in_a_loop
+async def test_newer_producer_fences(kafka: KafkaTopics) -> None:
+    """A producer whose id was initialised by another is fenced, and what it had not committed never appears."""
+    topic = kafka.topic()
+    first, second = producer_of(kafka, f"p-{topic}"), producer_of(kafka, f"p-{topic}")
+    await first.start()
+    await first.commit([Rows(topic, 0, [b"a"], [b"1"])])
+    await second.start()
+    with pytest.raises(ProducerFenced):
+        await first.commit([Rows(topic, 0, [b"b"], [b"2"])])
+    with pytest.raises(BrokerUnavailable, match="not open"):
+        await first.commit([Rows(topic, 0, [b"b"], [b"2"])])
+    await second.commit([Rows(topic, 0, [b"c"], [b"3"])])
+    await second.stop()
+    await first.stop()
+    assert (await read(kafka, topic))[0] == [(b"a", b"1"), (b"c", b"3")]
+
+
+@in_a_loop
+async def test_starting_settles_the_predecessor(kafka: KafkaTopics) -> None:
+    """Starting a producer aborts what its predecessor left open: a restore right after sees none of it, and ends."""
+    topic = kafka.topic()
+    crashed = await leave_open(kafka, f"p-{topic}", topic)
+    producer = producer_of(kafka, f"p-{topic}")
+    await producer.start()
+    rows, restored = await asyncio.wait_for(read(kafka, topic), 10)
+    assert (rows, restored.records) == ([], 0)
+    await producer.commit([Rows(topic, 0, [b"a"], [b"1"])])
+    await producer.stop()
+    assert (await read(kafka, topic))[0] == [(b"a", b"1")]
+    await worker.producer._close(crashed)
+
+
+@in_a_loop
+async def test_row_too_large_is_named(kafka: KafkaTopics) -> None:
+    """A row above the topic's limit is refused with topic and size; its transaction leaves nothing; the next works."""
+    topic, small = kafka.topic(), kafka.topic(config={"max.message.bytes": "2000"})
+    producer = producer_of(kafka, f"p-{topic}")
+    await producer.start()
+    await producer.commit([Rows(small, 0, [b"s"], [b"fits"])])
+    noise = random.Random(1).randbytes(10_000)  # nothing that lz4 could shrink
+    with pytest.raises(RowTooLarge, match=small) as raised:
+        await producer.commit([Rows(topic, 0, [b"a"], [b"1"]), Rows(small, 0, [b"b", b"c"], [noise, b"2"])])
+    assert raised.value.size == len(noise) + 1
+    await producer.commit([Rows(topic, 0, [b"d"], [b"4"]), Rows(small, 0, [b"e"], [b"5"])])
+    await producer.stop()
+    assert (await read(kafka, topic))[0] == [(b"d", b"4")]
+    assert (await read(kafka, small))[0] == [(b"s", b"fits"), (b"e", b"5")]
+
+
+@in_a_loop
+async def test_row_numbers_do_not_run_out(kafka: KafkaTopics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before aiokafka's row numbers overflow, the producer starts afresh, and nothing is lost or repeated."""
+    topic = kafka.topic()
+    monkeypatch.setattr(worker.producer, "_MAX_SEQUENCE", 25)
+    producer = producer_of(kafka, f"p-{topic}")
+    await producer.start()
+    for number in range(6):
+        await producer.commit([Rows(topic, 0, [b"%d" % number] * 10, [b"v"] * 10)])
+    await producer.stop()
+    rows, _ = await read(kafka, topic)
+    assert [key for key, _ in rows] == [b"%d" % number for number in range(6) for _ in range(10)]
+
+
+@in_a_loop
+async def test_no_broker_is_said_in_time() -> None:
+    """Without a broker, starting raises BrokerUnavailable within the producer's own timeout."""
+    producer = PartitionProducer({"bootstrap_servers": "127.0.0.1:1"}, "p-none", timeout=1.0)
+    with pytest.raises(BrokerUnavailable, match="p-none"):
+        await asyncio.wait_for(producer.start(), 10)
