@@ -25,17 +25,19 @@ from tidegate.stages.types import EVENT_TIME, LANE, OFFSET, TIMESTAMP
 class StagePipeline:
     """The stages of one pipeline, ready to run. Used by one thread at a time: it has a DuckDB connection of its own.
 
-    Raises ConfigError for what cannot be made ready (a handler that cannot be imported).
+    `handlers`: a chain that several partitions share; without it there is one of its own. Raises ConfigError for what
+    cannot be made ready (a handler that cannot be imported, a rule that does not fit).
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, handlers: HandlerChain | None = None) -> None:
         self.plan = plan
         self._con = connect()
         self._decoder = Decoder(plan.pipeline)
         self._rules = RuleSet(plan.pipeline, plan.decoded)
         self._event_times = EventTimes(plan)
         self._dedupe = Dedupe(plan, self._con)
-        self._handlers = HandlerChain(plan.pipeline, plan.decoded)
+        self._handlers = handlers or HandlerChain(plan.pipeline, plan.decoded)
+        self._owns_handlers = handlers is None
         self._aggregator = Aggregator(plan, self._con)
         self._nothing = accepted_schema(plan).empty_table()
 
@@ -123,6 +125,12 @@ class StagePipeline:
         sql = f"SELECT DISTINCT {OFFSET} FROM keys k SEMI JOIN wanted w ON {same} ORDER BY 1"
         offsets: list[int] = query(self._con, sql, keys=keys, wanted=wanted).column(OFFSET).to_pylist()
         return offsets
+
+    def close(self) -> None:
+        """Give back the connection, and the handlers' threads if they are this pipeline's own."""
+        if self._owns_handlers:
+            self._handlers.close()
+        self._con.close()
 
 
 def accepted_schema(plan: Plan) -> pa.Schema:

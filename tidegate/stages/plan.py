@@ -1,4 +1,4 @@
-"""The compiled shape of a pipeline: typed columns, aggregations, partial columns. Both engines and the store read it."""
+"""The compiled shape of a pipeline: typed columns, aggregations, partials. Both engines and the store read it."""
 
 from __future__ import annotations
 
@@ -94,9 +94,7 @@ def handled_schema(pipeline: Pipeline, decoded: pa.Schema) -> pa.Schema:
     outputs = [handler.output for handler in pipeline.handlers if handler.output is not None]
     if not outputs:
         return decoded
-    index = max(i for i, handler in enumerate(pipeline.handlers) if handler.output is not None)
-    fields = [(c.name, arrow_type(c, field=f"handlers[{index}].output.{c.name}"), c.nullable) for c in outputs[-1]]
-    return pa.schema([pa.field(*field) for field in fields])
+    return pa.schema([pa.field(c.name, arrow_type(c), c.nullable) for c in outputs[-1]])
 
 
 def _check_event_time(column: str, decoded: pa.Schema) -> None:

@@ -82,7 +82,7 @@ def estimate(serialised: bytes) -> int:
     union = hll_union(LG_K)
     union.update(held)
     union.update(held)
-    return round(union.get_estimate())
+    return round(float(union.get_estimate()))
 
 
 def _map(table: pa.Table, name: str, act: Callable[[Any], bytes | int], result: pa.DataType) -> pa.Table:
