@@ -1,0 +1,145 @@
+"""Health: what makes a process dead, what makes it not ready, and what a stuck worker is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tidegate.clock import ManualClock
+from tidegate.config.errorhandling import CircuitBreaker as BreakerConfig
+from tidegate.errors import StoreUnavailable
+from tidegate.resilience import CircuitBreaker, Registry
+from tidegate.telemetry.health import Health
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def health(clock: ManualClock) -> Health:
+    return Health(clock, stuck_timeout=300, heartbeat_timeout=30)
+
+
+def test_starting(health: Health, clock: ManualClock) -> None:
+    """A process that has not begun its loop is alive: it is starting."""
+    clock.advance(3600)
+    assert health.live().fine
+
+
+def test_heartbeat(health: Health, clock: ManualClock) -> None:
+    """A loop that has stopped turning makes the process dead, and beating again makes it alive."""
+    health.beat()
+    clock.advance(29.9)
+    assert health.live().fine
+    clock.advance(0.1)
+    assert health.live().reasons == {"heartbeat": "the process's loop has not turned for 30 s"}
+    health.beat()
+    assert health.live().fine
+
+
+def test_stuck(health: Health, clock: ManualClock) -> None:
+    """With lag, not paused, and nothing committed for the timeout, the worker is stuck."""
+    health.progress.observe(10, paused=False)
+    clock.advance(299)
+    assert health.live().fine
+    clock.advance(1)
+    assert health.progress.stuck
+    assert "nothing committed for 300 s although there is lag" in health.live().reasons["progress"]
+
+
+def test_commits_keep_it_going(health: Health, clock: ManualClock) -> None:
+    """A worker that is slow but commits is not stuck."""
+    for _ in range(10):
+        health.progress.observe(1_000_000, paused=False)
+        clock.advance(200)
+        health.progress.committed()
+    assert not health.progress.stuck
+
+
+@pytest.mark.parametrize(("lag", "paused"), [(0, False), (500, True)], ids=["idle", "paused"])
+def test_idle_and_paused_are_not_stuck(health: Health, clock: ManualClock, lag: int, paused: bool) -> None:
+    """Without lag, or paused on purpose, nothing is stuck, and the time begins anew after."""
+    health.progress.observe(10, paused=False)
+    clock.advance(250)
+    health.progress.observe(lag, paused=paused)
+    clock.advance(10_000)
+    assert not health.progress.stuck
+    health.progress.observe(10, paused=False)
+    clock.advance(299)
+    assert not health.progress.stuck
+
+
+def test_a_commit_while_idle_changes_nothing(health: Health, clock: ManualClock) -> None:
+    """A commit when nothing was waiting does not start the time."""
+    health.progress.committed()
+    clock.advance(1000)
+    assert health.progress.stalled_for == 0
+
+
+def test_conditions(health: Health) -> None:
+    """The process is ready when no condition is left; each has its reason, the latest one counts."""
+    health.not_ready("assignment", "no partitions assigned yet")
+    health.not_ready("restoring", "0 of 3 partitions restored")
+    health.not_ready("restoring", "2 of 3 partitions restored")
+    report = health.ready()
+    assert (report.fine, report.status) == (False, "unavailable")
+    assert report.reasons == {"assignment": "no partitions assigned yet", "restoring": "2 of 3 partitions restored"}
+    health.is_ready("assignment")
+    health.is_ready("restoring")
+    health.is_ready("restoring")
+    assert (health.ready().fine, health.ready().status) == (True, "ok")
+
+
+def test_not_ready_is_not_dead(health: Health) -> None:
+    """What is not ready is alive all the same."""
+    health.not_ready("restoring", "0 of 3 partitions restored")
+    assert health.live().fine
+
+
+def test_dead_is_not_ready(health: Health, clock: ManualClock) -> None:
+    """What is not alive is not ready either."""
+    health.beat()
+    clock.advance(60)
+    assert "heartbeat" in health.ready().reasons
+
+
+def test_checks(health: Health) -> None:
+    """Checks are asked each time; they count for what they were added to."""
+    answers: list[str | None] = ["disk is full", None]
+    health.check_live("disk", lambda: answers[0])
+    health.check_ready("store", lambda: answers[1])
+    assert health.live().reasons == {"disk": "disk is full"}
+    answers[:] = [None, "connection refused"]
+    assert health.live().fine
+    assert health.ready().reasons == {"store": "connection refused"}
+
+
+def test_a_check_that_raises(health: Health) -> None:
+    """A check that raises fails, with its error as the reason, and the others are asked all the same."""
+
+    def broken() -> str | None:
+        raise KeyError("lag")
+
+    health.check_ready("broken", broken)
+    health.check_ready("store", lambda: "away")
+    assert health.ready().reasons == {"broken": "the check itself failed: KeyError: 'lag'", "store": "away"}
+
+
+def test_open_breaker(health: Health, clock: ManualClock) -> None:
+    """An open breaker makes the process not ready, never dead; from half-open on it is ready."""
+    registry = Registry()
+    breaker = CircuitBreaker("postgres", BreakerConfig(failure_threshold=1), clock=clock)
+    registry.add(breaker)
+    health.watch_breakers(registry)
+    assert health.ready().fine
+
+    def away() -> None:
+        raise StoreUnavailable("connection refused")
+
+    with pytest.raises(StoreUnavailable):
+        breaker.call(away)
+    assert health.ready().reasons == {"breakers": "'postgres' is open, next try in 60000 ms"}
+    assert health.live().fine
+    clock.advance(60)
+    assert health.ready().fine
