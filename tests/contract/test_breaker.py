@@ -11,33 +11,9 @@ import pytest
 from tidegate.clock import ManualClock
 from tidegate.config.errorhandling import CircuitBreaker as Config
 from tidegate.errors import CircuitOpen, SinkRecordError, StoreFenced, StoreUnavailable
-from tidegate.resilience import BreakerState, CallOutcome, CircuitBreaker, Listener, Permit
+from tidegate.resilience import BreakerState, CircuitBreaker, Permit
 
 AWAY = StoreUnavailable("connection refused")
-
-
-class Heard(Listener):
-    """Writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.transitions: list[tuple[str, str]] = []
-        self.calls: list[str] = []
-
-    def on_transition(self, breaker: CircuitBreaker, before: BreakerState, after: BreakerState) -> None:
-        self.transitions.append((before.value, after.value))
-
-    def on_call(self, breaker: CircuitBreaker, outcome: CallOutcome) -> None:
-        self.calls.append(outcome.value)
-
-
-class Broken(Listener):
-    """Raises whatever it is told."""
-
-    def on_transition(self, breaker: CircuitBreaker, before: BreakerState, after: BreakerState) -> None:
-        raise RuntimeError("a listener with a bug")
-
-    def on_call(self, breaker: CircuitBreaker, outcome: CallOutcome) -> None:
-        raise RuntimeError("a listener with a bug")
 
 
 class BreakerContract(ABC):
@@ -229,29 +205,6 @@ class BreakerContract(ABC):
         clock.advance(30)
         slow_success.__exit__(None, None, None)
         assert self.state(breaker) is BreakerState.HALF_OPEN
-
-    def test_listeners_hear_in_order(self, breaker: CircuitBreaker, clock: ManualClock) -> None:
-        """Listeners hear of every call and of every transition, in order, until they leave."""
-        heard = Heard()
-        leave = breaker.listen(heard)
-        self.fail(breaker, times=3)
-        with pytest.raises(CircuitOpen):
-            self.call(breaker, lambda: None)
-        clock.advance(60)
-        self.call(breaker, lambda: None)
-        leave()
-        self.fail(breaker, times=3)
-        assert heard.transitions == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
-        assert heard.calls == ["failure", "failure", "failure", "rejected", "success"]
-
-    def test_broken_listener_changes_nothing(self, breaker: CircuitBreaker) -> None:
-        """A listener that raises hides neither the real error nor the transition, and the next one is still told."""
-        heard = Heard()
-        breaker.listen(Broken())
-        breaker.listen(heard)
-        self.fail(breaker, times=3)
-        assert self.state(breaker) is BreakerState.OPEN
-        assert heard.transitions == [("closed", "open")]
 
     def test_disabled_passes_and_counts(self, clock: ManualClock) -> None:
         """A disabled breaker lets every call through, stays closed, and counts."""

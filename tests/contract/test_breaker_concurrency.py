@@ -104,25 +104,6 @@ def test_cancelled_probe_gives_its_permit_back() -> None:
     assert (breaker.state, breaker.retry_after_ms) == (BreakerState.HALF_OPEN, 0)
 
 
-def test_listener_may_use_the_breaker() -> None:
-    """A listener may read the breaker and call through it: no lock is held while it is told."""
-    clock = ManualClock()
-    breaker = CircuitBreaker("postgres", Config(failure_threshold=1), clock=clock)
-    told: list[str] = []
-
-    class Curious(Listener):
-        def on_transition(self, source: CircuitBreaker, before: BreakerState, after: BreakerState) -> None:
-            told.append(f"{before}>{after}")
-            if after is BreakerState.OPEN and len(told) == 1:
-                clock.advance(60)
-                source.call(lambda: None)
-
-    breaker.listen(Curious())
-    with pytest.raises(StoreUnavailable):
-        breaker.call(fail)
-    assert told == ["closed>open", "open>half_open", "half_open>closed"]
-
-
 def test_many_threads_at_once() -> None:
     """Under eight threads every call is counted once, and transitions are told as one unbroken chain."""
     breaker = CircuitBreaker(

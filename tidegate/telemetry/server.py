@@ -21,6 +21,8 @@ from tidegate.telemetry.prometheus import PrometheusReporter
 
 log = structlog.get_logger(__name__)
 
+_STOP_POLL = 0.05  # seconds that a stop may take; the default of 0.5 is felt in every shutdown
+
 JSON = "application/json; charset=utf-8"
 PAGES = {
     "/live": "whether the process should go on running (200 or 503)",
@@ -53,7 +55,8 @@ class TelemetryServer:
                 expected="an address of this machine with a port that nobody uses",
                 hint="port 0 takes any free port",
             ) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="telemetry", daemon=True)
+        serve = self._server.serve_forever
+        self._thread = threading.Thread(target=serve, args=(_STOP_POLL,), name="telemetry", daemon=True)
 
     @property
     def url(self) -> str:

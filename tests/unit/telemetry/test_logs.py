@@ -126,6 +126,13 @@ def test_faust_takes_the_same_configuration() -> None:
 
 
 SECRET = "s3cr3t-value"
+
+
+class Leaky:
+    def __repr__(self) -> str:
+        return f"Leaky(password='{SECRET}')"
+
+
 LEAKS = {
     "field": lambda log: log.info("connecting", password=SECRET),
     "dotted": lambda log: log.info("connecting", **{"sasl.plain.password": SECRET}),
@@ -134,12 +141,10 @@ LEAKS = {
     "url": lambda log: log.info("connecting", url=f"postgresql://flights:{SECRET}@db:5432/x"),
     "odd-url": lambda log: log.info("connecting", url=f"postgresql://flights:p@{SECRET}@db:5432/x"),
     "text": lambda log: log.info(f"connecting with password={SECRET} to db"),
-    "json-text": lambda log: log.info('config {"apiKey": "%s"}' % SECRET),
+    "json-text": lambda log: log.info(f'config {{"apiKey": "{SECRET}"}}'),
     "header": lambda log: log.info(f"Authorization: Bearer {SECRET}"),
     "jaas": lambda log: log.info(f'sasl.jaas.config=x required username="u" password="{SECRET}";'),
-    "repr": lambda log: log.info(
-        "config", config=type("C", (), {"__repr__": lambda self: f"C(password='{SECRET}')"})()
-    ),
+    "repr": lambda log: log.info("config", config=Leaky()),
     "error": lambda log: log.info("failed", error=ConnectionError(f"password={SECRET} refused")),
     "resolved": lambda log: log.info("anything", note=f"…{SECRET}…"),
 }
