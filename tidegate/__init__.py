@@ -1,0 +1,28 @@
+"""tidegate: one declared pipeline over Kafka topics, on two engines, losing nothing.
+
+A map for readers. Imports go one way: worker → dlq → tidegate.
+
+    tidegate/stages/pipeline.py   the whole way of a record, in one function: start here
+    tidegate/record.py            the words: stages, lanes, source partitions, ids
+    tidegate/errors.py            the whole error tree: whose fault, and is it worth trying again
+    tidegate/ledger.py            read = accepted + dead-lettered + late + deferred + duplicate + filtered + skipped
+    tidegate/config/              the pipeline file, from text to models, with errors that name the field
+    tidegate/stages/              decode, rules, dedupe, event time, handle, aggregate: vectorised, engine-neutral
+    tidegate/store/               results and offsets in one transaction (PostgreSQL, SQLite)
+    tidegate/resilience/          retry on backoff, breaker on pybreaker, both around every outside call
+    tidegate/telemetry/           metric definitions, Prometheus, health, logs
+    tidegate/local/               a real Kafka and PostgreSQL on this machine, for the demo and the tests
+    tidegate/demo/                real flights through all of it, compared with plain SQL
+    tidegate/cli/                 the command line
+
+    worker/commit.py              can this lose a record? The order of all writes
+    worker/partition.py           the life of an assigned partition: open, work, wait out an outage, close
+    worker/transport/             Faust in record batches
+    dlq/envelope.py               what a dead letter carries
+"""
+
+from importlib.metadata import version
+
+__version__ = version("tidegate")
+
+__all__ = ["__version__"]

@@ -1,0 +1,223 @@
+"""A real worker process over a real broker: starting it, killing it, feeding it, reading what it wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record as it stands in a topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+    def header(self, name: str) -> str | None:
+        """The last header of that name."""
+        return next((v.decode() for k, v in reversed(self.headers) if k == name), None)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.value or b"null")
+
+
+def produce(
+    servers: str, topic: str, records: Iterable[dict[str, Any]], **options: Any
+) -> list[tuple[int, int]]:
+    """Write records (value, key, partition, timestamp, headers); returns each one's (partition, offset), in order."""
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000, **options})
+    placed: dict[int, tuple[int, int]] = {}
+
+    def delivered(number: int) -> Callable[[Any, Any], None]:
+        def callback(error: Any, message: Any) -> None:
+            assert error is None, error
+            placed[number] = (message.partition(), message.offset())
+
+        return callback
+
+    count = 0
+    for record in records:
+        producer.produce(topic, on_delivery=delivered(count), **record)
+        count += 1
+        producer.poll(0)
+    producer.flush(60)
+    assert len(placed) == count
+    return [placed[number] for number in range(count)]
+
+
+def read_topic(servers: str, topic: str, *, isolation: str = "read_committed", timeout: float = 30.0) -> list[Message]:
+    """Everything in a topic, partition by partition in offset order."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": servers,
+            "group.id": "harness",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": isolation,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        messages, waiting, deadline = [], set(partitions), time.monotonic() + timeout
+        while waiting and time.monotonic() < deadline:
+            for message in consumer.consume(10_000, timeout=0.5):
+                if message.error() is None:
+                    messages.append(_message(message))
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    waiting.discard(message.partition())
+        assert not waiting, f"{topic}: no end of partitions {waiting} within {timeout} s"
+    finally:
+        consumer.close()
+    return sorted(messages, key=lambda m: (m.partition, m.offset))
+
+
+def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
+    """Poll until the condition holds; AssertionError naming `what` when it does not in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.1)
+
+
+@dataclass
+class WorkerProcess:
+    """`faust -A worker.app worker` on a pipeline, as a process of its own."""
+
+    pipeline: dict[str, Any]
+    directory: Path
+    name: str = "worker"
+    log: Path = field(init=False)
+    port: int = field(init=False)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.port = free_port()
+        self.log = self.directory / f"{self.name}.log"
+        document = {
+            **self.pipeline,
+            "telemetry": {"port": self.port, **self.pipeline.get("telemetry", {})},
+            "worker": {"stateDir": str(self.directory / f"{self.name}-state"), **self.pipeline.get("worker", {})},
+        }
+        self.file = self.directory / f"{self.name}.yaml"
+        self.file.write_text(yaml.safe_dump(document))
+
+    def start(self) -> "WorkerProcess":
+        environment = {**os.environ, "TIDEGATE_PIPELINE": str(self.file), "PYTHONPATH": str(ROOT)}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "faust", "-A", "worker.app", "worker", "-l", "info"],
+                env=environment,
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait(10)
+
+    def stop(self, timeout: float = 30.0) -> int:
+        """SIGTERM; the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float) -> int:
+        assert self.process is not None
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not end within {timeout} s\n{self.tail()}") from None
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a page of its HTTP server; (0, "") while nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        def ready() -> bool:
+            assert self.running, f"{self.name} ended\n{self.tail()}"
+            return self.get("/ready")[0] == 200
+
+        wait_until(ready, timeout, f"{self.name} ready\n{self.tail()}")
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's series with these labels; 0 when there are none."""
+        total = 0.0
+        for line in self.get("/metrics")[1].splitlines():
+            series, _, value = line.rpartition(" ")
+            if series.split("{")[0] == name and all(f'{k}="{v}"' in series for k, v in labels.items()):
+                total += float(value)
+        return total
+
+    def tail(self, lines: int = 40) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+
+@contextlib.contextmanager
+def running(*workers: WorkerProcess) -> Iterator[None]:
+    """Start the workers; whatever happens, none is left."""
+    try:
+        for worker in workers:
+            worker.start()
+        yield
+    finally:
+        for worker in workers:
+            if worker.running:
+                worker.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _message(message: Any) -> Message:
+    headers = tuple((key, value or b"") for key, value in message.headers() or ())
+    return Message(
+        message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value(), headers
+    )

@@ -1,0 +1,33 @@
+"""`faust -A worker.app worker`: the worker of the pipeline that TIDEGATE_PIPELINE names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tidegate.config.loading import load_pipeline
+from tidegate.errors import ConfigError
+from tidegate.telemetry.logs import configure_logging
+from worker.build import WorkerApp, create_app
+
+
+def from_environment() -> WorkerApp:
+    """The app for TIDEGATE_PIPELINE; a configuration error ends the process with its text and exit code 2."""
+    path = os.environ.get("TIDEGATE_PIPELINE")
+    try:
+        if not path:
+            raise ConfigError(
+                "TIDEGATE_PIPELINE is not set",
+                expected="the path of a pipeline file",
+                hint="TIDEGATE_PIPELINE=pipeline.yaml faust -A worker.app worker, or: tidegate worker pipeline.yaml",
+            )
+        pipeline = load_pipeline(Path(path))
+        configure_logging(pipeline.telemetry.log_level, pipeline.telemetry.log_format)
+        return create_app(pipeline)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
+
+
+app = from_environment()

@@ -1,0 +1,213 @@
+"""From a pipeline to a Faust app: the agents, and what all partitions share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import faust
+import structlog
+from mode.supervisors import CrashingSupervisor
+
+from tidegate.config.topics import dead_letter_topic, late_topic
+from tidegate.clock import SystemClock
+from tidegate.config.kafka import aiokafka_options, confluent_options
+from tidegate.config.pipeline import Pipeline
+from tidegate.config.sinks import KafkaSink
+from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.record import TopicPartition
+from tidegate.resilience.guard import Guard
+from tidegate.stages.plan import Plan, compile_plan
+from tidegate.store import open_store
+from tidegate.store.base import Store
+from tidegate.telemetry.logs import logging_config
+from worker.lifecycle import Lifecycle
+from worker.naming import (
+    FOREVER_KEPT,
+    internal_topics,
+    merge_topics,
+    merged_aggregations,
+    partials_topic,
+    watermarks_topic,
+)
+from worker.observe import Observer
+from worker.owner import Owner, delivery
+from worker.partition import Context
+from worker.topics import TopicSpec, ensure_topics, partition_counts
+from worker.transport import TransportSettings, batch_topic, faust_settings, use_transport
+from worker.watermarks import WatermarkBoard, pipeline_watermark
+
+log = structlog.get_logger(__name__)
+_THREADS = 4  # stages, store and local state run here; more threads than cores, since the store's wait is not work
+_METADATA_EVERY = 30.0  # seconds between looks at how many partitions the source topics have
+
+
+class WorkerApp(faust.App):
+    """A Faust app that sets the pipeline up before anything is consumed, and takes it down last."""
+
+    tide: Runtime
+
+    async def on_first_start(self) -> None:
+        await self.tide.set_up(self)
+        await super().on_first_start()
+
+    async def on_stop(self) -> None:
+        await super().on_stop()
+        await self.tide.take_down()
+
+
+class Runtime:
+    """Everything of one worker process that is not Faust's."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        if pipeline.source is None or not pipeline.schema_:
+            missing = "source" if pipeline.source is None else "schema"
+            raise ConfigError(
+                f"a worker needs `{missing}`",
+                field=missing,
+                hint="`tidegate init` writes a complete example to start from",
+            )
+        self.pipeline = pipeline
+        self.plan: Plan = compile_plan(pipeline)
+        self.topics = pipeline.source.topics
+        self.clock = SystemClock()
+        self.owner: Owner | None = None
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="tidegate")
+        self._confluent: dict[str, Any] = confluent_options(pipeline.kafka)
+        self._store = self._open_store()
+        self._board = WatermarkBoard(self._confluent, watermarks_topic(pipeline))
+        self._partitions: dict[str, int] = {}
+        self._refresh: asyncio.Task[None] | None = None
+        self.observer = Observer(self.plan)
+        self.lifecycle = Lifecycle(pipeline, self.observer)
+
+    async def set_up(self, app: faust.App) -> None:
+        """1. health and metrics  2. topics  3. store  4. watermarks of the other partitions  5. the owner of partitions."""
+        Path(app.conf.datadir).mkdir(parents=True, exist_ok=True)
+        self.lifecycle.start()
+        self._partitions = await partition_counts(self._confluent, self.topics)
+        counts = await self._ensure_topics()
+        guard = None
+        if self._store is not None:
+            guard = Guard("store", self.pipeline.error_handling)
+            await guard.call_async(asyncio.to_thread, self._store.prepare)
+        self._board.start()
+        context = Context(
+            plan=self.plan,
+            clock=self.clock,
+            owner=f"worker:{socket.gethostname()}:{os.getpid()}",
+            state_dir=Path(self.pipeline.worker.state_dir) / self.pipeline.pipeline_id,
+            executor=self._executor,
+            kafka=aiokafka_options(self.pipeline.kafka),
+            confluent=self._confluent,
+            store=self._store,
+            store_guard=guard,
+            observer=self.observer,
+            consumer=app.consumer,
+            fail=lambda error: self.lifecycle.fail(app, error),
+            sources=self._sources,
+            pipeline_watermark=lambda: pipeline_watermark(self._board.known, self._sources()),
+            partition_counts=counts,
+        )
+        context.grow = lambda: self._grow(context)
+        self.owner = app.tide_ownership = Owner(context)
+        self.lifecycle.watch(self.owner, app.consumer)
+        self._refresh = asyncio.create_task(self._watch_partitions(context))
+
+    async def take_down(self) -> None:
+        if self._refresh is not None:
+            self._refresh.cancel()
+        self._board.stop()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._store is not None:
+            self._store.close()
+        self.lifecycle.stop()
+
+    def _open_store(self) -> Store | None:
+        stores = [sink for sink in self.pipeline.sinks if not isinstance(sink, KafkaSink)]
+        if len(stores) > 1:
+            raise ConfigError(
+                "a pipeline has one database sink", field="sinks", hint="leave one postgres or sqlite sink"
+            )
+        return open_store(self.plan, stores[0]) if stores else None
+
+    def _sources(self) -> list[TopicPartition]:
+        return [TopicPartition(topic, p) for topic, count in self._partitions.items() for p in range(count)]
+
+    async def _ensure_topics(self) -> dict[str, int]:
+        """Create or grow what the pipeline writes to; returns the partition count of every such topic as it now is."""
+        wanted = internal_topics(self.plan, self._partitions)
+        most = max(self._partitions.values())
+        failures = (dead_letter_topic(self.pipeline), late_topic(self.pipeline))
+        wanted |= {topic: (most, FOREVER_KEPT) for topic in failures if topic is not None}
+        wanted |= merge_topics(self.plan, await self._merge_partitions(most))
+        specs = [TopicSpec(name, count, config) for name, (count, config) in wanted.items()]
+        return await ensure_topics(self._confluent, specs)
+
+    async def _merge_partitions(self, most: int) -> int:
+        """What the partials topic has, or shall have when it is made."""
+        topic = partials_topic(self.pipeline)
+        try:
+            return (await partition_counts(self._confluent, [topic]))[topic]
+        except ConfigError:  # it does not exist yet
+            return most
+
+    async def _watch_partitions(self, context: Context) -> None:
+        while True:
+            await asyncio.sleep(_METADATA_EVERY)
+            try:
+                await self._grow(context)
+            except BrokerUnavailable as error:
+                log.warning("partitions.unknown", error=str(error))
+
+    async def _grow(self, context: Context) -> None:
+        """A source topic that grew: its changelog and dead-letter topics grow with it, before its records are read."""
+        now = await partition_counts(self._confluent, self.topics)
+        if now != self._partitions:
+            log.info("partitions.grew", before=self._partitions, now=now)
+            self._partitions = now
+            context.partition_counts.update(await self._ensure_topics())
+
+
+def create_app(pipeline: Pipeline) -> WorkerApp:
+    """The Faust app of a pipeline: agent `process` on its source topics, agent `merge` on its partials."""
+    runtime = Runtime(pipeline)
+    app = WorkerApp(
+        pipeline.pipeline_id,
+        **faust_settings(pipeline.kafka),
+        datadir=str(Path(pipeline.worker.state_dir) / "faust"),
+        web_enabled=False,
+        logging_config=logging_config(pipeline.telemetry.log_level, pipeline.telemetry.log_format),
+    )
+    app.tide = runtime
+    settings = pipeline.worker
+    use_transport(
+        app,
+        TransportSettings(
+            max_batch_records=settings.max_batch_records,
+            max_batch_bytes=settings.max_batch_bytes,
+            drain_timeout=settings.drain_timeout / 1000,
+            kafka_options=aiokafka_options(pipeline.kafka),
+        ),
+    )
+    agent = {"concurrency": 1, "supervisor_strategy": CrashingSupervisor}
+    app.agent(batch_topic(app, *runtime.topics), name="process", **agent)(_hand_over(runtime))
+    if merged_aggregations(runtime.plan):
+        app.agent(batch_topic(app, partials_topic(pipeline)), name="merge", **agent)(_hand_over(runtime))
+    return app
+
+
+def _hand_over(runtime: Runtime) -> Any:
+    """An agent's whole work: each batch goes to its partition's task, which acknowledges it when it is committed."""
+
+    async def hand_over(stream: Any) -> None:
+        stream = stream.noack()
+        async for event in stream.events():
+            assert runtime.owner is not None
+            runtime.owner.offer(event.value.tp, delivery(stream, event))
+
+    return hand_over

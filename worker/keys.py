@@ -1,0 +1,32 @@
+"""The rows of a partition's state: their key prefixes, in the local database and in the changelog alike."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+PARTITION = b"\x00P"  # the partition row: upto, high water, ledger. Written last, read first
+CLOSED = b"\x00C"  # up to which event time windows were closed, ms
+LAYOUT = b"\x00D"  # + aggregation: the digest of the layout of its rows
+WINDOW = b"W"  # + aggregation + window end + group: the measures' partials
+LATE = b"L"  # + aggregation + window end: how many records the window misses
+SEEN = b"S"  # + dedupe key: event time of the first record
+SEEN_BY_TIME = b"T"  # + event time + dedupe key: for forgetting what is past the horizon
+MERGE = b"M"  # + aggregation + window end + group: the newest partial of each source partition
+SOURCE = b"V"  # + source partition: its watermark, as the merge agent knows it
+
+_INT64 = struct.Struct("<q")
+
+
+def aggregation_prefix(table: bytes, name: str) -> bytes:
+    """5 bytes; from the name, so that aggregations can be added and reordered in the pipeline file."""
+    return table + zlib.crc32(name.encode()).to_bytes(4, "big")
+
+
+def pack_int(number: int) -> bytes:
+    return _INT64.pack(number)
+
+
+def unpack_int(value: bytes) -> int:
+    number: int = _INT64.unpack(value)[0]
+    return number

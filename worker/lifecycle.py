@@ -1,0 +1,113 @@
+"""Is the worker alive, is it at work, and how does it end: health, metrics over HTTP, the watchdog, the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+import structlog
+
+from tidegate.clock import SystemClock
+from tidegate.config.pipeline import Pipeline
+from tidegate.telemetry.health import Health
+from tidegate.telemetry.server import TelemetryServer
+from worker.observe import Observer
+from worker.owner import Owner
+
+log = structlog.get_logger(__name__)
+STUCK = (
+    70  # exit code (EX_SOFTWARE): the supervisor starts the worker again, and another takes the partitions meanwhile
+)
+_BEAT = 1.0  # seconds
+
+
+class Lifecycle:
+    """One per worker process."""
+
+    def __init__(self, pipeline: Pipeline, observer: Observer) -> None:
+        self._telemetry, self._stuck_timeout = pipeline.telemetry, pipeline.worker.stuck_timeout / 1000
+        self._observer = observer
+        self.health = Health(SystemClock(), stuck_timeout=self._stuck_timeout)
+        self.health.not_ready("starting", "topics and store are being prepared")
+        self.health.watch_breakers()
+        self.health.check_ready("waiting", self._waiting)
+        self._server: TelemetryServer | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._ended = threading.Event()
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        """Answer on HTTP, and watch from a thread that no busy loop can hold up."""
+        telemetry = self._telemetry
+        self._server = TelemetryServer(
+            self.health, self._observer.metrics, self._observer.reporter, host=telemetry.host, port=telemetry.port
+        )
+        self._server.start()
+        threading.Thread(target=self._watchdog, name="watchdog", daemon=True).start()
+
+    def watch(self, owner: Owner, consumer: Any) -> None:
+        """The preparations are over: from now on partitions, lag and progress decide."""
+        self.health.is_ready("starting")
+        self.health.check_ready("partitions", lambda: _partitions(owner))
+        self._observer.on_progress = self.health.progress.committed
+        self._beating = asyncio.create_task(self._beat(owner, consumer))
+
+    def fail(self, app: Any, error: BaseException) -> None:
+        """Stop the worker with a non-zero exit code. What was not committed is read again by whoever comes next."""
+        if self.error is None:
+            self.error = error
+            log.error("worker.failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+            asyncio.ensure_future(app.consumer.crash(error))
+
+    def stop(self) -> None:
+        self._ended.set()
+        if self._beating is not None:
+            self._beating.cancel()
+        if self._server is not None:
+            self._server.stop()
+
+    async def _beat(self, owner: Owner, consumer: Any) -> None:
+        while True:
+            self.health.beat()
+            lag, waiting = 0, True
+            for tp in list(owner.tasks):
+                behind = consumer.lag(tp) or 0
+                self._observer.lag(tp, behind)
+                lag += behind
+                waiting &= behind == 0 or tp in self._observer.waiting or tp in owner.opening
+            self.health.progress.observe(lag, paused=waiting)
+            await asyncio.sleep(_BEAT)
+
+    def _watchdog(self) -> None:
+        """A worker that is stuck holds its partitions for nothing: it goes, and says why."""
+        while not self._ended.wait(_BEAT):
+            report = self.health.live()
+            reason = report.reasons.get("progress") or report.reasons.get("heartbeat")
+            if reason is not None and self._beyond_doubt(report.reasons):
+                sys.stderr.write(f"worker.stuck: {reason}; exiting with code {STUCK}\n")
+                sys.stderr.flush()
+                os._exit(STUCK)
+
+    def _beyond_doubt(self, reasons: Any) -> bool:
+        """A silent loop is given the whole stuck timeout, as lack of progress is."""
+        if "progress" in reasons:
+            return True
+        deadline = time.monotonic() + max(0.0, self._stuck_timeout - 30.0)
+        while time.monotonic() < deadline and not self._ended.wait(_BEAT):
+            if "heartbeat" not in self.health.live().reasons:
+                return False
+        return not self._ended.is_set()
+
+    def _waiting(self) -> str | None:
+        waiting = sorted(self._observer.waiting.items())
+        return "; ".join(f"{tp} waits: {reason}" for tp, reason in waiting) or None
+
+
+def _partitions(owner: Owner) -> str | None:
+    if owner.opening:
+        return f"state is being restored for {', '.join(str(tp) for tp in sorted(owner.opening))}"
+    return None if owner.tasks else "no partitions are assigned (yet)"

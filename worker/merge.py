@@ -1,0 +1,199 @@
+"""Totals of groups that spread over source partitions.
+
+Each source partition writes its partials, keyed by group, to `{pipelineId}-partials`, within its own transaction. The
+merge agent keeps the newest partial of each source partition (by `upto`) and emits their sum: a repeat changes nothing.
+After its partials each transaction writes the source partition's watermark to every partition of the topic, so the order
+of the log says when a window is final.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from tidegate.record import TopicPartition
+from tidegate.stages.aggregate import merge_partials
+from tidegate.stages.batch import PartitionState
+from tidegate.stages.plan import AggregationPlan, Plan
+from tidegate.stages.sql import connect
+from tidegate.store.rows import decode_state, encode_state
+from worker import keys
+from worker.effects import Effects
+from worker.naming import merged_aggregations, partials_topic, results_topic
+from worker.results import ResultEncoder
+from worker.rowcodec import RowCodec, decode_keys, order_preserving
+from worker.statedb import PartitionDB
+from worker.watermarks import (
+    SourceWatermark,
+    decode_watermark,
+    encode_watermark,
+    pipeline_watermark,
+    watermark_key,
+)
+from worker.windows import BEGINNING, WindowRows, by_row, partial_columns
+
+_MARK = b"\x00"  # first byte of a watermark's key; an aggregation's key starts with MERGE
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(dict[str, list[Any]]).decode
+
+
+class PartialsWriter:
+    """The source side: what a source partition's batch sends to the partials topic."""
+
+    def __init__(self, plan: Plan, tp: TopicPartition, partition_counts: dict[str, int]) -> None:
+        self._topic = partials_topic(plan.pipeline)
+        self._partitions = partition_counts[self._topic]
+        self._source = str(tp).encode()
+
+    def write(self, aggregation: AggregationPlan, rows: WindowRows, effects: Effects) -> None:
+        """One record per changed window and group; the key ends with the source, so that compaction keeps one of each."""
+        per_partition: dict[int, tuple[list[bytes | None], list[bytes | None]]] = defaultdict(lambda: ([], []))
+        prefix = keys.aggregation_prefix(keys.MERGE, aggregation.name)
+        for key, value in zip(rows.keys, rows.values, strict=True):
+            group = prefix + key[5:]
+            partition_keys, values = per_partition[zlib.crc32(group) % self._partitions]
+            partition_keys.append(_pack((group, self._source)))
+            values.append(value)
+        for partition, (partition_keys, values) in per_partition.items():
+            effects.send(self._topic, partition, partition_keys, values)
+
+    def mark(self, row: SourceWatermark, effects: Effects) -> None:
+        for partition in range(self._partitions):
+            effects.send(self._topic, partition, [_MARK + watermark_key(row.tp)], [encode_watermark(row)])
+
+
+class MergeStages:
+    """The merge side: one partition of the partials topic over its local state. Used by one thread at a time."""
+
+    def __init__(
+        self, plan: Plan, tp: TopicPartition, db: PartitionDB, sources: Callable[[], list[TopicPartition]]
+    ) -> None:
+        self.tp, self.db, self._sources = tp, db, sources
+        self._plan = plan
+        connection = connect()
+        self._aggregations = {
+            keys.aggregation_prefix(keys.MERGE, a.name): MergedAggregation(a, plan, db, connection)
+            for a in merged_aggregations(plan)
+        }
+        self._watermarks: dict[TopicPartition, SourceWatermark] = {}
+
+    def load(self) -> tuple[PartitionState, int]:
+        """The partition row, the closing bound; the sources' watermarks are loaded beside them."""
+        row, closed = self.db.get([keys.PARTITION, keys.CLOSED])
+        for _, value in self.db.scan(keys.SOURCE, keys.SOURCE + b"\xff"):
+            mark = decode_watermark(value)
+            self._watermarks[mark.tp] = mark
+        state = decode_state(row) if row is not None else PartitionState()
+        return state, keys.unpack_int(closed) if closed is not None else BEGINNING
+
+    def batch(
+        self, records: Sequence[Any], state: PartitionState, closed_upto: int
+    ) -> tuple[PartitionState, int, Effects]:
+        """Merge the records after `state.upto`: the new state, the new closing bound, what to write."""
+        effects = Effects()
+        partials: dict[bytes, dict[bytes, dict[str, bytes]]] = defaultdict(lambda: defaultdict(dict))
+        fresh = [r for r in records if r.offset > state.upto]
+        for record in fresh:
+            if record.key[:1] == _MARK:
+                mark = decode_watermark(record.value)
+                self._watermarks[mark.tp] = mark
+                effects.put([keys.SOURCE + record.key[1:]], [record.value])
+            elif record.value is not None:
+                group, source = msgspec.msgpack.decode(record.key, type=tuple[bytes, bytes])
+                partials[group[:5]][group][source.decode()] = record.value
+        bound = self._bound(closed_upto)
+        for prefix, aggregation in self._aggregations.items():
+            aggregation.merge(partials.get(prefix, {}), closed_upto, bound, self.tp.partition, effects)
+        after = PartitionState(upto=fresh[-1].offset if fresh else state.upto)
+        effects.put([keys.CLOSED, keys.PARTITION], [keys.pack_int(bound), encode_state(after)])
+        return after, bound, effects
+
+    def _bound(self, closed_upto: int) -> int:
+        """Up to where windows are final: the pipeline's watermark, capped where no window ends any more."""
+        watermark = pipeline_watermark(self._watermarks, self._sources())
+        if watermark is None:
+            return closed_upto
+        newest = max((mark.watermark for mark in self._watermarks.values()), default=BEGINNING)
+        delay = self._plan.pipeline.event_time.delay if self._plan.pipeline.event_time else 0
+        longest = max(a.size for a in self._plan.aggregations)
+        return max(closed_upto, min(watermark, newest + delay + longest))
+
+
+class MergedAggregation:
+    """One aggregation in one partition of the partials topic: per window and group, the newest partial of each source."""
+
+    def __init__(self, plan: AggregationPlan, pipeline: Plan, db: PartitionDB, connection: Any) -> None:
+        self._plan, self._db, self._connection = plan, db, connection
+        self._prefix = keys.aggregation_prefix(keys.MERGE, plan.name)
+        self._group = [(column.name, column.type) for column in plan.group]
+        self._codec = RowCodec(partial_columns(plan))
+        self._by_row = by_row(plan)
+        self._results = ResultEncoder(plan, connection)
+        self._topic = results_topic(pipeline.pipeline, plan.name)
+
+    def merge(
+        self, partials: dict[bytes, dict[str, bytes]], closed_upto: int, bound: int, partition: int, effects: Effects
+    ) -> None:
+        """Lay the new partials over the known ones; emit the totals of what changed and of what closes."""
+        changed = self._overlay(partials)
+        effects.put(list(changed), [_pack(row) for row in changed.values()])
+        ending = {key: row for key, row in self._ending(closed_upto, bound).items() if key not in changed}
+        final = {key: key_end(key) <= bound for key in changed}
+        emitted = {k: row for k, row in changed.items() if self._plan.emit == "updates" or final[k]} | ending
+        if not emitted or self._topic is None:
+            return
+        table = self._totals(list(emitted), list(emitted.values()))
+        upto = [json.dumps({source: cell[0] for source, cell in row.items()}) for row in emitted.values()]
+        finals = pa.array([final.get(key, True) for key in emitted])
+        effects.send(self._topic, partition, *self._results.encode(table, upto, finals))
+
+    def _overlay(self, partials: dict[bytes, dict[str, bytes]]) -> dict[bytes, dict[str, list[Any]]]:
+        """Rows are source → [upto, revision, partial]. An older partial than the known one changes nothing."""
+        wanted = list(partials)
+        known = self._db.get(wanted)
+        changed: dict[bytes, dict[str, list[Any]]] = {}
+        for key, value in zip(wanted, known, strict=True):
+            row = {} if value is None else _unpack(value)
+            numbers = self._codec.decode(list(partials[key].values()))
+            uptos, revisions = numbers["upto"].to_pylist(), numbers["revision"].to_pylist()
+            for (source, partial), upto, revision in zip(partials[key].items(), uptos, revisions, strict=True):
+                if source not in row or row[source][0] < upto or row[source][1] < revision:
+                    row[source] = [upto, revision, partial]
+                    changed[key] = row
+        return changed
+
+    def _ending(self, after: int, bound: int) -> dict[bytes, dict[str, list[Any]]]:
+        if bound <= after:
+            return {}
+        start = self._prefix + order_preserving(np.array([after + 1]))
+        end = self._prefix + order_preserving(np.array([bound])) + b"\xff"
+        return {key: _unpack(value) for key, value in self._db.scan(start, end)}
+
+    def _totals(self, row_keys: list[bytes], rows: list[dict[str, list[Any]]]) -> pa.Table:
+        """One row per key: the sources' partials added up."""
+        cells = [(index, cell[2]) for index, row in enumerate(rows) for cell in row.values()]
+        partials = self._codec.decode([cell for _, cell in cells])
+        zero = pa.array(np.zeros(len(cells), dtype=np.int64))
+        columns = {name: partials[name] for name in partials.column_names if name != "revision"}
+        numbered = pa.table(
+            {"window_start": zero, "window_end": zero, "_row": pa.array([i for i, _ in cells]), **columns}
+        )
+        merged = merge_partials(self._by_row, [numbered], self._connection).sort_by("_row")
+        ends, groups = decode_keys(row_keys, len(self._prefix), self._group)
+        identity: dict[str, Any] = {"window_start": pa.array(ends.to_numpy() - self._plan.size), "window_end": ends}
+        identity.update({name: column for (name, _), column in zip(self._group, groups, strict=True)})
+        kept = {n: merged[n] for n in merged.column_names if n not in ("_row", "window_start", "window_end")}
+        revisions = [sum(cell[1] for cell in row.values()) for row in rows]
+        return pa.table({**identity, **kept, "revision": pa.array(revisions, pa.int64())})
+
+
+def key_end(key: bytes) -> int:
+    """The window end (ms) in a state row's key."""
+    return int.from_bytes(key[5:13], "big") - (1 << 63)

@@ -1,0 +1,98 @@
+"""Which partitions this worker has, and what happens when they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+from confluent_kafka import Consumer as ConfluentConsumer
+from confluent_kafka import TopicPartition as ConfluentPartition
+
+from tidegate.clock import Deadline
+from tidegate.errors import OffsetOutOfRange
+from tidegate.record import TopicPartition
+from worker.merge_partition import MergePartition
+from worker.naming import partials_topic
+from worker.partition import Context, Delivery, PartitionTask
+from worker.source_partition import SourcePartition
+from worker.transport.ownership import EARLIEST
+
+log = structlog.get_logger(__name__)
+
+
+class Owner:
+    """The transport's Ownership: opens partitions when they are assigned, drains them when they are revoked."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.tasks: dict[TopicPartition, PartitionTask] = {}
+        self.opening: set[TopicPartition] = set()
+
+    async def assigned(self, tps: set[TopicPartition]) -> dict[TopicPartition, int]:
+        """Open the partitions side by side; each starts after the last offset that its state has applied."""
+        self._context.observer.assigned(tps)
+        self.opening = set(tps)
+        try:
+            if self._context.grow is not None and not tps <= {*self._context.sources(), *self._merging(tps)}:
+                await self._context.grow()
+            starts = await asyncio.gather(*(self._open(tp) for tp in sorted(tps)))
+        finally:
+            self.opening = set()
+        return dict(zip(sorted(tps), starts, strict=True))
+
+    async def revoked(self, tps: set[TopicPartition], deadline: Deadline) -> None:
+        """Finish what is in hand, within one deadline for all of them."""
+        tasks = [self.tasks.pop(tp) for tp in tps if tp in self.tasks]
+        await asyncio.gather(*(task.stop(deadline) for task in tasks))
+        self._context.observer.revoked(tps)
+
+    async def out_of_range(self, tp: TopicPartition, offset: int) -> int:
+        """The log has lost what the state asks for. Skipping is a decision of the pipeline's owner, never ours."""
+        low, high = await asyncio.to_thread(self._bounds, tp)
+        source = self._context.plan.pipeline.source
+        if source is not None and source.on_out_of_range == "earliest" and offset < low:
+            log.error("offset.skipped", topic=tp.topic, partition=tp.partition, wanted=offset, earliest=low)
+            return low
+        raise OffsetOutOfRange(
+            f"{tp}: the state goes on at offset {offset}, but the log has {low} to {high - 1}. Records between were deleted "
+            f"(retention) or the topic was made anew. Restore the topic, or accept the loss with `source.onOutOfRange: earliest`"
+        )
+
+    def offer(self, tp: TopicPartition, delivery: Delivery) -> None:
+        task = self.tasks.get(tp)
+        if task is not None:  # else it is being revoked: the next owner reads the batch again
+            task.offer(delivery)
+
+    def _merging(self, tps: set[TopicPartition]) -> set[TopicPartition]:
+        return {tp for tp in tps if tp.topic == partials_topic(self._context.plan.pipeline)}
+
+    async def _open(self, tp: TopicPartition) -> int:
+        kind = MergePartition if tp.topic == partials_topic(self._context.plan.pipeline) else SourcePartition
+        task = self.tasks[tp] = kind(tp, self._context)
+        upto = await task.start()
+        if upto >= 0:
+            return upto + 1
+        source = self._context.plan.pipeline.source
+        if isinstance(task, SourcePartition) and source is not None and source.start_at == "latest":
+            _, high = await asyncio.to_thread(self._bounds, tp)
+            await task.begin_after(high - 1)
+            return high
+        return EARLIEST
+
+    def _bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        consumer = ConfluentConsumer({**self._context.confluent, "group.id": "tidegate-bounds"})
+        try:
+            low, high = consumer.get_watermark_offsets(ConfluentPartition(tp.topic, tp.partition), timeout=10)
+        finally:
+            consumer.close()
+        return int(low), int(high)
+
+
+def delivery(stream: Any, event: Any) -> Delivery:
+    """A batch and the way to acknowledge it, from Faust's event."""
+
+    async def ack() -> None:
+        await stream.ack(event)
+
+    return Delivery(event.value, ack)

@@ -1,0 +1,317 @@
+"""One source partition's batch, from records to effects. Nothing here writes: worker/commit.py does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dlq.collect import envelopes
+from dlq.envelope import Envelope
+from dlq.late import Late, late_records
+from dlq.policy import FloodGuard
+from dlq.publishers import open_publisher
+from tidegate.config.topics import late_topic
+from tidegate.clock import Clock
+from tidegate.record import OutRow, TopicPartition
+from tidegate.stages.batch import RAW_SCHEMA, BatchResult, NothingSeen, PartitionState, RawBatch, Verdicts
+from tidegate.stages.pipeline import StagePipeline
+from tidegate.stages.plan import AggregationPlan, Plan
+from tidegate.stages.sql import connect
+from tidegate.store.rows import decode_state, encode_state
+from worker import keys
+from worker.effects import Effects
+from worker.merge import PartialsWriter
+from worker.naming import merged_aggregations, results_topic, watermarks_topic
+from worker.producer import Rows
+from worker.results import ResultEncoder
+from worker.rowcodec import order_preserving
+from worker.statedb import PartitionDB
+from worker.watermarks import NEVER, SourceWatermark, encode_watermark, watermark_key
+from worker.windows import BEGINNING, WindowRows, WindowTable
+
+
+@dataclass(slots=True)
+class Step:
+    """One batch, or one closing of windows, ready to be committed."""
+
+    state: PartitionState
+    effects: Effects
+    closed_upto: int
+    result: BatchResult | None = None
+    dead: list[Envelope] = field(default_factory=list)
+    windows_closed: dict[str, int] = field(default_factory=dict)
+    open_windows: dict[str, frozenset[int]] = field(
+        default_factory=dict
+    )  # aggregation → ends (ms) of what is still open
+
+
+class SourceStages:
+    """The stages of one source partition over its local state. Used by one thread at a time."""
+
+    def __init__(
+        self, plan: Plan, tp: TopicPartition, db: PartitionDB, partition_counts: dict[str, int], clock: Clock
+    ) -> None:
+        self.plan, self.tp, self.db = plan, tp, db
+        self._clock = clock
+        self._counts = partition_counts
+        self._connection = connect()
+        self._stages = StagePipeline(plan)
+        self._publisher = open_publisher(plan)
+        self._flood = FloodGuard(plan.pipeline.error_handling.flood_guard)
+        self._windows = {a.name: WindowTable(a, self._connection) for a in plan.aggregations}
+        self._results = {a.name: ResultEncoder(a, self._connection) for a in plan.aggregations}
+        merged = {a.name for a in merged_aggregations(plan)}
+        self._partials = PartialsWriter(plan, tp, partition_counts) if merged else None
+        self._merged = merged
+        self._seen = SeenTable(db) if plan.pipeline.dedupe else NothingSeen()
+        self._watched_upto = -1
+        self._open_ends: dict[str, frozenset[int]] = {}
+        self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
+
+    @property
+    def layouts(self) -> dict[bytes, bytes]:
+        """Row key → digest of how each aggregation's rows are laid out."""
+        return {keys.aggregation_prefix(keys.LAYOUT, name): table.layout for name, table in self._windows.items()}
+
+    def load(self) -> tuple[PartitionState, int]:
+        """The partition row and the closing bound as the local state has them."""
+        row, closed = self.db.get([keys.PARTITION, keys.CLOSED])
+        state = decode_state(row) if row is not None else PartitionState()
+        return state, keys.unpack_int(closed) if closed is not None else BEGINNING
+
+    def batch(self, raw: RawBatch, state: PartitionState, closed_upto: int, verdicts: Verdicts) -> Step:
+        """Take one batch through the stages and work out all that it changes.
+
+        Raises FloodGuardTripped, PipelineAborted, DependencyError (a handler's outage). Nothing has been written then.
+        """
+        result = self._stages.run(raw, state, self._seen, verdicts)
+        dead, late = envelopes(result, self.plan, self._clock), self._late(result)
+        self._watch_for_floods(result, dead)
+        step = Step(result.state, Effects(), closed_upto, result, [*dead, *late.envelopes])
+        changed = {name: self._windows[name].apply(self.db, d) for name, d in result.deltas.items() if d.num_rows}
+        for name, rows in changed.items():
+            step.effects.put(rows.keys, rows.values)
+        self._add_late_windows(result, step.effects)
+        self._add_seen(result, step.effects)
+        bound = self._own_watermark(result.state, closed_upto)
+        self._emit(changed, closed_upto, bound, step)
+        step.effects.topics += _by_partition([*self._dead_rows(step.dead), *late.rows])
+        self._drop_expired(state, step)
+        self._finish(step, state)
+        return step
+
+    def closing(self, state: PartitionState, closed_upto: int, bound: int) -> Step:
+        """Close the windows that end up to `bound` (ms) without a batch: the partition is quiet, the pipeline went on."""
+        step = Step(state, Effects(), closed_upto)
+        self._emit({}, closed_upto, bound, step)
+        self._finish(step, state)
+        return step
+
+    def offsets_of(self, result: BatchResult, aggregation: AggregationPlan, rows: Sequence[int]) -> list[int]:
+        """The offsets of the records behind these delta rows, for dead-lettering what a sink refuses."""
+        return self._stages.offsets_of(result, aggregation.name, rows)
+
+    def _own_watermark(self, state: PartitionState, closed_upto: int) -> int:
+        return closed_upto if state.high_water is None else max(closed_upto, state.high_water - self._delay)
+
+    def _emit(self, changed: dict[str, WindowRows], closed_upto: int, bound: int, step: Step) -> None:
+        """Results of what changed and of what closes; a window that closes in this very batch is emitted once, as final."""
+        for aggregation in self.plan.aggregations:
+            rows = changed.get(aggregation.name)
+            ending = self._ending(aggregation, rows, closed_upto, bound)
+            step.windows_closed[aggregation.name] = _windows(ending.table)
+            step.open_windows[aggregation.name] = self._still_open(aggregation.name, rows, bound)
+            if aggregation.name in self._merged:
+                if rows is not None and self._partials is not None:
+                    self._partials.write(aggregation, rows, step.effects)
+                continue
+            topic = results_topic(self.plan.pipeline, aggregation.name)
+            if topic is not None:
+                self._send_results(topic, aggregation, rows, ending, bound, step.effects)
+        step.closed_upto = max(closed_upto, bound)
+
+    def _still_open(self, name: str, rows: WindowRows | None, bound: int) -> frozenset[int]:
+        """Ends of the windows that are open after this step: those that were, those that opened, less those that closed."""
+        if name not in self._open_ends:
+            self._open_ends[name] = self._windows[name].open_ends(self.db, bound)
+        opened = pc.unique(rows.table["window_end"]).to_pylist() if rows is not None else []
+        self._open_ends[name] = frozenset(end for end in {*self._open_ends[name], *opened} if end > bound)
+        return self._open_ends[name]
+
+    def _ending(self, aggregation: AggregationPlan, rows: WindowRows | None, after: int, bound: int) -> WindowRows:
+        """The rows that close: those of the local state, with this batch's own changes laid over them."""
+        ending = self._windows[aggregation.name].ending(self.db, after, bound)
+        if rows is None:
+            return ending
+        ends = rows.table["window_end"].to_numpy()
+        fresh = np.flatnonzero((ends > after) & (ends <= bound))
+        if not len(fresh):
+            return ending
+        new = {rows.keys[i] for i in fresh}
+        old = [i for i, key in enumerate(ending.keys) if key not in new]
+        table = pa.concat_tables([_take(ending.table, old), _take(rows.table, fresh).select(ending.table.column_names)])
+        return WindowRows([*(ending.keys[i] for i in old), *(rows.keys[i] for i in fresh)], [], table)
+
+    def _send_results(
+        self,
+        topic: str,
+        aggregation: AggregationPlan,
+        rows: WindowRows | None,
+        ending: WindowRows,
+        bound: int,
+        effects: Effects,
+    ) -> None:
+        tables = [(ending.table, True)]
+        if rows is not None:
+            ends, closing = rows.table["window_end"].to_numpy(), set(ending.keys)
+            other = [i for i, key in enumerate(rows.keys) if key not in closing]
+            corrections = [i for i in other if ends[i] <= bound]
+            updates = [i for i in other if ends[i] > bound] if aggregation.emit == "updates" else []
+            tables += [(_take(rows.table, corrections), True), (_take(rows.table, updates), False)]
+        for table, final in tables:
+            upto = [json.dumps({str(self.tp): offset}) for offset in table["upto"].to_pylist()]
+            encoded = self._results[aggregation.name].encode(table, upto, pa.array([final] * table.num_rows))
+            effects.send(topic, self.tp.partition, *encoded)
+
+    def _add_late_windows(self, result: BatchResult, effects: Effects) -> None:
+        table = result.late_windows
+        if table is None or not table.num_rows:
+            return
+        ends = order_preserving(table["window_end"].to_numpy())
+        names = table["aggregation"].to_pylist()
+        row_keys = [keys.aggregation_prefix(keys.LATE, n) + ends[i * 8 : i * 8 + 8] for i, n in enumerate(names)]
+        before = [0 if value is None else keys.unpack_int(value) for value in self.db.get(row_keys)]
+        missing = table["missing"].to_pylist()
+        effects.put(row_keys, [keys.pack_int(a + b) for a, b in zip(before, missing, strict=True)])
+
+    def _add_seen(self, result: BatchResult, effects: Effects) -> None:
+        if isinstance(self._seen, SeenTable):
+            horizon = self.plan.pipeline.dedupe.horizon if self.plan.pipeline.dedupe else 0
+            self._seen.remember(result.seen, effects)
+            if result.state.dedupe_clock is not None:
+                self._seen.forget(result.state.dedupe_clock - horizon, effects)
+
+    def _late(self, result: BatchResult) -> Late:
+        topic = late_topic(self.plan.pipeline)
+        return late_records(result, self.plan, self._clock, partitions=self._counts.get(topic or "", 1))
+
+    def _watch_for_floods(self, result: BatchResult, dead: Sequence[Envelope]) -> None:
+        """Each batch counts once, however often an outage makes it be taken again."""
+        if result.raw.last > self._watched_upto:
+            self._flood.observe(result, dead)
+            self._watched_upto = result.raw.last
+
+    def _dead_rows(self, dead: Sequence[Envelope]) -> list[OutRow]:
+        if not dead:
+            return []
+        return self._publisher.rows(dead, self.tp, self._counts.get(self._publisher.topic or "", 1))
+
+    def _drop_expired(self, before: PartitionState, step: Step) -> None:
+        """Forget windows that nothing may change any more, so that the state does not grow with time."""
+        for table in self._windows.values():
+            step.effects.deletes += table.expired(self.db, self._expiry(before), self._expiry(step.state))
+
+    def _expiry(self, state: PartitionState) -> int:
+        """Windows that end up to here (ms) are forgotten."""
+        event_time = self.plan.pipeline.event_time
+        if event_time is None or state.high_water is None:
+            return BEGINNING
+        return state.high_water - event_time.delay - event_time.allowed_lateness - event_time.retention
+
+    def _finish(self, step: Step, before: PartitionState) -> None:
+        """The partition row, the closing bound and the watermark: last in the transaction, so that they stand for all of it."""
+        effects, state = step.effects, step.state
+        effects.put([keys.CLOSED, keys.PARTITION], [keys.pack_int(step.closed_upto), encode_state(state)])
+        watermark = NEVER if state.high_water is None else state.high_water - self._delay
+        row = SourceWatermark(self.tp.topic, self.tp.partition, watermark, state.upto, state.idle)
+        effects.send(watermarks_topic(self.plan.pipeline), 0, [watermark_key(self.tp)], [encode_watermark(row)])
+        if self._partials is not None:
+            self._partials.mark(row, effects)
+
+
+class SeenTable:
+    """Dedupe's memory: key → event time of its first record; forgotten when no record can fall within the horizon any more."""
+
+    def __init__(self, db: PartitionDB) -> None:
+        self._db = db
+
+    def get(self, wanted: Sequence[bytes]) -> list[int | None]:
+        found = self._db.get([keys.SEEN + key for key in wanted])
+        return [None if value is None else keys.unpack_int(value) for value in found]
+
+    def remember(self, seen: Sequence[tuple[bytes, int]], effects: Effects) -> None:
+        if not seen:
+            return
+        times = order_preserving(np.array([at for _, at in seen], dtype=np.int64))
+        effects.put([keys.SEEN + key for key, _ in seen], [keys.pack_int(at) for _, at in seen])
+        effects.put(
+            [keys.SEEN_BY_TIME + times[i * 8 : i * 8 + 8] + key for i, (key, _) in enumerate(seen)], [b""] * len(seen)
+        )
+
+    def forget(self, before: int, effects: Effects) -> None:
+        """Drop keys whose first record is older than `before` (ms). A key that was seen again since keeps its newer time."""
+        bounds = order_preserving(np.array([BEGINNING, before], dtype=np.int64))
+        old = [key for key, _ in self._db.scan(keys.SEEN_BY_TIME + bounds[:8], keys.SEEN_BY_TIME + bounds[8:])]
+        if not old:
+            return
+        written = {key for key, _ in effects.puts}
+        plain = [keys.SEEN + key[9:] for key in old]
+        times = self._db.get(plain)
+        expired = [
+            key
+            for key, index, at in zip(plain, old, times, strict=True)
+            if at is not None and order_preserving(np.array([keys.unpack_int(at)])) == index[1:9] and key not in written
+        ]
+        effects.deletes += [*old, *expired]
+
+
+def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:
+    """aiokafka's records as one Arrow batch."""
+    headers = [[{"key": k, "value": v} for k, v in r.headers] if r.headers else None for r in records]
+    columns = [
+        pa.array([r.offset for r in records], pa.int64()),
+        pa.array([r.timestamp for r in records], pa.int64()),
+        pa.array([r.key for r in records], pa.binary()),
+        pa.array([r.value for r in records], pa.binary()),
+        pa.array(headers, RAW_SCHEMA.field("headers").type),
+    ]
+    return RawBatch(tp, pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA))
+
+
+def cut(raw: RawBatch, offset: int) -> tuple[RawBatch | None, RawBatch | None]:
+    """The records up to `offset`, and those after it; None for an empty part."""
+    at = int(np.searchsorted(raw.records.column(0).to_numpy(), offset, side="right"))
+    head, tail = raw.records.slice(0, at), raw.records.slice(at)
+    return (RawBatch(raw.tp, head) if len(head) else None, RawBatch(raw.tp, tail) if len(tail) else None)
+
+
+def _by_partition(out: Sequence[OutRow]) -> list[Rows]:
+    grouped: dict[tuple[str, int], list[OutRow]] = {}
+    for row in out:
+        grouped.setdefault((row.topic, row.partition), []).append(row)
+    return [
+        Rows(
+            topic,
+            partition,
+            [row.key for row in rows],
+            [row.value for row in rows],
+            [row.headers for row in rows],
+            None if rows[0].timestamp is None else [row.timestamp or 0 for row in rows],
+        )
+        for (topic, partition), rows in grouped.items()
+    ]
+
+
+def _take(table: pa.Table, rows: Sequence[int] | npt.NDArray[np.int64]) -> pa.Table:
+    return table.take(pa.array(rows, pa.int64()))
+
+
+def _windows(table: pa.Table) -> int:
+    return int(pc.count_distinct(table["window_end"]).as_py()) if table.num_rows else 0

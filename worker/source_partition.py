@@ -1,0 +1,141 @@
+"""A source partition at work: stages, store, transaction; and closing windows while it is quiet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tidegate.errors import SinkRecordError
+from tidegate.record import Stage, TopicPartition
+from tidegate.stages.batch import PartitionState, RawBatch, Reason, Rejection
+from worker.commit import StoreClaim, commit
+from worker.partition import Context, PartitionTask
+from worker.source import SourceStages, Step, cut, raw_batch
+from worker.statedb import PartitionDB
+from worker.windows import BEGINNING
+
+
+class SourcePartition(PartitionTask):
+    """One partition of a source topic."""
+
+    def __init__(self, tp: TopicPartition, context: Context) -> None:
+        super().__init__(tp, context)
+        self._state = PartitionState()
+        self._closed_upto = BEGINNING
+        self._stages: SourceStages | None = None
+        self._new_layouts: list[tuple[bytes, bytes]] = []
+        event_time = context.plan.pipeline.event_time
+        self._idle_after = event_time.idle_timeout / 1000 if event_time else None
+        self._longest = max((a.size for a in context.plan.aggregations), default=0)
+        self._claim: StoreClaim | None = None
+
+    def _load(self, db: PartitionDB) -> int:
+        context = self.context
+        self._stages = SourceStages(context.plan, self.tp, db, context.partition_counts, context.clock)
+        self._new_layouts = self.check_layouts(db, self._stages.layouts)
+        self._state, self._closed_upto = self._stages.load()
+        return self._state.upto
+
+    async def _ensure_claim(self) -> None:
+        store, guard = self.context.store, self.context.store_guard
+        if store is None or guard is None or self._claim is not None:
+            return
+        claim = StoreClaim(store, guard, self.tp, self.context.owner, self.context.executor)
+        await claim.claim()
+        self._claim = claim
+
+    def _release_claim(self) -> None:
+        self._claim = None
+
+    async def begin_after(self, offset: int) -> None:
+        """Make "start at the end of the log" a fact of the state, so that a restart does not move it."""
+
+        async def write() -> None:
+            stages, state = self._open_stages(), replace(self._state, upto=offset)
+            await self._commit(
+                await self._in_thread(lambda: stages.closing(state, self._closed_upto, self._closed_upto))
+            )
+
+        async with self._busy:
+            await self._until_done(write)
+
+    async def _work(self, records: list[Any]) -> None:
+        raw = await self._in_thread(lambda: raw_batch(self.tp, records))
+        for part in self._parts(raw):
+            await self._batch(part)
+
+    def _parts(self, raw: RawBatch) -> list[RawBatch]:
+        """What is not applied yet; cut where the store is ahead, so that it skips exactly what it has."""
+        _, rest = cut(raw, self._state.upto)
+        if rest is None:
+            return []
+        had, new = cut(rest, self._claim.upto if self._claim else -1)
+        return [part for part in (had, new) if part is not None]
+
+    async def _batch(self, raw: RawBatch) -> None:
+        """One batch, committed whole. A row that the store refuses is found, dead-lettered, and the rest goes on without it."""
+        verdicts: dict[int, Rejection] = {}
+        stages = self._open_stages()
+        before = replace(self._state, idle=False)
+        clock = self.context.clock
+        with self.context.observer.batch(self.tp, raw):
+            while True:
+                step = await self._in_thread(lambda: stages.batch(raw, before, self._closed_upto, dict(verdicts)))
+                begun = clock.monotonic()
+                try:
+                    if self._claim is not None:
+                        await self._claim.write(step)
+                    break
+                except SinkRecordError as error:
+                    refused = self._refused(stages, step, error)
+                    if not refused.keys() - verdicts.keys():
+                        raise
+                    verdicts.update(refused)
+            written = clock.monotonic()
+            await self._commit(step)
+            self.context.observer.committed(self.tp, step, written - begun, clock.monotonic() - written)
+
+    def _refused(self, stages: SourceStages, step: Step, error: SinkRecordError) -> dict[int, Rejection]:
+        """Verdicts on the records behind the rows that the sink refuses."""
+        aggregation = next(a for a in self.context.plan.aggregations if a.name == error.aggregation)
+        assert step.result is not None
+        reason = Reason("SinkRefused", str(error), field=aggregation.name)
+        offsets = stages.offsets_of(step.result, aggregation, error.rows)
+        return {offset: Rejection(offset, Stage.SINK, (reason,)) for offset in offsets}
+
+    async def _commit(self, step: Step) -> None:
+        assert self.producer is not None
+        assert self.db is not None
+        for key, value in self._new_layouts:
+            step.effects.put([key], [value])
+        await commit(
+            step.effects, changelog=self.changelog, producer=self.producer, db=self.db, executor=self.context.executor
+        )
+        self._new_layouts = []
+        self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto
+
+    async def _tick(self) -> None:
+        """A partition that is at its end for `idleTimeout` is idle; its windows close when the rest of the pipeline passes."""
+        idle = self.context.consumer.idle_seconds(self.tp)
+        if self._idle_after is None or idle is None or idle < self._idle_after:
+            return
+        bound = self._idle_bound()
+        if self._state.idle and bound <= self._closed_upto:
+            return
+        stages, state = self._open_stages(), replace(self._state, idle=True)
+        step = await self._in_thread(lambda: stages.closing(state, self._closed_upto, bound))
+        if self._claim is not None and not self._state.idle:
+            await self._claim.set_idle(True)
+        await self._commit(step)
+        self.context.observer.committed(self.tp, step, 0.0, 0.0)
+
+    def _idle_bound(self) -> int:
+        """Up to where this partition's windows may close (ms): where the others are, but not past its own last window."""
+        watermark = self.context.pipeline_watermark()
+        if watermark is None or self._state.high_water is None:
+            return self._closed_upto
+        return max(self._closed_upto, min(watermark, self._state.high_water + self._longest))
+
+    def _open_stages(self) -> SourceStages:
+        assert self._stages is not None
+        return self._stages
