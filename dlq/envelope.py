@@ -189,7 +189,8 @@ class Envelope:
         """
         values = last_values(headers)
         earlier = read_earlier(values)
-        foreign = read_foreign(values) or Foreign(Origin(*tp, offset), None, None, None, None, None)
+        foreign = None if h.ID in values else read_foreign(values)
+        foreign = foreign or Foreign(Origin(*tp, offset), None, None, None, None, None)
         origin = earlier.origin or foreign.origin
         stage = text(values, h.STAGE) or foreign.stage or UNKNOWN
         error_type = text(values, h.ERROR_TYPE) or foreign.error_type or UNKNOWN

@@ -37,7 +37,7 @@ class Late(NamedTuple):
     envelopes: list[Envelope]
 
 
-def late_records(result: BatchResult, plan: Plan, clock: Clock, *, partitions: int = 1) -> Late:
+def late_records(result: BatchResult, plan: Plan, clock: Clock, *, partitions: int) -> Late:
     """What becomes of `result.late`. `partitions`: how many the late topic has.
 
     `separateStream` gives rows, `sendToDLQ` envelopes; `logAndDrop` logs one `late.dropped` for the whole batch.
