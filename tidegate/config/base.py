@@ -96,11 +96,14 @@ def _duration(value: Any, info: ValidationInfo) -> int:
     return parse_duration(value)
 
 
+# Marks a duration, for the JSON Schema and the reference.
+DURATION: Final = WithJsonSchema({"type": "string", "title": "Duration", "examples": ["10 minutes", "500 ms", "PT10M"]})
+
 # A length of time, held in milliseconds. "10 minutes", "500 ms", "PT10M"; a bare number only from code.
 Millis = Annotated[
     int,
     Field(ge=0, le=_LONGEST),
     BeforeValidator(_duration),
     PlainSerializer(format_duration, when_used="json"),
-    WithJsonSchema({"type": "string", "title": "Duration", "examples": ["10 minutes", "500 ms", "PT10M"]}),
+    DURATION,
 ]

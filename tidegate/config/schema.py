@@ -135,6 +135,9 @@ class Item(Column):
     name: str = "item"
 
 
+Column.model_rebuild()  # now that Item is there
+
+
 def repeated_names(names: list[str], kind: str, at: tuple[str | int, ...]) -> list[Problem]:
     """A problem for each name that came before; SQL does not tell `Id` from `id`."""
     seen: dict[str, str] = {}

@@ -30,7 +30,7 @@ class EventTime(Model):
     allowed_lateness: Millis = 0
     """How long after the watermark has passed its end a window still takes records."""
     max_future_skew: Millis | None = None
-    """A record whose event time is further ahead of its Kafka timestamp than this is invalid. None: not checked."""
+    """A record whose event time is further ahead of its Kafka timestamp than this is invalid. Default: not checked."""
     idle_timeout: Millis = 60_000
     """A partition that is at its end and gave nothing for this long no longer holds windows open."""
     retention: Millis = Field(default=86_400_000, ge=0)
@@ -57,6 +57,8 @@ class _Rule(Model):
 
 
 class NotNull(_Rule):
+    """The column has a value."""
+
     type: Literal["notNull"]
     column: str
 
@@ -156,7 +158,7 @@ class Handler(Model):
     timeout: Millis | None = None
     """How long one call may take."""
     output: tuple[Column, ...] | None = None
-    """The columns that come out; None: the same as went in."""
+    """The columns that come out. Default: the same as went in."""
     retry_on: tuple[Annotated[str, Field(pattern=_CALLABLE)], ...] = ()
     """Exceptions (`module:Class`) that mean an outage, besides OSError, TimeoutError and DependencyError: retried,
     never dead-lettered."""
