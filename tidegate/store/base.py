@@ -35,7 +35,7 @@ class StoreBatch:
 
 
 class Store(Protocol):
-    """Synchronous; the worker calls it from a thread. Instances are safe under threads (a connection pool behind them)."""
+    """Synchronous; the worker calls it from a thread. Safe under threads (a connection pool behind it)."""
 
     def prepare(self) -> None:
         """Create what is missing and check what is there.
@@ -63,9 +63,9 @@ class Store(Protocol):
         """The partials of one source partition whose window ends after `open_after` (ms), lanes added up, in chunks."""
 
     def open_windows(self, watermarks: Mapping[TopicPartition, int | None]) -> dict[TopicPartition, int]:
-        """How many windows of all aggregations end after the watermark (ms; None: none yet, all are open) of each partition."""
+        """Per partition: how many windows of all aggregations end after its watermark (ms; None: all are open)."""
 
     def set_idle(self, tps: Sequence[TopicPartition], idle: bool) -> None:
-        """Say that partitions no longer hold windows open, or do again. Only those whose last claim was this instance's."""
+        """Say that partitions no longer hold windows open, or do again; only those that this instance claimed last."""
 
     def close(self) -> None: ...

@@ -1,0 +1,65 @@
+"""What a database error means: the row's fault, another writer, an outage, or a set-up that is not what was checked."""
+
+from __future__ import annotations
+
+import sqlite3
+from enum import Enum
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from tidegate.errors import ConfigError, StoreUnavailable, TidegateError
+
+
+class Failure(Enum):
+    REFUSED = "a value that the database does not hold"
+    CONFLICT = "two transactions in each other's way: once more may do"
+    AWAY = "the database is away, too slow, full or read-only"
+    SETUP = "a table or right that prepare() found is gone"
+
+
+# SQLSTATE classes. 22 data exception, 23 integrity, 44 check option, 54 program limit (an index entry too long).
+_REFUSED_CLASSES = ("22", "23", "44", "54")
+_CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
+_SETUP_CLASSES = ("42", "3D", "3F", "0A")  # undefined table or column, no right, no such database or schema
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """The driver's own error inside SQLAlchemy's."""
+    return error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def failure_of(error: BaseException) -> Failure:
+    """By class and SQLSTATE, never by text."""
+    error = driver_error(error)
+    if isinstance(error, sqlite3.Error):
+        return _sqlite_failure(error)
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if state is None:
+        # No answer from the server: a lost or never made connection, or a value that the client could not even send.
+        return Failure.REFUSED if isinstance(error, psycopg.DataError) else Failure.AWAY
+    if state.startswith(_REFUSED_CLASSES):
+        return Failure.REFUSED
+    if state in _CONFLICTS:
+        return Failure.CONFLICT
+    return Failure.SETUP if state.startswith(_SETUP_CLASSES) else Failure.AWAY
+
+
+def _sqlite_failure(error: sqlite3.Error) -> Failure:
+    if isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError)):
+        return Failure.REFUSED
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_TOOBIG:
+        return Failure.REFUSED
+    return Failure.SETUP if code == sqlite3.SQLITE_ERROR else Failure.AWAY
+
+
+def public_error(error: BaseException, where: str) -> TidegateError:
+    """The error of the contract for a driver's error that no retry or bisection resolved. `where` names the store."""
+    shown = str(driver_error(error)).strip() or type(driver_error(error)).__name__
+    if failure_of(error) is Failure.SETUP:
+        return ConfigError(
+            f"{where} is not what it was when the pipeline started: {shown}",
+            hint="check the tables and the rights of this user, then start again: missing tables are created",
+        )
+    return StoreUnavailable(f"{where}: {shown}")

@@ -1,0 +1,108 @@
+"""The partition rows: claimed, compared and set, read. The same statements for both databases, by SQLAlchemy Core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tidegate.clock import Clock
+from tidegate.errors import StoreFenced
+from tidegate.ledger import LEDGER_COLUMNS, Ledger
+from tidegate.record import TopicPartition
+from tidegate.stages.batch import PartitionState
+from tidegate.store.base import PartitionRow, StoreBatch
+
+
+class PartitionRows:
+    """The rows of one pipeline in one table."""
+
+    def __init__(self, table: Table, pipeline: str, clock: Clock) -> None:
+        self._table, self._pipeline, self._clock = table, pipeline, clock
+
+    def claim(self, connection: Connection, tps: Sequence[TopicPartition], owner: str) -> list[PartitionRow]:
+        """Each row's epoch grows by one. In the rows returned `owner` is the previous one ("" for a new row).
+
+        In sorted order: two that claim the same partitions then wait for each other at most one way round.
+        """
+        if not tps:
+            return []
+        columns = self._table.c
+        fresh = _columns_of(PartitionState())
+        rows = [
+            {"pipeline": self._pipeline, "topic": tp.topic, "partition": tp.partition, **fresh}
+            | {"epoch": 1, "owner": owner, "previous_owner": "", "updated_at": self._now(connection)}
+            for tp in sorted(set(tps))
+        ]
+        insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(self._table).values(rows)
+        claim = insert.on_conflict_do_update(
+            index_elements=[columns.pipeline, columns.topic, columns.partition],
+            set_={
+                "epoch": columns.epoch + 1,
+                "previous_owner": columns.owner,
+                "owner": insert.excluded.owner,
+                "updated_at": insert.excluded.updated_at,
+            },
+        ).returning(*columns)
+        return [_partition_row(row, row.previous_owner) for row in connection.execute(claim)]
+
+    def compare_and_set(self, connection: Connection, batch: StoreBatch) -> None:
+        """Move the row on if it is still what the batch started from; else raise StoreFenced with both sides' facts."""
+        columns = self._table.c
+        moved = connection.execute(
+            update(self._table)
+            .where(self._is(batch.tp), columns.upto == batch.expected_upto, columns.epoch == batch.epoch)
+            .values(**_columns_of(batch.state), updated_at=self._now(connection))
+        )
+        if moved.rowcount == 1:
+            return
+        there = connection.execute(select(*columns).where(self._is(batch.tp))).one_or_none()
+        mine = f"this writer started from upto {batch.expected_upto} with epoch {batch.epoch}"
+        if there is None:
+            raise StoreFenced(f"{batch.tp}: {mine}, but the store has no row for the partition: claim it first")
+        raise StoreFenced(
+            f"{batch.tp}: {mine}, but the store has upto {there.upto} and epoch {there.epoch}, owner {there.owner!r}"
+        )
+
+    def all(self, connection: Connection) -> list[PartitionRow]:
+        """By topic and partition."""
+        columns = self._table.c
+        query = select(*columns).where(columns.pipeline == self._pipeline).order_by(columns.topic, columns.partition)
+        return [_partition_row(row, row.owner) for row in connection.execute(query)]
+
+    def set_idle(self, connection: Connection, epochs: dict[TopicPartition, int], idle: bool) -> None:
+        """Only rows that still have the epoch given: whoever lost a partition has no say in it."""
+        columns = self._table.c
+        claims = [(tp.topic, tp.partition, epoch) for tp, epoch in sorted(epochs.items())]
+        mine = and_(
+            columns.pipeline == self._pipeline,
+            tuple_(columns.topic, columns.partition, columns.epoch).in_(claims),
+            columns.idle != idle,
+        )
+        # Locked in the order of their keys, as in claim(): an UPDATE alone takes them in whatever order it finds them.
+        connection.execute(select(columns.topic).where(mine).order_by(*self._table.primary_key).with_for_update())
+        connection.execute(update(self._table).where(mine).values(idle=idle, updated_at=self._now(connection)))
+
+    def _is(self, tp: TopicPartition) -> ColumnElement[bool]:
+        columns = self._table.c
+        return and_(columns.pipeline == self._pipeline, columns.topic == tp.topic, columns.partition == tp.partition)
+
+    def _now(self, connection: Connection) -> datetime | int:
+        """SQLite holds instants as microseconds since the epoch."""
+        now = self._clock.time()
+        return int(now * 1_000_000) if connection.dialect.name == "sqlite" else datetime.fromtimestamp(now, UTC)
+
+
+def _columns_of(state: PartitionState) -> dict[str, Any]:
+    own = {"upto": state.upto, "high_water": state.high_water, "dedupe_clock": state.dedupe_clock, "idle": state.idle}
+    return own | asdict(state.ledger)
+
+
+def _partition_row(row: Row[Any], owner: str) -> PartitionRow:
+    ledger = Ledger(**{name: getattr(row, name) for name in LEDGER_COLUMNS})
+    state = PartitionState(row.upto, row.high_water, row.dedupe_clock, ledger, bool(row.idle))
+    return PartitionRow(TopicPartition(row.topic, row.partition), state, row.epoch, owner)

@@ -1,0 +1,210 @@
+"""The PostgreSQL store: COPY to a temporary table, one additive INSERT per aggregation, one transaction per batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, cast
+
+import psycopg
+import pyarrow as pa
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, schema
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from tidegate.clock import Clock
+from tidegate.config.sinks import PostgresSink
+from tidegate.errors import ConfigError
+from tidegate.record import TopicPartition
+from tidegate.stages.plan import Plan
+from tidegate.stages.sql import literal, quote
+from tidegate.store.check import check_table
+from tidegate.store.csv import from_csv, to_csv
+from tidegate.store.dialect import PostgresDialect
+from tidegate.store.sql import SqlStore
+from tidegate.store.tables import WINDOW, AggregationTables, store_tables
+from tidegate.store.united import unite_hex
+
+_CONNECT_TIMEOUT = 5  # seconds; an outage must reach the breaker long before the broker thinks this worker dead
+_OLDEST = 150_000  # the first version with UNIQUE NULLS NOT DISTINCT
+_CHUNK_ROWS = 50_000  # of a reload: ~10 MB of CSV at a time
+
+
+class PostgresStore(SqlStore):
+    """Safe under threads: a pool of connections behind it."""
+
+    sql = PostgresDialect()
+
+    def __init__(self, plan: Plan, sink: PostgresSink, clock: Clock) -> None:
+        tables = store_tables(plan, sink.tables, sink.schema_)
+        engine = _engine(sink)
+        super().__init__(plan, tables, engine, clock, f"sink {sink.name!r} (PostgreSQL)")
+        self._schema = sink.schema_
+
+    def prepare(self) -> None:
+        """1. take turns with other workers 2. create or check each table 3. create or replace each view."""
+        with self._transaction() as connection:
+            _check_version(connection)
+            # Two workers that start together: CREATE … IF NOT EXISTS alone can still fail on the catalogue's own key.
+            self._execute(connection, f"SELECT pg_advisory_xact_lock(hashtext({literal('tidegate ' + self._schema)}))")
+            inspector = inspect(connection)
+            if self._schema not in inspector.get_schema_names():
+                connection.execute(schema.CreateSchema(self._schema))
+            for table in self._tables.metadata.sorted_tables:
+                if inspector.has_table(table.name, schema=self._schema):
+                    check_table(inspector, table)
+                else:
+                    table.create(connection)
+            for aggregation in self._tables.aggregations.values():
+                self._prepare_view(connection, aggregation)
+
+    def _prepare_view(self, connection: Connection, tables: AggregationTables) -> None:
+        """The view's comment holds its pipeline and a digest, so that an unchanged view is left alone.
+
+        (Replacing it would lock out readers, and need rights that a worker may not have.)
+        """
+        pipeline, event_time = self._plan.pipeline.pipeline_id, self._plan.pipeline.event_time
+        delay = event_time.delay if event_time is not None else 0
+        query = self._totals[tables.plan.name].view(self._tables, pipeline, delay)
+        name = f"{quote(self._schema)}.{quote(tables.view)}"
+        owner = f"tidegate pipeline {pipeline}"
+        comment = f"{owner} {hashlib.sha256(query.encode()).hexdigest()[:16]}"
+        found = self._fetch(
+            connection,
+            f"SELECT relkind, obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass({literal(name)})",
+        )
+        if found and (found[0][0] not in ("v", b"v") or not (found[0][1] or "").startswith(f"{owner} ")):
+            raise ConfigError(
+                f"{self._schema}.{tables.view} exists and is not the view of this pipeline",
+                value=found[0][1],
+                expected=f"no such table, or the view of pipeline {pipeline}",
+                hint=f"give aggregation {tables.plan.name!r} another table: sinks.tables",
+            )
+        if not found or found[0][1] != comment:
+            self._execute(connection, f"CREATE OR REPLACE VIEW {name} AS {query}")
+            self._execute(connection, f"COMMENT ON VIEW {name} IS {literal(comment)}")
+
+    def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterator[pa.Table]:
+        """By COPY, in chunks of at most 50 000 rows (fetched row by row it would be a Python object per value)."""
+        tables = self._tables.aggregations[aggregation]
+        query = self._totals[aggregation].windows(self._of_partition(tp, aggregation, open_after))
+        wanted, sketches = _window_schema(tables), {f"{name}__sketch" for name in tables.sketches}
+        columns = ", ".join(_as_csv(field, sketches) for field in wanted)
+        statement = f"COPY (SELECT {columns} FROM ({query}) AS w) TO STDOUT (FORMAT csv)"
+        with (
+            self._transaction(reads=True) as connection,
+            _cursor(connection) as cursor,
+            cursor.copy(statement.encode()) as copy,
+        ):
+            rows: list[bytes] = []
+            for row in copy:
+                rows.append(bytes(row))
+                if len(rows) == _CHUNK_ROWS:
+                    yield _from_csv(rows, wanted, sketches)
+                    rows = []
+            if rows:
+                yield _from_csv(rows, wanted, sketches)
+
+    def _stage(self, connection: Connection, name: str, table: pa.Table) -> None:
+        columns = ", ".join(map(quote, table.column_names))
+        statement = f"COPY {quote(name)} ({columns}) FROM STDIN (FORMAT csv)"
+        with _cursor(connection) as cursor, cursor.copy(statement.encode()) as copy:
+            copy.write(memoryview(to_csv(table)))
+
+    def _create_staging(self, connection: Connection, statement: str) -> None:
+        self._execute(connection, statement)
+
+    def _instants(self, deltas: pa.Table) -> pa.Table:
+        for name in WINDOW:
+            index = deltas.schema.get_field_index(name)
+            deltas = deltas.set_column(index, name, deltas.column(index).cast(pa.timestamp("ms", "UTC")))
+        return deltas
+
+
+def _engine(sink: PostgresSink) -> Engine:
+    """A pool that tests a connection before it lends it, and connections that cannot hold a partition for ever."""
+    engine = create_engine(
+        make_url(sink.url.get_secret_value()).set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,
+        pool_timeout=sink.timeout / 1000,
+        connect_args={
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "tcp_user_timeout": sink.timeout,
+            "application_name": "tidegate",
+            "client_encoding": "utf8",
+        },
+    )
+    settings = {
+        "timezone": "UTC",
+        "client_min_messages": "warning",
+        "statement_timeout": str(sink.timeout),
+        # A worker that is stopped (SIGSTOP, a long pause) in the middle of a transaction holds the partition row. The
+        # server ends that transaction in half of what the new owner's claim is given to wait.
+        "idle_in_transaction_session_timeout": str(max(sink.timeout // 2, 500)),
+    }
+
+    @event.listens_for(engine, "connect")
+    def set_session(connection: psycopg.Connection[Any], _record: object) -> None:
+        for name, value in settings.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        connection.commit()
+
+    return engine
+
+
+def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
+    return cast("psycopg.Cursor[Any]", connection.connection.cursor())
+
+
+def _check_version(connection: Connection) -> None:
+    version = cast("PGDialect_psycopg", connection.dialect).server_version_info
+    if version is not None and version[0] * 10_000 < _OLDEST:
+        raise ConfigError(
+            "this PostgreSQL is too old",
+            field="sinks.url",
+            value=".".join(map(str, version)),
+            expected="PostgreSQL 15 or newer (UNIQUE NULLS NOT DISTINCT)",
+        )
+
+
+def _window_schema(tables: AggregationTables) -> pa.Schema:
+    """What `windows` gives: window (ms), group, partial columns, records, upto, revision."""
+    plan = tables.plan
+    return pa.schema(
+        [
+            *((name, pa.int64()) for name in WINDOW),
+            *((column.name, column.type) for column in plan.group),
+            *((partial.name, partial.type) for partial in plan.partials),
+            *((name, pa.int64()) for name in ("records", "upto", "revision")),
+        ]
+    )
+
+
+def _as_csv(field: pa.Field, sketches: set[str]) -> str:
+    """The column as text that Arrow's CSV reader takes for its type: instants as integers, bytes as hexadecimals."""
+    column = quote(field.name)
+    if field.name in WINDOW:
+        return f"CAST(extract(epoch FROM {column}) * 1000 AS BIGINT)"
+    if pa.types.is_timestamp(field.type):
+        return f"CAST(extract(epoch FROM {column}) * 1000000 AS BIGINT)"
+    if pa.types.is_binary(field.type) and field.name not in sketches:
+        return f"encode({column}, 'hex')"
+    return column
+
+
+def _from_csv(rows: list[bytes], wanted: pa.Schema, sketches: set[str]) -> pa.Table:
+    table = from_csv(rows, pa.schema([(field.name, _csv_type(field.type)) for field in wanted]))
+    for index, field in enumerate(wanted):
+        column = table.column(index)
+        if pa.types.is_binary(field.type):
+            read = unite_hex if field.name in sketches else bytes.fromhex
+            column = pa.array([None if text is None else read(text) for text in column.to_pylist()], pa.binary())
+        elif pa.types.is_timestamp(field.type):
+            column = column.cast(pa.timestamp("us")).cast(field.type)
+        table = table.set_column(index, field, column)
+    return table
+
+
+def _csv_type(wanted: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(wanted):
+        return pa.int64()
+    return pa.string() if pa.types.is_binary(wanted) else wanted

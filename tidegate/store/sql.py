@@ -1,0 +1,263 @@
+"""What both SQL stores do: one transaction per batch, its order of locks, and how its failures are told apart."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import psycopg
+import pyarrow as pa
+import sqlalchemy.exc
+from sqlalchemy import Connection, Engine
+
+from tidegate.clock import Clock
+from tidegate.errors import SinkRecordError, StoreUnavailable
+from tidegate.record import TopicPartition
+from tidegate.stages.plan import AggregationPlan, Plan
+from tidegate.stages.sql import literal
+from tidegate.store.base import PartitionRow, StoreBatch
+from tidegate.store.dialect import SqlDialect
+from tidegate.store.failures import Failure, driver_error, failure_of, public_error
+from tidegate.store.late import late_windows
+from tidegate.store.partition_rows import PartitionRows
+from tidegate.store.refusal import refused_rows
+from tidegate.store.statements import Statements, null_patterns, qualified
+from tidegate.store.tables import WINDOW, AggregationTables, StoreTables
+from tidegate.store.totals import Totals
+from tidegate.store.united import Existing, numbered_keys, with_united_sketches
+
+_DRIVER_ERRORS = (sqlalchemy.exc.DBAPIError, psycopg.Error, sqlite3.Error)
+
+
+class SqlStore(ABC):
+    """Results and offsets in one transaction.
+
+    The order of locks, by which no two writers wait for each other in a ring:
+
+    1. the partition row, compared and set *first*: from then on this transaction is the only writer of the partition,
+       so the rows of its partials and late windows need no order. A zombie waits here and then finds that it is
+       fenced, before it has sent a row. (Set last, two writers of one partition would lock partials in two orders.)
+    2. the estimates, which alone are shared between partitions: aggregation by aggregation in the plan's order, and
+       within one sorted by key.
+    """
+
+    sql: ClassVar[SqlDialect]
+
+    def __init__(self, plan: Plan, tables: StoreTables, engine: Engine, clock: Clock, name: str) -> None:
+        self._plan, self._tables, self._engine, self._name = plan, tables, engine, name
+        self._rows = PartitionRows(tables.partitions, plan.pipeline.pipeline_id, clock)
+        self._statements = {
+            aggregation: Statements(of, self.sql, engine.dialect) for aggregation, of in tables.aggregations.items()
+        }
+        self._totals = {aggregation: Totals(of, self.sql) for aggregation, of in tables.aggregations.items()}
+        self._epochs: dict[TopicPartition, int] = {}
+        self._epochs_lock = threading.Lock()
+
+    # What the databases do differently.
+
+    @abstractmethod
+    def prepare(self) -> None: ...
+
+    @abstractmethod
+    def _stage(self, connection: Connection, name: str, table: pa.Table) -> None:
+        """Bulk-load rows, their columns in the order of the staging table's, into that table, emptied before."""
+
+    @abstractmethod
+    def _create_staging(self, connection: Connection, statement: str) -> None: ...
+
+    @abstractmethod
+    def _instants(self, deltas: pa.Table) -> pa.Table:
+        """The window's bounds (ms) in the form in which they are staged."""
+
+    @abstractmethod
+    def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterable[pa.Table]: ...
+
+    # The contract.
+
+    def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
+        with self._transaction() as connection:
+            rows = self._rows.claim(connection, tps, owner)
+        with self._epochs_lock:
+            self._epochs.update({row.tp: row.epoch for row in rows})
+        return {row.tp: row for row in rows}
+
+    def write(self, batch: StoreBatch) -> None:
+        """In one transaction: 1. compare and set the partition row 2. add late windows 3. add deltas 4. commit.
+
+        A deadlock or serialization failure is tried once more here, because the transaction as a whole was undone.
+        """
+        for last_try in (False, True):
+            try:
+                with self._transaction(translate=False) as connection:
+                    self._rows.compare_and_set(connection, batch)
+                    if batch.late_windows is not None and batch.late_windows.num_rows:
+                        pipeline = self._plan.pipeline.pipeline_id
+                        self._execute(connection, late_windows(self._tables, self.sql, pipeline, batch))
+                    for statements, deltas in self._deltas(batch):
+                        self._add(connection, statements, deltas, batch.tp)
+                return
+            except _DRIVER_ERRORS as error:
+                failure = failure_of(error)
+                if failure is Failure.REFUSED:
+                    raise self._refused(batch, error) from error
+                if last_try or failure is not Failure.CONFLICT:
+                    raise public_error(error, self._name) from error
+
+    def partitions(self) -> list[PartitionRow]:
+        with self._transaction(reads=True) as connection:
+            table = self._tables.partitions
+            if not self._engine.dialect.has_table(connection, table.name, schema=table.schema):
+                return []
+            return self._rows.all(connection)
+
+    def set_idle(self, tps: Sequence[TopicPartition], idle: bool) -> None:
+        with self._epochs_lock:
+            epochs = {tp: self._epochs[tp] for tp in tps if tp in self._epochs}
+        if epochs:
+            with self._transaction() as connection:
+                self._rows.set_idle(connection, epochs, idle)
+
+    def open_windows(self, watermarks: Mapping[TopicPartition, int | None]) -> dict[TopicPartition, int]:
+        counts = dict.fromkeys(watermarks, 0)
+        with self._transaction(reads=True) as connection:
+            for name, tables in self._tables.aggregations.items():
+                if not self._engine.dialect.has_table(connection, tables.partials.name, schema=tables.partials.schema):
+                    continue
+                for tp, watermark in watermarks.items():
+                    where = self._of_partition(tp, name, watermark)
+                    query = (
+                        f"SELECT count(DISTINCT t.window_start) FROM {qualified(tables.partials)} AS t WHERE {where}"
+                    )
+                    counts[tp] += int(self._fetch(connection, query)[0][0])
+        return counts
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # How it is done.
+
+    @contextmanager
+    def _transaction(self, *, reads: bool = False, translate: bool = True) -> Iterator[Connection]:
+        """Commits at the end; driver errors become the contract's, unless the caller sorts them out."""
+        try:
+            with self._engine.connect().execution_options(reads=reads) as connection, connection.begin():
+                yield connection
+        except _DRIVER_ERRORS as error:
+            if translate:
+                raise public_error(error, self._name) from error
+            raise
+        except sqlalchemy.exc.TimeoutError as error:
+            raise StoreUnavailable(f"{self._name}: no connection became free: {error}") from error
+
+    def _deltas(self, batch: StoreBatch) -> Iterator[tuple[Statements, pa.Table]]:
+        """What there is to add, in the plan's order."""
+        for aggregation in self._plan.aggregations:
+            deltas = batch.deltas.get(aggregation.name)
+            if deltas is not None and deltas.num_rows:
+                yield self._statements[aggregation.name], _typed(deltas, self._tables.aggregations[aggregation.name])
+
+    def _add(self, connection: Connection, statements: Statements, deltas: pa.Table, tp: TopicPartition) -> None:
+        """Add deltas to the partials of one source partition."""
+        tables, rows = statements.tables, deltas.num_rows
+        if tables.sketches:
+            deltas = self._with_united_sketches(connection, statements, deltas, tp)
+        source = pa.table({"topic": pa.repeat(tp.topic, rows), "partition": pa.repeat(tp.partition, rows)})
+        for name in source.column_names:
+            deltas = deltas.append_column(name, source.column(name))
+        self._create_staging(connection, statements.staging.create)
+        self._stage(connection, statements.staging.name, self._instants(deltas.select(statements.staging.columns)))
+        self._execute(connection, statements.merge)
+        if tables.sketches:
+            self._execute(connection, statements.set_estimates())
+
+    def _with_united_sketches(
+        self, connection: Connection, statements: Statements, deltas: pa.Table, tp: TopicPartition
+    ) -> pa.Table:
+        """1. stage the keys 2. lock their estimates 3. read the sketches that are there 4. unite."""
+        tables = statements.tables
+        keys, number_of = numbered_keys(deltas, tables.keys)
+        self._create_staging(connection, statements.key_staging.create)
+        self._stage(connection, statements.key_staging.name, self._instants(keys))
+        self._execute(connection, statements.lock_estimates())
+        found = self._fetch(connection, statements.read_sketches(null_patterns(keys, tables.group)))
+        existing = (Existing(row[0], row[1], row[2], row[3], tuple(row[4:])) for row in found)
+        return with_united_sketches(deltas, tables.sketches, number_of, existing, tp)
+
+    def _refused(self, batch: StoreBatch, cause: BaseException) -> SinkRecordError | StoreUnavailable:
+        """Find the guilty rows in a transaction that is always undone."""
+        try:
+            with self._engine.connect() as connection:
+                self._rows.compare_and_set(connection, batch)
+                for statements, deltas in self._deltas(batch):
+                    guilty = refused_rows(deltas.num_rows, self._accepts(connection, statements, deltas, batch.tp))
+                    if guilty:
+                        return _refusal(statements.tables.plan, guilty, deltas.num_rows, cause)
+        except _DRIVER_ERRORS as error:
+            raise public_error(error, self._name) from error
+        return StoreUnavailable(f"{self._name} refuses this batch, but none of its rows alone: {driver_error(cause)}")
+
+    def _accepts(
+        self, connection: Connection, statements: Statements, deltas: pa.Table, tp: TopicPartition
+    ) -> Callable[[int, int], bool]:
+        def accepts(start: int, stop: int) -> bool:
+            savepoint = connection.begin_nested()
+            try:
+                self._add(connection, statements, deltas.slice(start, stop - start), tp)
+            except _DRIVER_ERRORS as error:
+                if failure_of(error) is not Failure.REFUSED:
+                    raise
+                return False
+            finally:
+                savepoint.rollback()
+            return True
+
+        return accepts
+
+    def _of_partition(self, tp: TopicPartition, aggregation: str, after: int | None) -> str:
+        """SQL: partials `t` of one source partition whose window ends after a time (ms; None: any).
+
+        By the window's start, with which the unique index begins.
+        """
+        condition = f"t.topic = {literal(tp.topic)} AND t.partition = {tp.partition}"
+        if after is None:
+            return condition
+        size = self._tables.aggregations[aggregation].plan.size
+        return f"t.window_start > {self.sql.instant(str(after - size))} AND {condition}"
+
+    def _execute(self, connection: Connection, statement: str) -> None:
+        """Without parameters, so that a percent sign in a name stays what it is."""
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(statement)
+        finally:
+            cursor.close()
+
+    def _fetch(self, connection: Connection, query: str) -> list[tuple[Any, ...]]:
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(query)
+            return list(cursor.fetchall())
+        finally:
+            cursor.close()
+
+
+def _typed(deltas: pa.Table, tables: AggregationTables) -> pa.Table:
+    """The deltas with exactly the plan's columns and types, whatever an engine gave (large or dictionary text)."""
+    plan = tables.plan
+    fields = [(name, pa.int64()) for name in WINDOW] + [(column.name, column.type) for column in plan.group]
+    fields += [("lane", pa.string()), *((partial.name, partial.type) for partial in plan.partials)]
+    fields += [("records", pa.int64()), ("upto", pa.int64())]
+    return deltas.select([name for name, _ in fields]).cast(pa.schema(fields))
+
+
+def _refusal(plan: AggregationPlan, guilty: tuple[int, ...], count: int, cause: BaseException) -> SinkRecordError:
+    shown = str(driver_error(cause)).splitlines()[0] if str(driver_error(cause)) else type(cause).__name__
+    return SinkRecordError(
+        f"aggregation {plan.name!r}: the database refuses {len(guilty)} of {count} rows: {shown}",
+        aggregation=plan.name,
+        rows=guilty,
+    )

@@ -1,0 +1,233 @@
+"""The store's tables, from a plan: partition rows, late windows, and per aggregation the partials (and HLL estimates).
+
+tidegate_partitions      one row per source partition: offset, high water, ledger, epoch, owner
+tidegate_late_windows    how many records each window misses, per source partition
+{table}_partials         one row per window, group, source partition and lane
+{table}_estimates        one row per window and group: distinct counts over all its partials (approxDistinct only)
+{table}                  the view that adds the partials up (totals.py)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    text,
+)
+
+from tidegate.errors import ConfigError
+from tidegate.ledger import LEDGER_COLUMNS
+from tidegate.stages.plan import AggregationPlan, Plan
+from tidegate.stages.sql import quote
+from tidegate.store.columns import INSTANT, TEXT, column_type, widest_decimal
+
+PARTITIONS = "tidegate_partitions"
+LATE_WINDOWS = "tidegate_late_windows"
+
+WINDOW = ("window_start", "window_end")
+SOURCE = ("topic", "partition", "lane")
+_TAIL = ("records", "upto", "revision")
+_RESERVED = frozenset({*WINDOW, *SOURCE, *_TAIL, "final"})
+
+# PostgreSQL cuts longer names without an error, so that two of them could become one.
+_LONGEST_NAME = 63
+
+
+@dataclass(frozen=True, slots=True)
+class AggregationTables:
+    """Where one aggregation's results are. `estimates` is None without an approxDistinct measure."""
+
+    plan: AggregationPlan
+    view: str
+    partials: Table
+    estimates: Table | None
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.plan.group)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What a result is of: the window and the group."""
+        return (*WINDOW, *self.group)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What a partial is of: the window, the group, the source partition and the lane."""
+        return (*self.keys, *SOURCE)
+
+    @property
+    def sketches(self) -> tuple[str, ...]:
+        """Names of the approxDistinct measures."""
+        return tuple(measure.name for measure in self.plan.measures if measure.kind == "approxDistinct")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTables:
+    metadata: MetaData
+    partitions: Table
+    late_windows: Table
+    aggregations: Mapping[str, AggregationTables]
+
+
+def store_tables(plan: Plan, names: Mapping[str, str], schema: str | None) -> StoreTables:
+    """The tables of a plan. `names`: aggregation → table, by default its own name. `schema`: None for SQLite.
+
+    Raises ConfigError for names that collide or are too long, and for types that no column holds.
+    """
+    metadata = MetaData(schema=schema)
+    unknown = sorted(set(names) - {aggregation.name for aggregation in plan.aggregations})
+    if unknown:
+        raise ConfigError(
+            "no such aggregation",
+            field="sinks.tables",
+            value=unknown[0],
+            expected=", ".join(aggregation.name for aggregation in plan.aggregations) or "an aggregation's name",
+        )
+    aggregations: dict[str, AggregationTables] = {}
+    for aggregation in plan.aggregations:
+        view = names.get(aggregation.name, aggregation.name)
+        _check_names(aggregation, view, [tables.view for tables in aggregations.values()])
+        aggregations[aggregation.name] = AggregationTables(
+            aggregation, view, _partials(metadata, aggregation, view), _estimates(metadata, aggregation, view)
+        )
+    return StoreTables(metadata, partition_table(metadata), _late_windows(metadata), aggregations)
+
+
+def partition_table(metadata: MetaData) -> Table:
+    """One row per pipeline and source partition. `high_water` and `dedupe_clock` in ms since the epoch."""
+    return Table(
+        PARTITIONS,
+        metadata,
+        Column("pipeline", TEXT, primary_key=True),
+        Column("topic", TEXT, primary_key=True),
+        Column("partition", Integer, primary_key=True, autoincrement=False),
+        Column("upto", BigInteger, nullable=False),
+        Column("high_water", BigInteger),
+        Column("dedupe_clock", BigInteger),
+        Column("idle", Boolean(create_constraint=False), nullable=False),
+        Column("epoch", BigInteger, nullable=False),
+        Column("owner", TEXT, nullable=False),
+        Column("previous_owner", TEXT, nullable=False),
+        *(Column(name, BigInteger, nullable=False) for name in LEDGER_COLUMNS),
+        Column("updated_at", INSTANT, nullable=False),
+    )
+
+
+def _late_windows(metadata: MetaData) -> Table:
+    return Table(
+        LATE_WINDOWS,
+        metadata,
+        Column("pipeline", TEXT, primary_key=True),
+        Column("aggregation", TEXT, primary_key=True),
+        Column("window_start", INSTANT, primary_key=True, autoincrement=False),
+        Column("window_end", INSTANT, primary_key=True, autoincrement=False),
+        Column("topic", TEXT, primary_key=True),
+        Column("partition", Integer, primary_key=True, autoincrement=False),
+        Column("missing", BigInteger, nullable=False),
+    )
+
+
+def _partials(metadata: MetaData, aggregation: AggregationPlan, view: str) -> Table:
+    table = Table(
+        f"{view}_partials",
+        metadata,
+        *_key_columns(aggregation),
+        Column("topic", TEXT, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("lane", TEXT, nullable=False),
+        *(
+            Column(partial.name, column_type(partial.type, where=f"aggregations.{aggregation.name}: {partial.name}"))
+            for partial in aggregation.partials
+        ),
+        *(Column(name, BigInteger, nullable=False) for name in _TAIL),
+        # An update changes no indexed column; with room on the page it needs no new index entry (HOT).
+        postgresql_with={"fillfactor": 70},
+    )
+    _one_row_per(table, (*WINDOW, *(column.name for column in aggregation.group), *SOURCE))
+    for partial in aggregation.partials:
+        # SQLite's text has no precision: this refuses what numeric(p, s) refuses.
+        if (longest := widest_decimal(partial.type)) is not None:
+            check = CheckConstraint(f"length(ltrim({quote(partial.name)}, '-')) <= {longest}")
+            table.append_constraint(check.ddl_if(dialect="sqlite"))
+    return table
+
+
+def _estimates(metadata: MetaData, aggregation: AggregationPlan, view: str) -> Table | None:
+    sketched = [measure.name for measure in aggregation.measures if measure.kind == "approxDistinct"]
+    if not sketched:
+        return None
+    columns = [Column(name, BigInteger) for name in sketched]
+    table = Table(f"{view}_estimates", metadata, *_key_columns(aggregation), *columns)
+    _one_row_per(table, (*WINDOW, *(column.name for column in aggregation.group)))
+    return table
+
+
+def _key_columns(aggregation: AggregationPlan) -> list[Column[Any]]:
+    group = [
+        Column(column.name, column_type(column.type, where=f"aggregations.{aggregation.name}: {column.name}"))
+        for column in aggregation.group
+    ]
+    return [Column("window_start", INSTANT, nullable=False), Column("window_end", INSTANT, nullable=False), *group]
+
+
+def _one_row_per(table: Table, names: tuple[str, ...]) -> None:
+    """Unique, with null a value like any other. SQLite has no NULLS NOT DISTINCT: there an index says it."""
+    constraint = UniqueConstraint(*(table.c[name] for name in names), postgresql_nulls_not_distinct=True)
+    table.append_constraint(constraint.ddl_if(dialect="postgresql"))
+    expressions = [text(expression) for expression in null_safe(table, names)]
+    Index(f"{table.name}_key", *expressions, unique=True, _table=table).ddl_if(dialect="sqlite")
+
+
+def null_safe(table: Table, names: tuple[str, ...]) -> list[str]:
+    """SQLite expressions that are unique exactly when the columns are, nulls being equal."""
+    expressions: list[str] = []
+    for name in names:
+        column = quote(name)
+        expressions += [f"{column} IS NULL", f"ifnull({column}, 0)"] if table.c[name].nullable else [column]
+    return expressions
+
+
+def _check_names(aggregation: AggregationPlan, view: str, taken: list[str]) -> None:
+    """Raises ConfigError for a table or column name that cannot be used."""
+    where = f"aggregations.{aggregation.name}"
+    used = {PARTITIONS, LATE_WINDOWS, *(name for other in taken for name in _tables_of(other))}
+    if used.intersection(_tables_of(view)):
+        raise ConfigError(
+            "this table is used twice", field=where, value=view, hint="sinks.tables gives it another name"
+        )
+    mine = [column.name for column in aggregation.group]
+    mine += [name for measure in aggregation.measures for name in (measure.name, *(p.name for p in measure.partials))]
+    lower = [name.lower() for name in mine]  # DuckDB and SQLite do not tell `Id` from `id`
+    for index, name in enumerate(mine):
+        if lower[index] in _RESERVED or lower[index] in lower[:index]:
+            raise ConfigError(
+                "a column of the result table has this name already",
+                field=where,
+                value=name,
+                hint="rename it: groupBy takes {name, expression}, a measure's name is yours to choose",
+            )
+    for name in (f"{view}_estimates", *mine):
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ConfigError(
+                "a name too long for a table or column",
+                field=where,
+                value=name,
+                expected=f"at most {_LONGEST_NAME} bytes",
+                hint="shorten the measure's name, or name the table in sinks.tables",
+            )
+
+
+def _tables_of(view: str) -> tuple[str, str, str]:
+    return view, f"{view}_partials", f"{view}_estimates"

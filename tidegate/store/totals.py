@@ -1,0 +1,125 @@
+"""What adds partials up: the view that people read, and the reload of one partition's windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tidegate.stages.plan import MeasurePlan
+from tidegate.stages.sql import literal, quote
+from tidegate.store.dialect import SqlDialect
+from tidegate.store.statements import part_of, qualified
+from tidegate.store.tables import WINDOW, AggregationTables, StoreTables
+
+_RANK = "__rank"
+
+
+class Totals:
+    """The SELECTs of one aggregation that group its partials."""
+
+    def __init__(self, tables: AggregationTables, sql: SqlDialect) -> None:
+        self._tables, self._sql = tables, sql
+        self._keys = [quote(name) for name in tables.keys]
+
+    def view(self, store: StoreTables, pipeline: str, delay: int) -> str:
+        """The result rows: window, group, measures, `records`, `upto`, `revision`, and whether the result is final.
+
+        Final = the pipeline-wide watermark has passed the window's end: the least `high_water` of the partitions that
+        are not idle, minus `delay` (ms). While all are idle nothing holds it back: it is that of the furthest one.
+        """
+        window = [f"{self._sql.shown_instant('p.' + name)} AS {name}" for name in WINDOW]
+        measures = [f"{self._result(measure)} AS {quote(measure.name)}" for measure in self._tables.plan.measures]
+        columns = [
+            *window,
+            *(f"p.{quote(name)} AS {quote(name)}" for name in self._tables.group),
+            *measures,
+            self._tail(),
+            f"coalesce(p.window_end <= {self._sql.instant(_watermark(store, pipeline, delay))}, false) AS final",
+        ]
+        keys = ", ".join(f"p.{key}" for key in self._keys)
+        return f"SELECT {', '.join(columns)} FROM ({self._source()}) AS p GROUP BY {keys}"
+
+    def windows(self, where: str) -> str:
+        """Partials with their lanes added up; sketches as hexadecimal text with commas between them.
+
+        Columns: window, group, the plan's partial columns, `records`, `upto`, `revision`.
+        """
+        partials = [
+            f"{self._partial(measure, part)} AS {quote(f'{measure.name}__{part}')}"
+            for measure in self._tables.plan.measures
+            for part in map(part_of, measure.partials)
+        ]
+        columns = ", ".join([*(f"p.{key} AS {key}" for key in self._keys), *partials, self._tail()])
+        keys = ", ".join(f"p.{key}" for key in self._keys)
+        source = (
+            f"SELECT {', '.join(['t.*', *self._ranks()])} FROM {qualified(self._tables.partials)} AS t WHERE {where}"
+        )
+        return f"SELECT {columns} FROM ({source}) AS p GROUP BY {keys}"
+
+    def _tail(self) -> str:
+        sums = [f"CAST(sum(p.{name}) AS BIGINT) AS {name}" for name in ("records", "revision")]
+        return f"{sums[0]}, max(p.upto) AS upto, {sums[1]}"
+
+    def _source(self) -> str:
+        """The partials; beside them, with approxDistinct, the estimates as rows with no `records`.
+
+        A join of the two would have to treat null groups as equal, which no hash join does.
+        """
+        names = [*self._tables.keys, "topic", "partition", "records", "upto", "revision"]
+        names += [partial.name for partial in self._tables.plan.partials if part_of(partial) != "sketch"]
+        estimates, sketched = self._tables.estimates, self._tables.sketches
+        columns = [f"t.{quote(name)}" for name in names]
+        nothing = [f"NULL AS {quote(name)}" for name in sketched]
+        source = (
+            f"SELECT {', '.join([*columns, *nothing, *self._ranks()])} FROM {qualified(self._tables.partials)} AS t"
+        )
+        if estimates is None:
+            return source
+        none = [f"t.{quote(name)}" if name in self._tables.keys else "NULL" for name in names]
+        shown = [f"t.{quote(name)}" for name in sketched]
+        ranks = ["NULL" for _ in self._ranks()]
+        return f"{source} UNION ALL SELECT {', '.join([*none, *shown, *ranks])} FROM {qualified(estimates)} AS t"
+
+    def _ranks(self) -> Iterator[str]:
+        keys = [f"t.{key}" for key in self._keys]
+        for measure in self._tables.plan.measures:
+            if measure.kind in ("first", "last"):
+                rank = self._sql.rank(self._order(measure, "t"), keys, newest=measure.kind == "last")
+                if rank is not None:
+                    yield f"{rank} AS {quote(measure.name + _RANK)}"
+
+    def _order(self, measure: MeasurePlan, alias: str) -> list[str]:
+        """Partitions can tie in time and offset: then the value decides, as it does in the stages."""
+        return [f"{alias}.{quote(f'{measure.name}__{part}')}" for part in ("at", "offset", measure.kind)]
+
+    def _result(self, measure: MeasurePlan) -> str:
+        if measure.kind == "approxDistinct":
+            return f"max(p.{quote(measure.name)})"
+        if measure.kind == "avg":
+            return self._sql.ratio(self._partial(measure, "sum"), self._partial(measure, "n"))
+        part = {"count": "n"}.get(measure.kind, measure.kind)
+        return self._sql.cast(self._partial(measure, part), measure.result_type)
+
+    def _partial(self, measure: MeasurePlan, part: str) -> str:
+        """The aggregate over a group's rows that gives one partial column."""
+        column = f"p.{quote(f'{measure.name}__{part}')}"
+        type_ = next(partial.type for partial in measure.partials if part_of(partial) == part)
+        if part in ("n", "sum"):
+            return self._sql.cast(self._sql.total(column, type_), type_)
+        if part == "min":
+            return self._sql.smallest(column, type_)
+        if part == "max":
+            return self._sql.largest(column, type_)
+        if part == "sketch":
+            return self._sql.joined_hex(column)
+        rank = f"p.{quote(measure.name + _RANK)}"
+        return self._sql.chosen(column, self._order(measure, "p"), rank, newest=measure.kind == "last")
+
+
+def _watermark(store: StoreTables, pipeline: str, delay: int) -> str:
+    """SQL for the pipeline-wide watermark in ms; null while a partition that is not idle has seen no record."""
+    watermark = "coalesce(min(high_water) FILTER (WHERE NOT idle), max(high_water))"
+    held = "count(*) FILTER (WHERE NOT idle AND high_water IS NULL) > 0"
+    return (
+        f"(SELECT CASE WHEN {held} THEN NULL ELSE {watermark} END - {delay} "
+        f"FROM {qualified(store.partitions)} WHERE pipeline = {literal(pipeline)})"
+    )
