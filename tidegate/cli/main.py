@@ -113,3 +113,7 @@ def tidegate(
 def run() -> None:
     """The entry point `tidegate`."""
     typer.main.get_command(app)(prog_name="tidegate")
+
+
+if __name__ == "__main__":
+    run()
