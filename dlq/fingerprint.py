@@ -15,15 +15,15 @@ _MESSAGE_CHARACTERS = 1000
 
 _VARIABLE = re.compile(
     r"""
-      (?<!\w)"[^"]*(?:"|$)                   # "quoted", or cut off before the closing quote
-    | (?<!\w)'(?:[^'\n]|'(?=\w))*(?:'|$)     # 'quoted', also 'O'Brien'; but not the apostrophe of "can't"
+      (?<!\w)"(?:[^"\\]|\\.)*(?:"|\\?$)       # "quoted" with \" inside, or cut off before the closing quote
+    | (?<!\w)'(?:[^'\\]|\\.|'(?=\w))*(?:'|\\?$) # 'quoted', also 'O'Brien'; but not the apostrophe of "can't"
     | (?<!\w)`[^`]*(?:`|$)
     | \{[^\n]*\} | \[[^\n]*\]                # JSON, lists
     | [\w.+:/@-]*\d[\w.+:/@%-]*              # whatever has a digit: numbers, UUIDs, timestamps, addresses, offsets
     | \b[0-9a-fA-F]{8,}\b                    # hexadecimal that happens to have none
     | \b(?:true|false|null|None|True|False|NaN|nan|inf|Infinity)\b
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
 _REPEATED = re.compile(r"-?\?(?:[\s,.:;/-]*\?)*")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,14 @@ class _Window:
     failures: tuple[_Failed, ...] = ()
 
 
+class _Watched(NamedTuple):
+    """The last batch of a partition: its first offset, and the window without and with it."""
+
+    first_offset: int
+    before: _Window
+    after: _Window
+
+
 class FloodGuard:
     """Watches the share of failed records in every run of `window` records of a partition, and the runs of failures.
 
@@ -60,28 +69,38 @@ class FloodGuard:
         self._config = config
         self._allowed = int(config.max_ratio * config.window + 1e-9)  # failures in a window; 0.29 * 100 is 28.99…
         self._reach = max(config.window, (config.max_consecutive or 0) + 1)
-        self._windows: dict[TopicPartition, _Window] = {}
+        self._windows: dict[TopicPartition, _Watched] = {}
 
     def observe(self, result: BatchResult, envelopes: Sequence[Envelope]) -> None:
         """Take a batch into account before anything of it is written. `envelopes`: those of `result.rejected`.
 
+        The last batch may be given again, when it is done again after an outage or with rows that a sink refused: the
+        new account of it replaces the old. A batch that begins anywhere else behind the last starts a new window.
+
         Raises FloodGuardTripped, with the share, the counts and the most frequent reasons. Nothing is remembered of the
-        batch then. A batch that goes back behind the last one (it is done again) starts a new window.
+        batch then.
         """
         if not self._config.enabled or len(result.raw) == 0:
             return
-        before = self._windows.get(result.raw.tp, _Window())
-        if result.raw.first <= before.last_offset:
-            before = _Window()
+        before = self._before(result)
         window = _extended(before, result, envelopes)
         if len(window.failed):
             self._check_ratio(result.raw.tp, window)
             self._check_consecutive(result.raw.tp, window)
-        self._windows[result.raw.tp] = _shortened(window, self._reach)
+        self._windows[result.raw.tp] = _Watched(result.raw.first, before, _shortened(window, self._reach))
 
     def forget(self, tp: TopicPartition) -> None:
         """The partition has moved to another worker."""
         self._windows.pop(tp, None)
+
+    def _before(self, result: BatchResult) -> _Window:
+        """What was seen before this batch."""
+        watched = self._windows.get(result.raw.tp)
+        if watched is None:
+            return _Window()
+        if result.raw.first > watched.after.last_offset:
+            return watched.after
+        return watched.before if result.raw.first == watched.first_offset else _Window()
 
     def _check_ratio(self, tp: TopicPartition, window: _Window) -> None:
         size, allowed, failed = self._config.window, self._allowed, window.failed

@@ -14,6 +14,7 @@ from tidegate.record import TopicPartition
 from tidegate.stages.batch import RAW_SCHEMA, RawBatch
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first example pays for imports
 @given(
     offsets=st.lists(st.integers(0, 2**40), min_size=1, max_size=50, unique=True).map(sorted),

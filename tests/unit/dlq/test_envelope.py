@@ -38,6 +38,7 @@ REASON = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first example pays for imports
 @given(
     key=st.none() | st.binary(max_size=50),

@@ -37,6 +37,7 @@ def trips_at(flags: Sequence[bool], config: FloodGuardConfig) -> int | None:
     return None
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first example pays for imports
 @given(
     flags=st.lists(st.booleans(), min_size=1, max_size=120),
@@ -101,10 +102,30 @@ def test_tripping_again() -> None:
 
 
 def test_a_batch_that_is_done_again() -> None:
-    """A batch given again after a store failure does not count twice: it starts a new window."""
-    guard = FloodGuard(FloodGuardConfig(max_consecutive=3))
+    """A batch given again after a store failure does not count twice, and what was before it still counts."""
+    guard = FloodGuard(FloodGuardConfig(max_consecutive=5))
+    observe(guard, [True, True], start=0)
     for _ in range(5):
-        observe(guard, [True, True, True], start=0)
+        observe(guard, [True, True, True], start=2)
+    with pytest.raises(FloodGuardTripped, match="6 records"):
+        observe(guard, [True], start=5)
+
+
+def test_what_a_sink_refuses_counts() -> None:
+    """A batch given again with more failures, which a sink found, is judged by the new account."""
+    guard = FloodGuard(FloodGuardConfig(max_consecutive=3))
+    observe(guard, [True, True], start=0)
+    observe(guard, [True, False, True], start=2)
+    with pytest.raises(FloodGuardTripped, match="5 records"):
+        observe(guard, [True, True, True], start=2)
+
+
+def test_going_back_further() -> None:
+    """A partition that goes back behind its last batch is watched anew, since what it was is not known any more."""
+    guard = FloodGuard(FloodGuardConfig(max_consecutive=3))
+    observe(guard, [True, True], start=0)
+    observe(guard, [True], start=2)
+    observe(guard, [True, True, True], start=1)
 
 
 def test_a_restarted_worker_trips_again() -> None:
@@ -137,4 +158,5 @@ def test_memory_is_bounded() -> None:
     guard = FloodGuard(FloodGuardConfig(max_ratio=0.9, window=50))
     for i in range(300):
         observe(guard, [True, False] * 5, start=i * 10)
-    assert len(guard._windows[SOURCE].failed) == len(guard._windows[SOURCE].failures) <= 50
+    window = guard._windows[SOURCE].after
+    assert len(window.failed) == len(window.failures) <= 50

@@ -111,12 +111,12 @@ def test_nothing_late(strategy: str) -> None:
 
 
 def test_a_record_that_misses_very_many_windows() -> None:
-    """Of 86 400 missed windows the first 32 are listed and the number of all is told, so that the record still fits."""
-    many = tuple(MissedWindow("per_second", i * 1000, i * 1000 + 86_400_000) for i in range(86_400))
+    """Of 10 000 missed windows the first 32 are listed and the number of all is told, so that the record still fits."""
+    many = tuple(MissedWindow("per_second", i * 1000, i * 1000 + 86_400_000) for i in range(10_000))
     rows, _ = late("separateStream", records=[LateRecord(2, 0, 10**9, many)])
     headers = dict(rows[0].headers)
     assert len(json.loads(headers[h.LATE_WINDOWS])) == 32
-    assert headers[h.LATE_WINDOWS_COUNT] == b"86400"
+    assert headers[h.LATE_WINDOWS_COUNT] == b"10000"
     _, envelopes = late("sendToDLQ", records=[LateRecord(2, 0, 10**9, many)])
     written = envelopes[0].to_record(DeadLetterConfig())
     assert sum(len(value or b"") for _, value in written.headers) < 8192
