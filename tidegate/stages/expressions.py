@@ -8,6 +8,7 @@ which functions are consistent; the walk below lets through only the kinds of no
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -60,7 +61,7 @@ def infer_type(expression: str, schema: pa.Schema, *, field: str) -> pa.DataType
     """
     con = connect()
     try:
-        _check(_parse(con, expression, field), expression, schema, field)
+        _check(_parse(con, expression, schema, field), expression, schema, field)
         try:
             typed = query(con, f"SELECT {parenthesised(expression)} AS x FROM rows", rows=schema.empty_table())
         except duckdb.Error as error:
@@ -74,7 +75,7 @@ def columns_of(expression: str, schema: pa.Schema) -> list[str]:
     """The columns of `schema` that an expression looks at, in the schema's order; `infer_type` has accepted it."""
     con = connect()
     try:
-        used = _column_names(_parse(con, expression, "expression"))
+        used = _column_names(_parse(con, expression, schema, "expression"))
     finally:
         con.close()
     return [name for name in schema.names if name.lower() in used]
@@ -85,9 +86,9 @@ def _column_names(node: _Node) -> set[str]:
     return here.union(*(_column_names(child) for child in _nodes(node)))
 
 
-def _parse(con: duckdb.DuckDBPyConnection, expression: str, field: str) -> _Node:
+def _parse(con: duckdb.DuckDBPyConnection, expression: str, schema: pa.Schema, field: str) -> _Node:
     """The syntax tree of the one expression. It must parse as it stands and in parentheses: `a) + (b` does only one."""
-    selects = [_select(con, text, expression, field) for text in (expression, parenthesised(expression))]
+    selects = [_select(con, text, expression, schema, field) for text in (expression, parenthesised(expression))]
     select = selects[0]
     clauses = ("where_clause", "having", "sample", "qualify", "group_expressions", "modifiers")
     extra = any(select.get(clause) for clause in clauses) or select["cte_map"]["map"]
@@ -101,7 +102,7 @@ def _parse(con: duckdb.DuckDBPyConnection, expression: str, field: str) -> _Node
     return node
 
 
-def _select(con: duckdb.DuckDBPyConnection, text: str, expression: str, field: str) -> _Node:
+def _select(con: duckdb.DuckDBPyConnection, text: str, expression: str, schema: pa.Schema, field: str) -> _Node:
     if not expression.strip():
         raise ConfigError("the expression is empty", field=field, expected="a SQL expression over the record's columns")
     [(serialised,)] = con.execute("SELECT json_serialize_sql(?)", [f"SELECT {text}\n"]).fetchall()
@@ -110,12 +111,25 @@ def _select(con: duckdb.DuckDBPyConnection, text: str, expression: str, field: s
         if "Only SELECT" in parsed["error_message"]:
             raise _not_scalar(expression, field, "another statement")
         raise ConfigError(
-            f"the expression does not parse: {parsed['error_message'].splitlines()[0]}", field=field, value=expression
+            f"the expression does not parse: {parsed['error_message'].splitlines()[0]}",
+            field=field,
+            value=expression,
+            hint=_reserved_word(con, expression, schema),
         )
     if len(parsed["statements"]) != 1:
         raise _not_scalar(expression, field, f"{len(parsed['statements'])} statements")
     node: _Node = parsed["statements"][0]["node"]
     return node
+
+
+def _reserved_word(con: duckdb.DuckDBPyConnection, expression: str, schema: pa.Schema) -> str | None:
+    """A column that is called like a word of SQL's, and so needs quotes: the usual reason for "syntax error near )"."""
+    reserved = con.execute("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'").fetchall()
+    words = {word.lower() for word in re.findall(r"\w+", expression)}
+    for name in schema.names:
+        if name.lower() in words and (name.lower(),) in reserved:
+            return f'{name} is a word of SQL\'s own: write "{name}" in double quotes'
+    return None
 
 
 def _check(node: _Node, expression: str, schema: pa.Schema, field: str, bound: frozenset[str] = frozenset()) -> None:

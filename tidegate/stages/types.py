@@ -12,8 +12,8 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.schema import Column
 
 OFFSET, TIMESTAMP, LANE, EVENT_TIME, KEY = "_offset", "_timestamp", "_lane", "_event_time", "_key"
-"""Offset and Kafka timestamp (int64, ms), lane (string), event time (int64, ms, nullable), and from decode to handle, where
-a handler runs records at once, the key (binary, nullable). No column of the schema is called so."""
+"""Offset and Kafka timestamp (int64, ms), lane (string), event time (int64, ms, nullable); and from decode to handle,
+where a handler runs several records at once, the key (binary, nullable). No column of the schema is called so."""
 
 _SIMPLE: dict[str, pa.DataType] = {
     "string": pa.string(),

@@ -37,14 +37,13 @@ class EpochCodec(Codec):
         if not pa.types.is_integer(numbers.type):  # fractions, or nothing but nulls
             return self._singly(values)
         plain = numbers.fill_null(0).to_numpy(zero_copy_only=False)
-        if self.unit == "ns":
-            low, high = MIN_MICROS * 1000, MAX_MICROS * 1000 + 999
-            low, high = max(low, -(2**63)), min(high, 2**63 - 1)
+        if self.unit == "ns":  # 64 bits of nanoseconds do not leave the years 1 to 9999
+            outside = np.zeros(len(plain), dtype=bool)
+            micros = np.floor_divide(plain, 1000).astype(np.int64)
         else:
-            low, high = MIN_MICROS // PER_UNIT[self.unit], MAX_MICROS // PER_UNIT[self.unit]
-        outside = (plain < low) | (plain > high)
-        usable = np.where(outside, 0, plain)
-        micros = np.floor_divide(usable, 1000) if self.unit == "ns" else usable * PER_UNIT[self.unit]
+            factor = PER_UNIT[self.unit]
+            outside = (plain < MIN_MICROS // factor) | (plain > MAX_MICROS // factor)
+            micros = np.where(outside, 0, plain).astype(np.int64) * factor
         mask = np.asarray(numbers.is_null()) | outside
         faults = [Fault(row, "", _INVALID, self._outside, values[row]) for row in np.flatnonzero(outside).tolist()]
         return pa.array(micros, type=_MICROS, mask=mask), faults
