@@ -49,7 +49,7 @@ def check(
 
 
 def _checked(file: Path) -> tuple[Pipeline, Plan | None]:
-    """Load the file, read its certificates, compile its plan; no plan while it names no source or schema.
+    """Load the file, read its certificates, make its stages; no plan while it names no source or schema.
 
     Raises ConfigError that names the file and the line.
     """
@@ -62,9 +62,9 @@ def _checked(file: Path) -> tuple[Pipeline, Plan | None]:
 
 
 def _compiled(pipeline: Pipeline) -> Plan:
-    from tidegate.stages.plan import compile_plan  # duckdb and pyarrow: not for a file that is wrong anyway
+    from tidegate.cli.compile import compiled  # duckdb and pyarrow: not for a file that is wrong anyway
 
-    return compile_plan(pipeline)
+    return compiled(pipeline)
 
 
 def _ask(pipeline: Pipeline, timeout: float) -> list[Answer]:

@@ -1,4 +1,4 @@
-"""`tidegate demo`: a year of real flights through a real broker, worker and database, and the proof that it is right."""
+"""`tidegate demo`: a year of real flights through a real broker, worker and database, and the proof."""
 
 from __future__ import annotations
 

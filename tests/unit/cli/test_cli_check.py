@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,35 @@ def test_wrong_expression_is_named_with_its_line(tmp_path: Path) -> None:
     shown = tidegate("check", written(tmp_path / "a.yaml", text), code=2)
     assert "a.yaml:7: aggregations[1].measures.mean.of: " in shown
     assert "dleay + 1" in shown
+
+
+def test_wrong_parts_do_not_hide_each_other(tmp_path: Path) -> None:
+    """Rules, expressions and handlers are all checked, each error with its own line."""
+    text = KEYED.replace("of: delay", "of: delay +") + (
+        "rules:\n"
+        '  - {type: regex, column: airport, pattern: "(["}\n'
+        '  - {type: expect, expression: "delay + 1"}\n'
+        "handlers:\n"
+        '  - {call: "no.such:module"}\n'
+    )
+    document = json.loads(tidegate("check", written(tmp_path / "a.yaml", text), "--json", code=2))
+    assert [(problem["line"], problem["field"]) for problem in document["problems"]] == [
+        (9, "rules[0].pattern"),
+        (10, "rules[1].expression"),
+        (7, "aggregations[1].measures.mean.of"),
+        (12, "handlers[0].call"),
+    ]
+
+
+def test_handler_beside_the_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in the working directory is found, as a worker started there finds it; a misspelt function is named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "steps_beside.py").write_text("def enrich(record):\n    return record\n", encoding="utf-8")
+    written(tmp_path / "a.yaml", KEYED + 'handlers: [{call: "steps_beside:enrich"}]\n')
+    assert "steps_beside:enrich, a record at a time" in tidegate("check", "a.yaml")
+    written(tmp_path / "a.yaml", KEYED + 'handlers: [{call: "steps_beside:enrch"}]\n')
+    assert "did you mean 'enrich'?" in tidegate("check", "a.yaml", code=2)
 
 
 def test_wrong_expression_from_the_environment_is_masked(tmp_path: Path) -> None:
