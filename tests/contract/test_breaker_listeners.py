@@ -84,7 +84,7 @@ def test_broken_listener_changes_nothing(breaker: CircuitBreaker) -> None:
 
 
 def test_listener_may_use_the_breaker() -> None:
-    """A listener may read the breaker and call through it: no lock is held while it is told."""
+    """A listener may call through the breaker that tells it, and the next one still hears all in its order."""
     clock = ManualClock()
     breaker = make(clock, failure_threshold=1)
     told: list[str] = []
@@ -96,7 +96,10 @@ def test_listener_may_use_the_breaker() -> None:
                 clock.advance(60)
                 source.call(lambda: None)
 
+    heard = Heard()
     breaker.listen(Curious())
+    breaker.listen(heard)
     with pytest.raises(StoreUnavailable):
         breaker.call(away)
     assert told == ["closed>open", "open>half_open", "half_open>closed"]
+    assert heard.transitions == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]

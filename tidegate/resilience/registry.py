@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 
@@ -14,15 +15,19 @@ class Registry:
 
     def __init__(self) -> None:
         self._breakers: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
+        self._lock = threading.Lock()  # a set that grows while it is listed raises RuntimeError
         self.listeners = Listeners()
 
     def add(self, breaker: CircuitBreaker) -> None:
         """List `breaker`."""
-        self._breakers.add(breaker)
+        with self._lock:
+            self._breakers.add(breaker)
 
     def breakers(self) -> list[CircuitBreaker]:
         """All breakers by name. Two may share a name (two stores of one database): both are listed."""
-        return sorted(self._breakers, key=lambda breaker: breaker.name)
+        with self._lock:
+            listed = list(self._breakers)
+        return sorted(listed, key=lambda breaker: breaker.name)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Tell `listener` of every guarded call in the registry, those of guards to come included.

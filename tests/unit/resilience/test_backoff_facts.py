@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 
@@ -97,3 +98,14 @@ def test_one_decorator_on_two_functions_doubles_the_log(caplog: pytest.LogCaptur
     with pytest.raises(OSError, match="away"):
         second()
     assert sum("Backing off" in line for line in caplog.messages) == 2
+
+
+def test_partials_crash_in_the_log() -> None:
+    """backoff around a partial fails in its own log line: a partial has no __name__."""
+
+    def away() -> None:
+        raise OSError("away")
+
+    wrapped = backoff.on_exception(backoff.constant, OSError, max_tries=2, interval=0, jitter=None)(partial(away))
+    with pytest.raises(AttributeError, match="__name__"):
+        wrapped()

@@ -118,3 +118,11 @@ def test_a_listener_that_raises_prevents_the_transition() -> None:
     with pytest.raises(RuntimeError):
         breaker.call(away)
     assert breaker.current_state == "closed"
+
+
+def test_call_async_needs_tornado() -> None:
+    """pybreaker's call_async is for tornado: without it the call fails with a NameError."""
+    if pybreaker.HAS_TORNADO_SUPPORT:
+        pytest.skip("tornado is installed")
+    with pytest.raises(NameError, match="gen"):
+        pybreaker.CircuitBreaker().call_async(asyncio.sleep, 0)  # type: ignore[no-untyped-call]
