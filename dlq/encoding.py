@@ -39,7 +39,7 @@ def decode_reasons(data: bytes | None) -> tuple[Reason, ...]:
         return ()
     try:
         documents = _DECODER.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return ()
     return tuple(Reason(d.error_type, d.message, d.rule, d.field, d.found) for d in documents)
 

@@ -284,5 +284,5 @@ def _context(values: dict[str, bytes]) -> dict[str, Any] | None:
         return None
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None

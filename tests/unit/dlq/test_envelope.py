@@ -222,6 +222,14 @@ def test_anything_in_the_topic_can_be_read(headers: list[tuple[str, bytes | None
     assert back.reasons
 
 
+@pytest.mark.parametrize("data", [b'{"a":' + b"[" * 100_000, b'[{"x":' + b"[" * 100_000, b"[1]", b"{}"])
+def test_hostile_json_in_headers(data: bytes) -> None:
+    """JSON made to exhaust the stack, or of another shape, in reasons or context is left out and stops nothing."""
+    back = read_back((None, None, [(h.ERROR_TYPE, b"E"), (h.CONTEXT, data), (h.REASONS, data)]))
+    assert back.reasons == (Reason("E", ""),)
+    assert not back.context
+
+
 def test_a_record_without_any_headers() -> None:
     """A record that nobody marked is shown with its place in the dead-letter topic and an unknown error."""
     back = read_back((b"k", b"v", []), timestamp=5)
