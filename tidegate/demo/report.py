@@ -1,0 +1,125 @@
+"""What is printed at the end: results, dead letters with an example each, late windows, ledger, and the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from rich.console import Console
+from rich.text import Text
+
+from tidegate.cli.output import table
+from tidegate.demo.compare import Comparison
+
+_WORST_HOURS = """
+SELECT to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS hour, origin, carrier, flights, departed,
+       delay_total, round(delay_average::numeric, 1) AS delay_average, delay_worst, aircraft
+FROM hourly ORDER BY delay_total DESC NULLS LAST, window_start, origin, carrier LIMIT 8
+"""
+_BUSIEST = """
+SELECT to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS "from", dest, flights, late_arrivals,
+       arrival_worst, carriers
+FROM destinations ORDER BY flights DESC, window_start, dest LIMIT 8
+"""
+_LATE_WINDOWS = """
+SELECT aggregation, to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS "from",
+       to_char(window_end AT TIME ZONE 'UTC', 'HH24:MI') AS "to", sum(missing)::bigint AS missing
+FROM tidegate_late_windows WHERE pipeline = %s GROUP BY aggregation, window_start, window_end
+ORDER BY missing DESC, window_start, aggregation LIMIT 8
+"""
+_SHOWN_VALUE = 110  # characters of an example
+
+Row = Mapping[str, Any]
+
+
+def print_results(console: Console, url: str, pipeline: str) -> None:
+    """The top rows of each result table and of the late windows, from PostgreSQL."""
+    with psycopg.connect(url) as connection:
+        _print(console, "Hours with the most delay (table hourly, minutes)", _rows(connection, _WORST_HOURS))
+        _print(console, "Busiest three hours by destination (table destinations)", _rows(connection, _BUSIEST))
+        _print(console, "Windows that miss most late flights", _rows(connection, _LATE_WINDOWS, [pipeline]))
+
+
+def _rows(connection: psycopg.Connection, statement: str, parameters: Sequence[str] = ()) -> list[Row]:
+    cursor = connection.execute(statement.encode(), list(parameters) or None)
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _print(console: Console, title: str, rows: Iterable[Row]) -> None:
+    listed = list(rows)
+    console.print()
+    if listed:
+        console.print(table(listed, list(listed[0]), title=title))
+    else:
+        console.print(Text(f"{title}: none"))
+
+
+def print_dead_letters(console: Console, letters: Iterable[Row]) -> None:
+    """One line per reason, with the number of dead letters and one example."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for letter in letters:
+        groups.setdefault((letter["stage"], _reason(letter)), []).append(letter)
+    largest = sorted(groups.items(), key=lambda group: -len(group[1]))
+    _print(
+        console,
+        "Dead letters by reason, with one example each",
+        (
+            {
+                "stage": stage,
+                "reason": reason,
+                "count": len(group),
+                "message": group[0]["message"],
+                "example": f"{group[0]['id']}  {_value(group[0])}",
+            }
+            for (stage, reason), group in largest
+        ),
+    )
+
+
+def _reason(letter: Row) -> str:
+    rule = next((reason["rule"] for reason in letter["reasons"] if reason.get("rule")), None)
+    return str(rule or letter["errorType"])
+
+
+def _value(letter: Row) -> str:
+    value = letter.get("value")
+    if value is None:
+        value = letter.get("valueBase64") or "null"
+    shown = str(value)
+    return shown if len(shown) <= _SHOWN_VALUE else shown[:_SHOWN_VALUE] + "…"
+
+
+def print_ledger(console: Console, rows: Sequence[Row]) -> None:
+    """The ledger's rows as `tidegate ledger --json` has them."""
+    _print(console, "Ledger: every record read is in one place", rows)
+
+
+def print_comparison(console: Console, comparisons: Sequence[Comparison]) -> bool:
+    """The verdict, and examples of what differs. True: everything is equal."""
+    rows = [
+        {
+            "compared": each.what,
+            "expected rows": each.expected,
+            "found rows": each.found,
+            "values": each.values,
+            "different rows": each.different,
+            "": "equal" if each.equal else "DIFFERENT",
+        }
+        for each in comparisons
+    ]
+    _print(console, "Compared with the same answer in plain SQL over the CSV", rows)
+    for each in comparisons:
+        for example in each.examples:
+            console.print(Text(f"  {each.what}: {example}", style="red"), soft_wrap=True)
+    equal = all(each.equal for each in comparisons)
+    values = sum(each.values for each in comparisons)
+    console.print()
+    if equal:
+        console.print(
+            Text(f"All {values:,} values are equal: nothing lost, nothing counted twice.", style="bold green")
+        )
+    else:
+        console.print(Text("The run differs from the truth.", style="bold red"))
+    return equal
