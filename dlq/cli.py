@@ -142,7 +142,7 @@ def _print_list(letters: list[DeadLetter], groups: Groups) -> None:
     print_table(
         [
             {
-                "when": moment(letter.envelope.last_failure),
+                "when": _when(letter.envelope.last_failure),
                 "id": one_line(letter.envelope.id, _SHOWN_MESSAGE),
                 "stage": one_line(letter.envelope.stage, _SHOWN_MESSAGE),
                 "error": one_line(letter.envelope.error_type, _SHOWN_MESSAGE),
@@ -163,14 +163,20 @@ def _print_list(letters: list[DeadLetter], groups: Groups) -> None:
                 "stage": one_line(group.stage, _SHOWN_MESSAGE),
                 "error": one_line(group.error_type, _SHOWN_MESSAGE),
                 "example": one_line(group.message, _SHOWN_MESSAGE),
-                "first": moment(group.first),
-                "last": moment(group.last),
+                "first": _when(group.first),
+                "last": _when(group.last),
             }
             for group in groups.largest(_GROUP_ROWS)
         ],
         ["count", "fingerprint", "stage", "error", "example", "first", "last"],
         title=_groups_title(groups),
     )
+
+
+def _when(ms: int) -> str | None:
+    """A time in a cell: to the second, UTC, with a blank where a narrow table can break it."""
+    text = moment(ms)
+    return None if text is None else text[:19].replace("T", " ")
 
 
 def _groups_title(groups: Groups) -> str:
