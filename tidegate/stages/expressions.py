@@ -124,7 +124,8 @@ def _select(con: duckdb.DuckDBPyConnection, text: str, expression: str, schema: 
 
 def _reserved_word(con: duckdb.DuckDBPyConnection, expression: str, schema: pa.Schema) -> str | None:
     """A column that is called like a word of SQL's, and so needs quotes: the usual reason for "syntax error near )"."""
-    reserved = con.execute("SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'").fetchall()
+    listed = "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category IN ('reserved', 'type_function')"
+    reserved = con.execute(listed).fetchall()
     words = {word.lower() for word in re.findall(r"\w+", expression)}
     for name in schema.names:
         if name.lower() in words and (name.lower(),) in reserved:
