@@ -52,7 +52,7 @@ class Consumer(RebalancingConsumer):
     async def _round(self) -> None:
         """Deliver what is there, then fetch what can be delivered next."""
         await self._deliver()
-        wanted = {tp for tp, position in self._positions.items() if self._may_fetch(position)}
+        wanted = {tp: position.epoch for tp, position in self._positions.items() if self._may_fetch(position)}
         epochs = {tp: position.epoch for tp, position in self._positions.items()}
         if not wanted:
             self._wake.clear()

@@ -68,7 +68,7 @@ class PartitionControl(driver.Consumer):
         position.restart(offset)
         epoch = position.epoch
         position.holds.add(SEEKING)
-        moved = await self._thread.start_at({tp: offset})
+        moved = await self._thread.start_at({tp: (offset, epoch)})
         if position.epoch == epoch:  # else a later seek holds the partition, and lets it go
             position.holds -= {SEEKING, LOST}
         self._read_offset[TP(*tp)], self._committed_offset[TP(*tp)] = offset, None

@@ -40,11 +40,12 @@ class RebalancingConsumer(PartitionControl):
             starts = {TopicPartition(*tp): offset for tp, offset in starts.items() if tp in tps}
             if unknown := {tp: starts.get(tp) for tp in tps if starts.get(tp, -1) < 0}:
                 starts |= await self._thread.resolve(unknown, self.app.conf.consumer_auto_offset_reset)
-            for tp in await self._thread.start_at(starts):
-                position = self._positions[tp]
-                position.restart(starts[tp])
-                self._read_offset[TP(*tp)], self._committed_offset[TP(*tp)] = starts[tp], None
-                position.holds.discard(OPENING)
+            for tp, offset in starts.items():
+                self._positions[tp].restart(offset)
+                self._read_offset[TP(*tp)], self._committed_offset[TP(*tp)] = offset, None
+            epochs = {tp: (offset, self._positions[tp].epoch) for tp, offset in starts.items()}
+            for tp in await self._thread.start_at(epochs):
+                self._positions[tp].holds.discard(OPENING)
             self._wake.set()
         except Exception as error:
             await self.crash(error)

@@ -15,6 +15,7 @@ from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 from faust.transport.drivers import aiokafka as driver
 
+from tidegate.clock import Deadline
 from tidegate.record import TopicPartition
 from worker.transport.ownership import EARLIEST, LATEST, TransportSettings
 
@@ -45,6 +46,10 @@ class Fetched(NamedTuple):
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, with reads of committed records only and without silent resets."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._sought: dict[TopicPartition, tuple[int, Any]] = {}  # the epoch and the assignment of the newest seek
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf, settings = self.app.conf, self._settings
@@ -78,32 +83,63 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         settings: TransportSettings = self.consumer.settings  # type: ignore[attr-defined]  # ours is the only consumer
         return settings
 
-    async def fetch(self, wanted: set[TopicPartition], wait: float, max_records: int) -> Fetched:
-        """Up to `max_records` of each wanted partition; waits at most `wait` seconds for the first. Runs for an empty
-        `wanted` too: aiokafka leaves the group when nobody has fetched for `max.poll.interval`, and a pause is no
-        absence."""
+    async def fetch(self, wanted: Mapping[TopicPartition, int], wait: float, max_records: int) -> Fetched:
+        """Up to `max_records` of each wanted partition (with its epoch); waits at most `wait` seconds for the first.
+
+        A partition that was sought or reassigned since the caller looked (its epoch is another) gives nothing: taking
+        records would move its position, and the caller would drop them. Runs for an empty `wanted` too: aiokafka leaves
+        the group when nobody has fetched for `max.poll.interval`, and a pause is no absence.
+        """
         fetched: Fetched = await self.call_thread(self._fetch, wanted, wait, max_records)
         return fetched
 
-    async def _fetch(self, wanted: set[TopicPartition], wait: float, max_records: int) -> Fetched:
+    async def _fetch(self, wanted: Mapping[TopicPartition, int], wait: float, max_records: int) -> Fetched:
         consumer = self._ensure_consumer()
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
         records: dict[TopicPartition, list[ConsumerRecord]] = {}
         lost: dict[TopicPartition, int] = {}
+        deadline = Deadline(wait)
         with fetcher._subscriptions.fetch_context():
-            if wanted and self.consumer.flow_active and not fetcher._subscriptions.reassignment_in_progress:
-                try:
-                    for tp in wanted:  # one by one: a shared `max_records` would let one partition starve the others
-                        records.update(await fetcher.fetched_records({tp}, timeout=0, max_records=max_records))
-                    if not records:
-                        records = await fetcher.fetched_records(wanted, timeout=wait, max_records=max_records)
-                except OffsetOutOfRangeError as error:
-                    (offsets,) = error.args
-                    lost = {TopicPartition(*tp): offset for tp, offset in offsets.items()}
-        batches = {TopicPartition(*tp): fetched for tp, fetched in records.items()}
-        return Fetched(batches, self._ends(), lost)
+            while wanted and self.consumer.flow_active:
+                await self._take(wanted, max_records, records, lost)
+                if records or lost or deadline.expired:
+                    break
+                waiter = fetcher._create_fetch_waiter()
+                await asyncio.wait([waiter], timeout=deadline.remaining())
+                if waiter.done():
+                    waiter.result()  # raises what the group's coordinator found to be beyond repair
+                else:
+                    waiter.cancel()
+        return Fetched(records, self._ends(), lost)
+
+    async def _take(
+        self,
+        wanted: Mapping[TopicPartition, int],
+        max_records: int,
+        records: dict[TopicPartition, list[ConsumerRecord]],
+        lost: dict[TopicPartition, int],
+    ) -> None:
+        """Move what has been fetched of each wanted partition to `records`, and the offsets that are gone to `lost`.
+
+        Partition by partition: a shared `max_records` would let one starve the others. Not during a rebalance:
+        aiokafka would wait for its end, and then give records of the new assignment to a request of the old one.
+        """
+        fetcher = self._ensure_consumer()._fetcher
+        if fetcher._subscriptions.reassignment_in_progress:
+            return
+        assignment = fetcher._subscriptions.subscription.assignment
+        for tp, epoch in wanted.items():
+            if self._sought.get(tp) != (epoch, assignment):
+                continue
+            try:
+                found = await fetcher.fetched_records({tp}, timeout=0, max_records=max_records)
+            except OffsetOutOfRangeError as error:
+                (offsets,) = error.args
+                lost[tp] = offsets[tp]
+            else:
+                records.update((tp, batch) for batch in found.values())
 
     def _ends(self) -> dict[TopicPartition, End]:
         fetcher = self._ensure_consumer()._fetcher
@@ -119,23 +155,22 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 ends[TopicPartition(*tp)] = End(state.position, state.lso, state.highwater, state.timestamp, pending)
         return ends
 
-    async def start_at(self, offsets: Mapping[TopicPartition, int]) -> set[TopicPartition]:
-        """Move partitions to an offset and drop what was fetched of them. Returns those that are (still) assigned."""
-        moved: set[TopicPartition] = await self.call_thread(self._start_at, offsets)
+    async def start_at(self, starts: Mapping[TopicPartition, tuple[int, int]]) -> set[TopicPartition]:
+        """Move partitions to (offset, epoch) and drop what was fetched of them. Returns those still assigned."""
+        moved: set[TopicPartition] = await self.call_thread(self._start_at, starts)
         return moved
 
-    async def _start_at(self, offsets: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+    async def _start_at(self, starts: Mapping[TopicPartition, tuple[int, int]]) -> set[TopicPartition]:
         consumer = self._ensure_consumer()
         assigned = {TopicPartition(*tp) for tp in consumer.assignment()}
-        for tp in offsets.keys() & assigned:
-            state: TopicPartitionState = consumer._subscription.subscription.assignment.state_value(
-                KafkaTopicPartition(*tp)
-            )
-            state.lso = state.highwater = state.timestamp = (
-                None  # ends are to be learnt from a fetch at the new position
-            )
-            consumer.seek(KafkaTopicPartition(*tp), offsets[tp])
-        return offsets.keys() & assigned
+        for tp in starts.keys() & assigned:
+            offset, epoch = starts[tp]
+            assignment = consumer._fetcher._subscriptions.subscription.assignment
+            state: TopicPartitionState = assignment.state_value(tp)
+            state.lso = state.highwater = state.timestamp = None  # the end is to be learnt from a fetch at `offset`
+            consumer.seek(KafkaTopicPartition(*tp), offset)
+            self._sought[tp] = (epoch, assignment)
+        return starts.keys() & assigned
 
     async def resolve(self, starts: Mapping[TopicPartition, int | None], reset: str) -> dict[TopicPartition, int]:
         """Real offsets for EARLIEST and LATEST, and for None: what the group has committed, else EARLIEST or LATEST as
