@@ -18,7 +18,7 @@ from tidegate.clock import SystemClock
 from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import KafkaSink
-from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.errors import BrokerUnavailable, ConfigError, TidegateError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
@@ -52,7 +52,10 @@ class WorkerApp(faust.App):
     tide: Runtime
 
     async def on_first_start(self) -> None:
-        await self.tide.set_up(self)
+        try:
+            await self.tide.set_up(self)
+        except TidegateError as error:
+            self.tide.lifecycle.give_up(error)
         await super().on_first_start()
 
     async def on_stop(self) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
 from tidegate.clock import SystemClock
 from tidegate.config.pipeline import Pipeline
+from tidegate.errors import ConfigError, FloodGuardTripped, OffsetOutOfRange, PipelineAborted, TidegateError
 from tidegate.telemetry.health import Health
 from tidegate.telemetry.server import TelemetryServer
 from worker.observe import Observer
@@ -23,6 +25,18 @@ STUCK = (
     70  # exit code (EX_SOFTWARE): the supervisor starts the worker again, and another takes the partitions meanwhile
 )
 _BEAT = 1.0  # seconds
+_LAST_STOP = 30.0  # seconds for leaving the group after a failure: longer than the drain, shorter than a pod's grace
+_EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (ConfigError, 2),
+    (FloodGuardTripped, 65),  # EX_DATAERR: the data is at fault, starting again will not help
+    (PipelineAborted, 65),
+    (OffsetOutOfRange, 66),  # EX_NOINPUT
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """What the worker ends with after this error: 2 configuration, 65 data, 66 the log, 1 anything else."""
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
 
 
 class Lifecycle:
@@ -38,7 +52,7 @@ class Lifecycle:
         self._server: TelemetryServer | None = None
         self._beating: asyncio.Task[None] | None = None
         self._ended = threading.Event()
-        self.error: BaseException | None = None
+        self._failing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Answer on HTTP, and watch from a thread that no busy loop can hold up."""
@@ -58,10 +72,25 @@ class Lifecycle:
 
     def fail(self, app: Any, error: BaseException) -> None:
         """Stop the worker with a non-zero exit code. What was not committed is read again by whoever comes next."""
-        if self.error is None:
-            self.error = error
-            log.error("worker.failed", error=f"{type(error).__name__}: {error}", exc_info=error)
-            asyncio.ensure_future(app.consumer.crash(error))
+        if self._failing is None:
+            expected = isinstance(error, TidegateError)  # a bug is shown with its traceback
+            log.error("worker.failed", error=type(error).__name__, exc_info=None if expected else error)
+            self._failing = asyncio.create_task(self._end(app, error))
+
+    async def _end(self, app: Any, error: BaseException) -> None:
+        """Leave the group in good order, then say last what was wrong: it is what the person looks for.
+
+        The process ends here: Faust's own way out of a crash prints its internals over the reason.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(app.stop(), _LAST_STOP)
+        self.give_up(error)
+
+    def give_up(self, error: BaseException) -> NoReturn:
+        """Say why, and end the process at once."""
+        sys.stderr.write(f"\nworker stopped: {error}\n")
+        sys.stderr.flush()
+        os._exit(exit_code(error))
 
     def stop(self) -> None:
         self._ended.set()

@@ -142,17 +142,20 @@ class PartitionTask(ABC):
                     return
 
     async def _next(self) -> list[Delivery]:
-        """What has been delivered, up to one batch's limit of records; nothing after a tick without."""
+        """What has been delivered, up to the limits of one batch; nothing after a tick without."""
         try:
             first = await asyncio.wait_for(self._queue.get(), _TICK)
         except TimeoutError:
             return []
-        taken, records = [first], len(first.batch)
-        limit = self.context.plan.pipeline.worker.max_batch_records
-        while not self._queue.empty() and records + len(self._queue._queue[0].batch) <= limit:  # type: ignore[attr-defined]
+        limits = self.context.plan.pipeline.worker
+        taken, records, nbytes = [first], len(first.batch), first.batch.nbytes
+        while not self._queue.empty():
+            following: SourceBatch = self._queue._queue[0].batch  # type: ignore[attr-defined]
+            records, nbytes = records + len(following), nbytes + following.nbytes
+            if records > limits.max_batch_records or nbytes > limits.max_batch_bytes:
+                break
             taken.append(self._queue.get_nowait())
-            records += len(taken[-1].batch)
-        return taken
+        return [delivery for delivery in taken if self.context.consumer.is_current(delivery.batch)]
 
     async def _until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until it is done: an outage pauses the partition and keeps its membership; a fence opens it anew.
