@@ -44,11 +44,11 @@ class Message:
         return json.loads(self.value or b"null")
 
 
-def produce(
-    servers: str, topic: str, records: Iterable[dict[str, Any]], **options: Any
-) -> list[tuple[int, int]]:
+def produce(servers: str, topic: str, records: Iterable[dict[str, Any]], **options: Any) -> list[tuple[int, int]]:
     """Write records (value, key, partition, timestamp, headers); returns each one's (partition, offset), in order."""
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000, **options})
+    producer = Producer(
+        {"bootstrap.servers": servers, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000, **options}
+    )
     placed: dict[int, tuple[int, int]] = {}
 
     def delivered(number: int) -> Callable[[Any, Any], None]:
@@ -126,7 +126,7 @@ class WorkerProcess:
         self.file = self.directory / f"{self.name}.yaml"
         self.file.write_text(yaml.safe_dump(document))
 
-    def start(self) -> "WorkerProcess":
+    def start(self) -> WorkerProcess:
         environment = {**os.environ, "TIDEGATE_PIPELINE": str(self.file), "PYTHONPATH": str(ROOT)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -219,5 +219,11 @@ def free_port() -> int:
 def _message(message: Any) -> Message:
     headers = tuple((key, value or b"") for key, value in message.headers() or ())
     return Message(
-        message.topic(), message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value(), headers
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        headers,
     )

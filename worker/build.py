@@ -7,7 +7,7 @@ import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
@@ -36,7 +36,7 @@ from worker.naming import (
 )
 from worker.observe import Observer
 from worker.owner import Owner, delivery
-from worker.partition import Context
+from worker.partition import Consumer, Context
 from worker.topics import TopicSpec, ensure_topics, partition_counts
 from worker.transport import TransportSettings, batch_topic, faust_settings, use_transport
 from worker.watermarks import WatermarkBoard, pipeline_watermark
@@ -50,6 +50,7 @@ class WorkerApp(faust.App):
     """A Faust app that sets the pipeline up before anything is consumed, and takes it down last."""
 
     tide: Runtime
+    tide_ownership: Owner
 
     async def on_first_start(self) -> None:
         try:
@@ -88,7 +89,7 @@ class Runtime:
         self.observer = Observer(self.plan)
         self.lifecycle = Lifecycle(pipeline, self.observer)
 
-    async def set_up(self, app: faust.App) -> None:
+    async def set_up(self, app: WorkerApp) -> None:
         """1. health and metrics  2. topics  3. store  4. watermarks of the other partitions  5. the owner of partitions."""
         Path(app.conf.datadir).mkdir(parents=True, exist_ok=True)
         self.lifecycle.start()
@@ -110,7 +111,7 @@ class Runtime:
             store=self._store,
             store_guard=guard,
             observer=self.observer,
-            consumer=app.consumer,
+            consumer=cast(Consumer, app.consumer),
             fail=lambda error: self.lifecycle.fail(app, error),
             sources=self._sources,
             pipeline_watermark=lambda: pipeline_watermark(self._board.known, self._sources()),
@@ -197,20 +198,20 @@ def create_app(pipeline: Pipeline) -> WorkerApp:
             kafka_options=aiokafka_options(pipeline.kafka),
         ),
     )
-    agent = {"concurrency": 1, "supervisor_strategy": CrashingSupervisor}
-    app.agent(batch_topic(app, *runtime.topics), name="process", **agent)(_hand_over(runtime))
+    _add_agent(app, "process", *runtime.topics)
     if merged_aggregations(runtime.plan):
-        app.agent(batch_topic(app, partials_topic(pipeline)), name="merge", **agent)(_hand_over(runtime))
+        _add_agent(app, "merge", partials_topic(pipeline))
     return app
 
 
-def _hand_over(runtime: Runtime) -> Any:
+def _add_agent(app: WorkerApp, name: str, *topics: str) -> None:
     """An agent's whole work: each batch goes to its partition's task, which acknowledges it when it is committed."""
 
     async def hand_over(stream: Any) -> None:
         stream = stream.noack()
         async for event in stream.events():
-            assert runtime.owner is not None
-            runtime.owner.offer(event.value.tp, delivery(stream, event))
+            assert app.tide.owner is not None
+            app.tide.owner.offer(event.value.tp, delivery(stream, event))
 
-    return hand_over
+    hand_over.__name__ = hand_over.__qualname__ = name
+    app.agent(batch_topic(app, *topics), name=name, concurrency=1, supervisor_strategy=CrashingSupervisor)(hand_over)

@@ -55,14 +55,14 @@ class Rows:
     partition: int
     keys: list[bytes | None]
     values: list[bytes | None]
-    headers: list[Sequence[tuple[str, bytes]]] | None = None
+    headers: Sequence[Sequence[tuple[str, bytes | None]]] | None = None
     timestamps: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __iter__(self) -> Iterator[tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes]], int | None]]:
-        none: Sequence[tuple[str, bytes]] = []
+    def __iter__(self) -> Iterator[tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes | None]], int | None]]:
+        none: Sequence[tuple[str, bytes | None]] = []
         headers = (
             [none] * len(self.keys) if self.headers is None else map(list, self.headers)
         )  # the packer takes lists only
@@ -225,8 +225,8 @@ def _pack(producer: AIOKafkaProducer, parts: Sequence[Rows]) -> Iterator[Any]:
     yield batch
 
 
-def _row_size(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> int:
-    return len(key or b"") + len(value or b"") + sum(len(name) + len(data) for name, data in headers)
+def _row_size(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> int:
+    return len(key or b"") + len(value or b"") + sum(len(name) + len(data or b"") for name, data in headers)
 
 
 async def _close(producer: AIOKafkaProducer) -> None:

@@ -100,7 +100,7 @@ class WatermarkBoard:
                 for message in consumer.consume(1000, timeout=0.25):
                     error = message.error()
                     if error is None:
-                        row = decode_watermark(message.value())
+                        row = decode_watermark(message.value() or b"")
                         self._rows[row.tp] = row
                     elif error.code() not in (
                         KafkaError._PARTITION_EOF,
