@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import faust
 import structlog
+from faust.app.base import BootStrategy
 from mode.supervisors import CrashingSupervisor
 
 from tidegate.config.topics import dead_letter_topic, late_topic
@@ -46,9 +47,19 @@ _THREADS = 4  # stages, store and local state run here; more threads than cores,
 _METADATA_EVERY = 30.0  # seconds between looks at how many partitions the source topics have
 
 
+class _WithoutWeb(BootStrategy):
+    """Faust's own web server listens on every address, on one fixed port, and shows the tables: ours takes its place.
+
+    (`web_enabled=False` would not do: Faust's command line sets it back.)
+    """
+
+    enable_web = False
+
+
 class WorkerApp(faust.App):
     """A Faust app that sets the pipeline up before anything is consumed, and takes it down last."""
 
+    BootStrategy = _WithoutWeb
     tide: Runtime
     tide_ownership: Owner
 
@@ -184,7 +195,6 @@ def create_app(pipeline: Pipeline) -> WorkerApp:
         pipeline.pipeline_id,
         **faust_settings(pipeline.kafka),
         datadir=str(Path(pipeline.worker.state_dir) / "faust"),
-        web_enabled=False,
         logging_config=logging_config(pipeline.telemetry.log_level, pipeline.telemetry.log_format),
     )
     app.tide = runtime
