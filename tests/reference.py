@@ -1,12 +1,13 @@
 """The whole pipeline as a model in plain Python: one record at a time, dictionaries and loops, nothing vectorised.
 
-It reads the same pipeline file, restricted to what can be said without SQL: groupBy, measures and the dedupe key name plain
-columns. It shares no code with the stages but the dataclasses of tidegate.stages.batch.
+It reads the same pipeline file, restricted to what can be said without SQL: groupBy, measures and the dedupe key name
+plain columns. It shares no code with the stages but the dataclasses of tidegate.stages.batch.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -162,8 +163,10 @@ class Reference:
             return False
         first = firsts.get(key)
         if first is not None and (clock is None or first >= clock - self.pipeline.dedupe.horizon):
-            if not (replayed and key in marked):
-                return True
+            if replayed and key in marked:
+                marked.discard(key)  # stands in for the first record, which was refused
+                return False
+            return True
         marked.discard(key)
         firsts[key] = event_time
         return False
@@ -216,7 +219,11 @@ class Reference:
         for cell, rows in outcome.rows[aggregation.name].items():
             values: dict[str, Any] = {"records": len(rows), "upto": max(offset for _, offset, _ in rows)}
             for name, measure in aggregation.measures.items():
-                given = [(at, offset, row[measure.of]) for at, offset, row in rows if measure.of and row[measure.of] is not None]
+                given = [
+                    (at, offset, row[measure.of])
+                    for at, offset, row in rows
+                    if measure.of and row[measure.of] is not None
+                ]
                 values[name] = len(rows) if measure.of is None else _measure(measure.type, given)
             results[cell] = values
         return results
@@ -256,8 +263,8 @@ def _typed(found: Any, kind: str) -> Any:
         return float(found)
     if kind.startswith("decimal") and (whole or isinstance(found, Decimal)):
         return Decimal(found)
-    if kind == "timestamp" and whole:
-        return found
+    if kind == "timestamp" and (whole or isinstance(found, Decimal)):
+        return math.floor(found)  # a part of a millisecond belongs to the one that it is in
     if (kind == "string" and isinstance(found, str)) or (kind == "boolean" and isinstance(found, bool)):
         return found
     raise Invalid("decode")

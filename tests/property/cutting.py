@@ -1,4 +1,4 @@
-"""Running a log through the vectorised stages in batches of any size, and reading what came out as the model says it."""
+"""Running a log through the vectorised stages in batches of any size, and reading the outcome as the model does."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SeenKeys:
 class Account:
     """All that the batches of one log gave."""
 
-    state: PartitionState = PartitionState()
+    state: PartitionState = field(default_factory=PartitionState)
     accepted: list[int] = field(default_factory=list)
     rejected: dict[int, str] = field(default_factory=dict)
     late: list[Late] = field(default_factory=list)

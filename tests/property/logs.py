@@ -20,7 +20,19 @@ _FIELDS = {
     "price": st.one_of(st.sampled_from([0.5, -1.25, 1e9, 3]), st.none()),
     "at": st.one_of(_TIMES, _TIMES, _TIMES, _TIMES, st.none()),
 }
-_BROKEN = st.sampled_from([b"", b"{", b"[]", b'"text"', b'{"amount": "12"}', b'{"at": 1.5}', b'{"amount": 3000000000}', None])
+_BROKEN = st.sampled_from(
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"text"',
+        b'{"amount": "12"}',
+        b'{"at": 1500.5}',
+        b'{"at": -0.25}',
+        b'{"amount": 3000000000}',
+        None,
+    ]
+)
 _REPLAY = ((("tidegate.replay.of", b"flights-0-1-decode"),), (("tidegate.retry.of", b"flights-0-2"),))
 
 PIPELINE: dict[str, Any] = {

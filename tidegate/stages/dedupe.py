@@ -9,15 +9,14 @@ A replayed record is checked too, but does not move the clock. It can be a dupli
 meanwhile, or of an earlier replay of the same dead letter. It is none of itself: what decode, validate or the
 future-skew check refused was never a first record; and when a first record is refused later (late, by a handler, an
 expression or a sink), its key gets a mark that lets the next replay through. Live records do not look at marks, so
-that lateness never depends on the outside world. A replay is written after its dead letter was committed, so the
-mark stands before the replay is read; only a batch that is read anew, from a log that holds both, can have the two
-together, and then the replay counts as a duplicate.
+that lateness never depends on the outside world. When a replay meets its first record in the same batch (a log that is
+read anew), the batch is cut before it, so that the mark is there in time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import duckdb
 import numpy as np
@@ -46,14 +45,16 @@ class Deduped:
     seen: list[tuple[bytes, int]]
     clock: int | None
     keys: pa.Array | None = None  # binary, of `rows`
+    first_times: Longs | None = None  # ms, of `rows`: when the first record with the key was
+    cut: int | None = None  # the offset of a replay that can only be judged when the records before it have gone on
 
     def marks(self, refused: Collection[int]) -> list[tuple[bytes, int]]:
         """What to remember of first records (offsets) that were refused after all: a replay of them is no
         duplicate.
         """
-        if self.keys is None or not refused:
+        if self.keys is None or self.first_times is None or not refused:
             return []
-        offsets, times = longs(self.rows.column(OFFSET)), longs(self.rows.column(EVENT_TIME))
+        offsets, times = longs(self.rows.column(OFFSET)), self.first_times
         rows = np.flatnonzero(np.isin(offsets, np.fromiter(refused, np.int64, len(refused))))
         keys = self.keys.take(pa.array(rows)).to_pylist()
         return [(_mark(key), int(times[row])) for row, key in zip(rows, keys, strict=True) if key is not None]
@@ -87,12 +88,15 @@ class Dedupe:
         keys, rejected, kept = self._compute_keys(self._keys, rows)
         if kept is not None:
             rows, clocks = rows.take(pa.array(kept)), clocks[kept]
-        first, remembered = self._first(rows, keys, clocks, seen)
-        duplicates = int(len(first) - first.sum())
+        found = self._first(rows, keys, clocks, seen)
+        if found.cut is not None:
+            offset = int(rows.column(OFFSET)[found.cut].as_py())
+            return Deduped(rows, rejected, 0, [], clock, cut=offset)
+        duplicates = int(len(found.first) - found.first.sum())
         if duplicates:
-            mask = pa.array(first)
+            mask = pa.array(found.first)
             rows, keys = rows.filter(mask), keys.filter(mask)
-        return Deduped(rows, rejected, duplicates, remembered, clock, keys)
+        return Deduped(rows, rejected, duplicates, found.seen, clock, keys, found.first_times[found.first])
 
     def _compute_keys(self, query: Prepared, rows: pa.Table) -> tuple[pa.Array, list[Rejection], Longs | None]:
         """The keys (binary), and, if some could not be computed, the indices of the rows that are left."""
@@ -107,13 +111,8 @@ class Dedupe:
             keys = query.run(rows.take(pa.array(kept)))
         return keys.column("key").combine_chunks().cast(pa.binary()), rejected, kept
 
-    def _first(
-        self, rows: pa.Table, keys: pa.Array, clocks: Longs, seen: Seen
-    ) -> tuple[NDArray[np.bool_], list[tuple[bytes, int]]]:
-        """Which rows are first records, and what to remember of them.
-
-        A key that occurs once and was not seen before is first without a look; Python goes through the others only.
-        """
+    def _first(self, rows: pa.Table, keys: pa.Array, clocks: Longs, seen: Seen) -> _Found:
+        """A key that occurs once and was not seen before is first without a look; Python checks the others only."""
         times, replayed = longs(rows.column(EVENT_TIME)), ~is_live(rows)
         encoded = keys.dictionary_encode()
         distinct: list[bytes] = encoded.dictionary.to_pylist()
@@ -123,21 +122,45 @@ class Dedupe:
         contested = np.bincount(codes[has_key], minlength=len(distinct)) > 1
         contested |= np.fromiter((at is not None for at in known), np.bool_, len(known))
         to_check = has_key & contested[codes] if len(distinct) else has_key
-        first = np.ones(len(codes), dtype=np.bool_)
         plain = np.flatnonzero(has_key & ~to_check)
-        remembered = list(zip([distinct[code] for code in codes[plain]], times[plain].tolist(), strict=True))
+        found = _Found(np.ones(len(codes), dtype=np.bool_), times.copy())
+        found.seen += zip([distinct[code] for code in codes[plain]], times[plain].tolist(), strict=True)
         marked = _marked(seen, distinct, codes[to_check & replayed])
         newest: dict[int, int] = {}
+        fresh: set[int] = set()  # keys with a record in this batch of which it is not known yet whether it goes through
         for row in np.flatnonzero(to_check).tolist():
             code = int(codes[row])
             before = newest.get(code, known[code])
             if before is not None and before >= clocks[row] - self._horizon:
-                if not replayed[row] or marked.pop(code, None) != before:
-                    first[row] = False
-                    continue
-                remembered.append((_mark(distinct[code]), NEVER))  # used up: a second replay is a duplicate
+                if not replayed[row]:
+                    found.first[row] = False
+                elif code in fresh:
+                    found.cut = row
+                    return found
+                elif marked.pop(code, None) == before:
+                    fresh.add(code)
+                    found.first_times[row] = before  # stands in for its first record, whose time remains
+                    found.seen.append((_mark(distinct[code]), NEVER))
+                else:
+                    found.first[row] = False
+                continue
+            if before is not None:
+                marked.pop(code, None)
+                found.seen.append((_mark(distinct[code]), NEVER))
+            fresh.add(code)
             newest[code] = int(times[row])
-        return first, remembered + [(distinct[code], at) for code, at in newest.items()]
+        found.seen += [(distinct[code], at) for code, at in newest.items()]
+        return found
+
+
+@dataclass(slots=True)
+class _Found:
+    """Which rows are first records, or stand in for one; the first record's time (ms); what to remember."""
+
+    first: NDArray[np.bool_]
+    first_times: Longs
+    seen: list[tuple[bytes, int]] = field(default_factory=list)
+    cut: int | None = None  # the row at which the batch has to be cut
 
 
 def _has_no_times(rows: pa.Table) -> bool:

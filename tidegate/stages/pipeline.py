@@ -16,6 +16,7 @@ from tidegate.stages.decode import Decoder
 from tidegate.stages.dedupe import Dedupe
 from tidegate.stages.eventtime import EventTimes, count_missing, longs
 from tidegate.stages.handle import HandlerChain
+from tidegate.stages.parts import Recollection, join
 from tidegate.stages.plan import Plan
 from tidegate.stages.rules import RuleSet
 from tidegate.stages.sql import connect, query, quote
@@ -46,23 +47,36 @@ class StagePipeline:
     ) -> BatchResult:
         """Take one partition's records through every stage up to the aggregates.
 
-        0. cut         records that were applied before (offset ≤ `state.upto`) are left out, and not counted again
+        Records that were applied before (offset ≤ `state.upto`) are left out and not counted again. Every result but
+        the handlers' depends on the log alone, not on how it is cut into batches. Raises PipelineAborted,
+        DependencyError (a handler's outage), AggregateOverflow; nothing has changed then.
+        """
+        rest = _split(raw, state.upto)[1]
+        if len(rest) == 0:
+            return BatchResult(rest, state, state, self._nothing)
+        memory, parts = Recollection(seen or NothingSeen()), list[BatchResult]()
+        while len(rest):
+            result, rest = self._through(rest, state, memory, verdicts or {})
+            memory.remember(result.seen)
+            state = result.state
+            parts.append(result)
+        return join(parts, self.plan, self._con)
+
+    def _through(
+        self, raw: RawBatch, state: PartitionState, seen: Seen, verdicts: Verdicts
+    ) -> tuple[BatchResult, RawBatch]:
+        """The way of the records, stage by stage; and those that could not go yet (see dedupe.py), as a rule none.
+
         1. decode      bytes to typed columns; malformed records are rejected, tombstones skipped
         2. validate    the rules of the pipeline; errors reject, warnings count
-        3. stamp       the event time; records without one, or with one too far in the future, are rejected
+        3. event time  is read; records without one, or with one too far in the future, are rejected
         4. dedupe      the first record with a key goes on
-        5. event time  records whose windows have all closed are late; the valid ones move the high water
-        6. verdicts    records that a sink or handler has refused before are rejected as it said
-        7. handle      the user's Python steps; they may reject, filter and change records
-        8. aggregate   partials per window, group and lane
-        9. settle      the ledger moves by what happened, and must balance
-
-        Every result but the handlers' depends on the log alone. Raises PipelineAborted, DependencyError (a handler's
-        outage), AggregateOverflow; then nothing has changed.
+        5. event time  decides: records whose windows have all closed are late; valid ones move the high water
+        6. handle      the user's Python steps; they may reject, filter and change records. What a sink or a handler
+                       has refused before (`verdicts`) is rejected as it said
+        7. aggregate   partials per window, group and lane
+        8. account     the ledger moves by what happened, and must balance
         """
-        raw = _after(raw, state.upto)
-        if len(raw) == 0:
-            return BatchResult(raw, state, state, self._nothing)
         watch = _Stopwatch()
         decoded = self._decoder.decode(raw.records)
         watch.lap(Stage.DECODE)
@@ -71,11 +85,14 @@ class StagePipeline:
         watch.lap(Stage.VALIDATE)
         timed = self._event_times.stamp(valid)
         watch.lap(Stage.EVENT_TIME)
-        deduped = self._dedupe.split(timed.rows, state, seen or NothingSeen())
+        deduped = self._dedupe.split(timed.rows, state, seen)
+        if deduped.cut is not None:
+            head, rest = _split(raw, deduped.cut - 1)
+            return self._through(head, state, seen, verdicts)[0], rest
         watch.lap(Stage.DEDUPE)
         judged = self._event_times.judge(deduped.rows, state.high_water)
         watch.lap(Stage.EVENT_TIME)
-        undecided, decided = _apply_verdicts(judged.rows, verdicts or {})
+        undecided, decided = _apply_verdicts(judged.rows, verdicts)
         handled = self._handlers.apply(undecided, raw.tp)
         watch.lap(Stage.HANDLE)
         aggregated = self._aggregator.apply(handled.rows, judged.bar_of(handled.rows))
@@ -94,7 +111,7 @@ class StagePipeline:
         )
         _require_balance(moved, raw)
         late = judged.late_among(aggregated.rows)
-        return BatchResult(
+        result = BatchResult(
             raw,
             state,
             PartitionState(raw.last, judged.high_water, deduped.clock, state.ledger + moved),
@@ -107,6 +124,7 @@ class StagePipeline:
             checked.tallies,
             watch.seconds,
         )
+        return result, _split(raw, raw.last)[1]
 
     def offsets_of(self, result: BatchResult, aggregation: str, rows: Sequence[int]) -> list[int]:
         """The offsets of the records behind these rows (by index) of `result.deltas[aggregation]`, ascending.
@@ -139,12 +157,10 @@ def accepted_schema(plan: Plan) -> pa.Schema:
     return pa.schema([*plan.columns, *(pa.field(name, kind) for name, kind in own)])
 
 
-def _after(raw: RawBatch, upto: int) -> RawBatch:
-    """The records that were not applied before."""
-    if len(raw) == 0 or raw.first > upto:
-        return raw
-    done = int(np.searchsorted(raw.records.column("offset").to_numpy(), upto, side="right"))
-    return RawBatch(raw.tp, raw.records.slice(done))
+def _split(raw: RawBatch, upto: int) -> tuple[RawBatch, RawBatch]:
+    """The records up to this offset, and those after it."""
+    at = int(np.searchsorted(raw.records.column("offset").to_numpy(), upto, side="right"))
+    return RawBatch(raw.tp, raw.records.slice(0, at)), RawBatch(raw.tp, raw.records.slice(at))
 
 
 def _apply_verdicts(rows: pa.Table, verdicts: Verdicts) -> tuple[pa.Table, list[Rejection]]:
