@@ -21,7 +21,7 @@ _ESTIMATED = frozenset({"aircraft", "carriers"})
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One thing compared. `different`: rows that are missing, too many or not equal; `examples`: some of them in words."""
+    """One thing compared. `different`: rows that are missing, too many or not equal; `examples`: some of them."""
 
     what: str
     expected: int
@@ -62,7 +62,8 @@ def _tables(pipeline: str) -> Iterable[_Table]:
         ("aggregation", "window_start", "window_end"),
         ("missing",),
         sql.SQL(
-            "SELECT aggregation, {}, {}, sum(missing) FROM tidegate_late_windows WHERE pipeline = {} GROUP BY 1, 2, 3"
+            "SELECT aggregation, {}, {}, sum(missing) AS missing FROM tidegate_late_windows "
+            "WHERE pipeline = {} GROUP BY 1, 2, 3"
         ).format(_milliseconds("window_start"), _milliseconds("window_end"), sql.Literal(pipeline)),
     )
     counters = ("read", "accepted", "dead_lettered", "late", "skipped")
@@ -70,7 +71,7 @@ def _tables(pipeline: str) -> Iterable[_Table]:
         "ledger",
         ("partition",),
         counters,
-        sql.SQL("SELECT partition, {} FROM tidegate_partitions WHERE pipeline = {}").format(
+        sql.SQL("SELECT partition, {} FROM tidegate_partitions WHERE pipeline = {} AND read > 0").format(
             sql.SQL(", ").join(map(sql.Identifier, counters)), sql.Literal(pipeline)
         ),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -44,7 +46,14 @@ def print_results(console: Console, url: str, pipeline: str) -> None:
 def _rows(connection: psycopg.Connection, statement: str, parameters: Sequence[str] = ()) -> list[Row]:
     cursor = connection.execute(statement.encode(), list(parameters) or None)
     names = [column.name for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return [dict(zip(names, map(_number, row), strict=True)) for row in cursor.fetchall()]
+
+
+def _number(value: Any) -> Any:
+    """PostgreSQL's exact sums and rounded averages come as Decimal: shown as what they are."""
+    if not isinstance(value, Decimal):
+        return value
+    return int(value) if value == value.to_integral_value() and value.as_tuple().exponent == 0 else float(value)
 
 
 def _print(console: Console, title: str, rows: Iterable[Row]) -> None:
@@ -79,15 +88,19 @@ def print_dead_letters(console: Console, letters: Iterable[Row]) -> None:
 
 
 def _reason(letter: Row) -> str:
-    rule = next((reason["rule"] for reason in letter["reasons"] if reason.get("rule")), None)
-    return str(rule or letter["errorType"])
+    """The failed rule, or the error type and the field."""
+    first = letter["reasons"][0]
+    if first.get("rule"):
+        return str(first["rule"])
+    return f"{letter['errorType']}({first['field']})" if first.get("field") else str(letter["errorType"])
 
 
 def _value(letter: Row) -> str:
-    value = letter.get("value")
-    if value is None:
-        value = letter.get("valueBase64") or "null"
-    shown = str(value)
+    if letter["value"] is None:
+        return "null"
+    shown = str(letter["value"])
+    if letter["valueEncoding"] == "base64":
+        shown = b64decode(shown).decode(errors="backslashreplace")
     return shown if len(shown) <= _SHOWN_VALUE else shown[:_SHOWN_VALUE] + "…"
 
 

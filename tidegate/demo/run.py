@@ -161,7 +161,7 @@ class Run:
         return print_comparison(console, compared) and audit.returncode == 0
 
     def _tidegate(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of tidegate's on the pipeline file, as a user would. Raises StackError when it prints nothing."""
+        """Run a command on the pipeline file, as a user would. Raises StackError when it prints nothing."""
         program = "from tidegate.cli.main import run; run()"
         command = [sys.executable, "-c", program, *words, str(self._pipeline.path), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=_without_settings())
@@ -200,7 +200,8 @@ def _without_settings() -> dict[str, str]:
 def _create_topic(bootstrap_servers: str) -> None:
     """The source topic. The records' timestamps are of 2013: with any retention they would be deleted at once."""
     topic = NewTopic(TOPIC, num_partitions=PARTITIONS, replication_factor=1, config={"retention.ms": "-1"})
-    for created in AdminClient({"bootstrap.servers": bootstrap_servers}).create_topics([topic]).values():
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})  # gone before its answer, it would cancel the request
+    for created in admin.create_topics([topic]).values():
         created.result(30)
 
 
