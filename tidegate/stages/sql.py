@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -45,11 +50,28 @@ def query(con: duckdb.DuckDBPyConnection, sql: str, **tables: pa.Table | pa.Reco
 
     Raises duckdb.Error as DuckDB raises it; the tables are unregistered in any case.
     """
+    with _registered(con, tables):
+        # `con.sql` and not `con.execute`: an unfinished execute blocks the connection, and its Arrow result is a copy.
+        return con.sql(sql).to_arrow_table()
+
+
+def query_numpy(
+    con: duckdb.DuckDBPyConnection, sql: str, **tables: pa.Table | pa.RecordBatch
+) -> dict[str, npt.NDArray[np.generic]]:
+    """As `query`, as NumPy arrays by column name, masked where there are nulls.
+
+    For a few narrow columns: `con.sql` plans a query twice, which is 0.6 ms more per batch than this.
+    """
+    with _registered(con, tables):
+        return con.execute(sql).fetchnumpy()
+
+
+@contextmanager
+def _registered(con: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table | pa.RecordBatch]) -> Iterator[None]:
     try:
         for name, table in tables.items():
             con.register(name, table)
-        # `con.sql` and not `con.execute`: an unfinished execute blocks the connection, and its Arrow result is a copy.
-        return con.sql(sql).to_arrow_table()
+        yield
     finally:
         for name in tables:
             con.unregister(name)

@@ -90,14 +90,14 @@ def test_every_rule_of_the_file_has_its_check_and_its_case_here() -> None:
 
 def test_an_expectation_must_be_true() -> None:
     """FALSE and NULL fail; with `nullPasses` only FALSE does."""
-    rules = [{"type": "expect", "expression": "n > 1 -- large"}]
+    rules: list[dict[str, Any]] = [{"type": "expect", "expression": "n > 1 -- large"}]
     assert check(rules, n=[2, 1, None]).passed.tolist() == [True, False, False]
     assert check([{**rules[0], "nullPasses": True}], n=[2, 1, None]).passed.tolist() == [True, False, True]
 
 
 def test_a_record_keeps_all_the_rules_it_failed() -> None:
     """One rejection per record, with a reason per rule, in the order of the file."""
-    rules = [{"type": "range", "column": "n", "max": 1}, {"type": "notNull", "column": "s"}]
+    rules: list[dict[str, Any]] = [{"type": "range", "column": "n", "max": 1}, {"type": "notNull", "column": "s"}]
     [rejection] = check(rules, n=[5, 1], s=[None, "a"]).rejected
     assert (rejection.offset, rejection.stage) == (10, "validate")
     assert [(r.error_type, r.rule, r.field, r.found) for r in rejection.reasons] == [
@@ -138,7 +138,10 @@ def test_abort_stops_the_pipeline_and_names_the_record() -> None:
 
 def test_an_expression_that_breaks_fails_only_for_its_records() -> None:
     """A cast that one record cannot take rejects that record; the others, and the other rules, are judged as ever."""
-    rules = [{"type": "expect", "expression": "CAST(s AS INTEGER) > 0"}, {"type": "range", "column": "n", "max": 1}]
+    rules: list[dict[str, Any]] = [
+        {"type": "expect", "expression": "CAST(s AS INTEGER) > 0"},
+        {"type": "range", "column": "n", "max": 1},
+    ]
     checked = check(rules, s=["1", "x", "0", "2"], n=[1, 2, 1, 2])
     assert checked.passed.tolist() == [True, False, False, False]
     assert [[r.error_type for r in one.reasons] for one in checked.rejected] == [

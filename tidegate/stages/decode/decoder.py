@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.schema import Key, Value
+from tidegate.headers import REPLAY_OF, RETRY_OF
 from tidegate.record import Lane, Stage
 from tidegate.stages.batch import Reason, Rejection
 from tidegate.stages.decode.codec import Fault, failing
@@ -20,7 +22,7 @@ from tidegate.stages.decode.nested import StructCodec
 from tidegate.stages.decode.shown import shown
 from tidegate.stages.types import KEY, LANE, OFFSET, TIMESTAMP, value_schema
 
-REPLAY_HEADERS = ("tidegate.replay.of", "tidegate.retry.of")
+REPLAY_HEADERS = (REPLAY_OF, RETRY_OF)
 """A record that carries one of these is on its second way: its lane is `replay`."""
 
 _REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -104,10 +106,11 @@ class Decoder:
         """The structs of the good values, and why the others (by index) are not among them."""
         values = column.to_pylist()
         refused: dict[int, list[Reason]] = {}
-        for row in _not_utf8(column, values):
-            refused[row] = self._explain(values[row])
-        readable = [row for row in range(len(values)) if row not in refused] if refused else range(len(values))
-        remaining = iter([values[row] for row in readable] if refused else values)
+        readable: Sequence[int] = range(len(values))
+        if unreadable := _not_utf8(column, values):
+            refused = {row: self._explain(values[row]) for row in unreadable}
+            readable = np.delete(np.arange(len(values)), unreadable).tolist()
+        remaining = (values[row] for row in readable) if refused else iter(values)
         structs: list[Any] = []
         bad = 0
         while True:

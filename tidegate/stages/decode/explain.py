@@ -143,7 +143,7 @@ def _leaf(raw: bytes, column: Column, kind: str) -> tuple[str, str] | None:
 
 
 def _integer(raw: bytes, kind: str) -> tuple[str, str] | None:
-    if any(mark in raw for mark in b".eE"):
+    if not raw.removeprefix(b"-").isdigit():
         return "WrongType", f"expected {kind}, found a number with a point or exponent"
     bound = _BOUNDS[kind]
     # More than 20 digits are out of range anyway, and Python refuses to convert thousands of them.

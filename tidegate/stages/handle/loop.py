@@ -1,4 +1,4 @@
-"""One event loop, in a thread of its own, for all async handlers of the process: a client that one keeps lives on it."""
+"""One event loop, in a thread of its own, for all async handlers of a process: a client that one keeps lives on it."""
 
 from __future__ import annotations
 

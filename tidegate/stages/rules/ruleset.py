@@ -23,7 +23,7 @@ from tidegate.stages.rules.length import LengthCheck
 from tidegate.stages.rules.not_null import NotNullCheck
 from tidegate.stages.rules.range import RangeCheck
 from tidegate.stages.rules.regex import RegexCheck
-from tidegate.stages.sql import connect, query
+from tidegate.stages.sql import connect, query, query_numpy
 from tidegate.stages.types import OFFSET
 
 CHECKS: dict[type, type[Check[Any]]] = {
@@ -127,17 +127,16 @@ class RuleSet:
             # in the first place because it evaluates row by row.
             flags = self._flags(judged, "TRY({})")
         verdicts = []
-        for column in flags.columns:
-            broke = np.asarray(column.is_null()) if column.null_count else nothing
-            failed = ~column.fill_null(False).to_numpy() if column.null_count else ~column.to_numpy()
-            verdicts.append(_Verdict(failed, broke))
+        for flag in flags:
+            broke = np.ma.getmaskarray(flag) if isinstance(flag, np.ma.MaskedArray) else nothing
+            verdicts.append(_Verdict(broke | ~np.asarray(flag, dtype=bool), broke))
         return verdicts
 
-    def _flags(self, rows: pa.Table, form: str) -> pa.Table:
-        """A column per rule, TRUE where a row passes; never NULL, except where TRY caught an error."""
+    def _flags(self, rows: pa.Table, form: str) -> list[npt.NDArray[np.generic]]:
+        """An array per rule, TRUE where a row passes; nothing is masked, except where TRY caught an error."""
         conditions = [form.format(f"({check.condition}) IS TRUE") for check in self.checks]
         selected = ", ".join(f"{condition} AS c{index}" for index, condition in enumerate(conditions))
-        return query(self._con, f"SELECT {selected} FROM rows", rows=rows)
+        return list(query_numpy(self._con, f"SELECT {selected} FROM rows", rows=rows).values())
 
     def _describe(
         self, name: str, check: Check[Any], rows: pa.Table, verdict: _Verdict, indices: npt.NDArray[np.intp]
