@@ -112,10 +112,9 @@ async def test_backpressure(kafka: KafkaTopics, tmp_path: Path) -> None:
         flow.done(flow.events[2])
         flow.done(flow.events[1])
         await asyncio.sleep(0.5)
-        committed = flow.app.monitor.tp_committed_offsets
-        assert not committed
+        assert not flow.committed()
         flow.done(flow.events[0])
-        await flow.until(lambda: committed.get(tp) == 30)
+        await flow.until(lambda: flow.committed().get(tp) == 30)
         assert flow.consumer.lag(tp) == 70
 
 
@@ -126,7 +125,7 @@ async def test_start_is_told_by_the_owner(kafka: KafkaTopics, tmp_path: Path) ->
     tp = TopicPartition(topic, 0)
     await fill(kafka, topic, 100)
     async with Flow(kafka.bootstrap_servers, tmp_path, topic, group=f"g-{topic}") as flow:
-        await flow.until(lambda: flow.app.monitor.tp_committed_offsets.get(tp) == 100)
+        await flow.until(lambda: flow.committed().get(tp) == 100)
     owner = Owner()
     owner.upto[tp] = 41
     async with Flow(kafka.bootstrap_servers, tmp_path, topic, group=f"g-{topic}", owner=owner) as flow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ async def transaction(producer: AIOKafkaProducer, topic: str, values: list[bytes
     for value in values:
         await producer.send_and_wait(topic, value, partition=0)
     await (producer.commit_transaction() if commit else producer.abort_transaction())
+
+
+def _has_reached(flow: Flow, offset: int) -> bool:
+    return bool(flow.batches) and flow.batches[-1].last >= offset
 
 
 @in_a_loop
@@ -99,7 +104,7 @@ async def test_compacted_topic_with_gaps(kafka: KafkaTopics, tmp_path: Path) -> 
             await asyncio.sleep(0.5)
             last = (await producer.send_and_wait(topic, b"roll", key=b"roll", partition=0)).offset
             async with Flow(kafka.bootstrap_servers, tmp_path, topic) as flow:
-                await flow.until(lambda end=last: flow.batches and flow.batches[-1].last >= end)  # type: ignore[misc]
+                await flow.until(partial(_has_reached, flow, last))
             if flow.count() < 400:
                 break
     offsets = flow.offsets()[tp]

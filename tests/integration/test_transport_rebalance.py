@@ -45,11 +45,7 @@ async def test_partitions_move_without_loss_or_repetition(kafka: KafkaTopics, tm
         for name in ("one", "two")
     ]
     for flow in flows:
-        done = flow.done
-        flow.done = lambda event, done=done: (  # type: ignore[method-assign,misc]
-            finished.extend((event.value.tp, record.offset) for record in event.value.records),
-            done(event),
-        )
+        flow.finished = finished  # of both, in the order of finishing
     async with flows[0]:
         await flows[0].until(lambda: len(finished) > 100)
         async with flows[1]:
@@ -94,7 +90,7 @@ async def test_owner_finishes_before_partitions_go(kafka: KafkaTopics, tmp_path:
     async with flow:
         await flow.until(lambda: len(flow.events) == 3)
     assert len(flow.events) == 3
-    assert flow.app.monitor.tp_committed_offsets == {tp: 10}
+    assert flow.committed() == {tp: 10}
 
 
 @in_a_loop

@@ -65,10 +65,11 @@ class Flow:
         self.owner = owner or Owner()
         self.batches: list[SourceBatch] = []
         self.events: list[Any] = []
+        self.finished: list[tuple[TopicPartition, int]] = []
         self.hold = False
         options = faust_settings(
             Kafka(bootstrap_servers=bootstrap_servers, session_timeout="6 s"), metadata_max_age=1.0
-        )  # type: ignore[arg-type]
+        )
         self.app = faust.App(
             group or f"flow-{uuid.uuid4().hex[:8]}",
             datadir=str(directory),
@@ -88,13 +89,18 @@ class Flow:
                 self.done(event)
 
     def done(self, event: Any) -> None:
+        self.finished.extend((event.value.tp, record.offset) for record in event.value.records)
         self.owner.upto[event.value.tp] = event.value.last
         event.ack()
 
     @property
     def consumer(self) -> Consumer:
-        consumer: Consumer = self.app.consumer
-        return consumer
+        assert isinstance(self.app.consumer, Consumer)
+        return self.app.consumer
+
+    def committed(self) -> dict[TopicPartition, int]:
+        """What the group was told, per partition: the next offset to read."""
+        return {TopicPartition(*tp): offset for tp, offset in self.app.monitor.tp_committed_offsets.items()}
 
     async def __aenter__(self) -> Flow:
         await self.app.start()

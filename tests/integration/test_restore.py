@@ -1,0 +1,149 @@
+"""Bulk reading of a changelog into the local state, and the topics it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from confluent_kafka import TopicPartition as Bound
+from confluent_kafka.admin import AdminClient
+
+from tests.aio import in_a_loop
+from tidegate.errors import BrokerUnavailable, ConfigError
+from worker.producer import PartitionProducer, Rows
+from worker.restore import restore
+from worker.statedb import PartitionDB
+from worker.topics import TopicSpec, ensure_topics, partition_counts
+
+if TYPE_CHECKING:
+    from tests.providers.kafka import KafkaTopics
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+
+async def write(kafka: KafkaTopics, topic: str, chunks: list[list[tuple[bytes, bytes | None]]]) -> int:
+    """One transaction per chunk. Returns the offset of the last row."""
+    producer = PartitionProducer({"bootstrap_servers": kafka.bootstrap_servers}, f"p-{topic}")
+    await producer.start()
+    for chunk in chunks:
+        last = (await producer.commit([Rows(topic, 0, [k for k, _ in chunk], [v for _, v in chunk])]))[topic, 0]
+    await producer.stop()
+    return last
+
+
+@in_a_loop
+async def test_state_is_restored(kafka: KafkaTopics, tmp_path: Path) -> None:
+    """Deleted local state is restored in full, state that is behind only from where it is, and then nothing is read."""
+    topic, options = kafka.topic(), {"bootstrap.servers": kafka.bootstrap_servers}
+    chunks: list[list[tuple[bytes, bytes | None]]] = [
+        [(b"k%d" % (i % 97), None if i % 11 == 0 else b"%d" % i) for i in range(c * 500, c * 500 + 500)]
+        for c in range(50)
+    ]
+    model = {key: value for chunk in chunks for key, value in chunk}
+    last = await write(kafka, topic, chunks)
+    db = PartitionDB(tmp_path / "p")
+    restored = await restore(options, topic, 0, 0, db.apply)
+    assert (restored.records, restored.ahead, db.changelog_offset) == (25_000, False, last)
+    assert dict(db.scan(b"", b"\xff")) == {key: value for key, value in model.items() if value is not None}
+    assert (await restore(options, topic, 0, last + 1, db.apply)).records == 0
+    newest = await write(kafka, topic, [[(b"new", b"1")]])
+    restored = await restore(options, topic, 0, last + 1, db.apply)
+    assert (restored.records, db.changelog_offset, db.get([b"new"])) == (1, newest, [b"1"])
+    db.close()
+    assert restored.end_offset == newest + 2  # the commit marker is the last
+    PartitionDB(tmp_path / "p", changelog_end=restored.end_offset).destroy()
+
+
+@in_a_loop
+async def test_empty_trimmed_and_foreign_logs(kafka: KafkaTopics) -> None:
+    """An empty log restores nothing; a trimmed one from its start; an offset behind its end says: wipe the state."""
+    topic = kafka.topic()
+    options: dict[str, str | int | float | bool] = {"bootstrap.servers": kafka.bootstrap_servers}
+    read: list[bytes] = []
+
+    def keep(keys: list[bytes], values: list[bytes | None], last: int) -> None:
+        read.extend(keys)
+
+    assert (await restore(options, topic, 0, 0, keep)).records == 0
+    assert (await restore(options, topic, 0, 5, keep)).ahead
+    await write(kafka, topic, [[(b"%d" % i, b"v")] for i in range(10)])
+    admin = AdminClient(options)
+    for future in admin.delete_records([Bound(topic, 0, 10)]).values():
+        future.result()
+    restored = await restore(options, topic, 0, 3, keep)
+    assert (read, restored.records, restored.ahead) == ([b"5", b"6", b"7", b"8", b"9"], 5, False)
+    for future in admin.delete_records([Bound(topic, 0, 20)]).values():
+        future.result()
+    assert (await restore(options, topic, 0, 3, keep)).records == 0
+
+
+@in_a_loop
+async def test_cancelling_waits_for_the_thread(kafka: KafkaTopics) -> None:
+    """A cancelled restore returns only when its thread has stopped writing: the database can be closed then."""
+    topic = kafka.topic()
+    await write(kafka, topic, [[(b"%d" % i, b"v") for i in range(15_000)] for _ in range(4)])
+    writing, let_go, chunks = threading.Event(), threading.Event(), []
+
+    def slow(keys: list[bytes], values: list[bytes | None], last: int) -> None:
+        writing.set()
+        let_go.wait(10)
+        chunks.append(len(keys))
+
+    task = asyncio.create_task(restore({"bootstrap.servers": kafka.bootstrap_servers}, topic, 0, 0, slow))
+    await asyncio.to_thread(writing.wait, 10)
+    task.cancel()
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    let_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(chunks) == 1
+
+
+@in_a_loop
+async def test_faults_of_apply_are_raised(kafka: KafkaTopics) -> None:
+    """What writing the state raises ends the restore with that error."""
+    topic = kafka.topic()
+    await write(kafka, topic, [[(b"a", b"1")]])
+
+    def fail(keys: list[bytes], values: list[bytes | None], last: int) -> None:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        await restore({"bootstrap.servers": kafka.bootstrap_servers}, topic, 0, 0, fail)
+
+
+@in_a_loop
+async def test_topics_are_created_and_grown(kafka: KafkaTopics) -> None:
+    """Missing topics are created, small ones grown, large ones left alone; each can be written to at once."""
+    base = kafka.topic(partitions=2)
+    options: dict[str, str | int | float | bool] = {"bootstrap.servers": kafka.bootstrap_servers}
+    fresh = f"{base}-changelog"
+    specs = [TopicSpec(base, 4), TopicSpec(fresh, 4, {"cleanup.policy": "compact"})]
+    try:
+        found = await asyncio.gather(
+            ensure_topics(options, specs), ensure_topics(options, specs)
+        )  # two workers at once
+        assert list(found) == [{base: 4, fresh: 4}] * 2
+        await write(kafka, fresh, [[(b"a", b"1")]])
+        assert await ensure_topics(options, [TopicSpec(base, 1)]) == {base: 4}
+        assert await partition_counts(options, [base, fresh]) == {base: 4, fresh: 4}
+    finally:
+        admin = AdminClient(options)
+        for future in admin.delete_topics([fresh]).values():
+            future.result()
+
+
+@in_a_loop
+async def test_topic_errors_are_clear(kafka: KafkaTopics) -> None:
+    """A source topic that does not exist and a configuration that Kafka refuses are named, with the way out."""
+    options = {"bootstrap.servers": kafka.bootstrap_servers}
+    with pytest.raises(ConfigError, match="'no-such-topic' does not exist"):
+        await partition_counts(options, ["no-such-topic"])
+    with pytest.raises(ConfigError, match="cannot create topic 'bad-topic'"):
+        await ensure_topics(options, [TopicSpec("bad-topic", 1, {"cleanup.policy": "sometimes"})])
+    with pytest.raises(BrokerUnavailable):
+        await partition_counts({"bootstrap.servers": "127.0.0.1:1", "log_level": 0}, ["x"], within=1.0)

@@ -1,0 +1,92 @@
+"""Every private name of Faust, mode and aiokafka that the worker uses: an upgrade fails here, and not in production."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import aiokafka
+import aiokafka.producer.sender
+import faust.streams
+import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.subscription_state import Subscription, SubscriptionState, TopicPartitionState
+from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
+from aiokafka.producer.sender import Sender
+from aiokafka.producer.transaction_manager import TransactionManager
+from faust.app import App
+from faust.transport import consumer as faust_consumer
+from faust.transport.drivers import aiokafka as driver
+from faust.types.tuples import ConsumerMessage
+
+import worker.producer
+
+# What we override or read, class by class. Public names are here too where their meaning is not documented.
+USED: dict[type, tuple[str, ...]] = {
+    faust_consumer.Consumer: (
+        "_drain_messages", "_new_offset", "_read_offset", "_committed_offset", "_unacked_messages", "_acked",
+        "_acked_index",
+        "_n_acked", "_waiting_for_ack", "_wait_for_ack", "can_resume_flow", "flow_active", "force_commit",
+        "perform_seek",
+        "wait_empty", "verify_event_path", "on_partitions_assigned", "on_partitions_revoked", "consumer_stopped_errors",
+    ),
+    faust_consumer.ThreadDelegateConsumer: ("_new_consumer_thread", "_thread"),
+    driver.AIOKafkaConsumerThread: ("_create_worker_consumer", "_commit", "_ensure_consumer", "call_thread",
+        "__post_init__"),
+    driver.Producer: ("_settings_auth",),
+    App: ("consumer_generation_id", "client_only"),
+    ConsumerMessage: ("generation_id", "tracked", "acked"),
+    aiokafka.AIOKafkaConsumer: ("_fetcher", "_closed"),
+    Fetcher: ("_subscriptions", "_records", "_closed", "_create_fetch_waiter", "fetched_records"),
+    SubscriptionState: ("fetch_context", "reassignment_in_progress", "subscription"),
+    Subscription: ("assignment",),
+    TopicPartitionState: ("has_valid_position", "position", "lso", "highwater", "timestamp"),
+    aiokafka.AIOKafkaProducer: ("_sender", "_closed", "_txn_manager", "_message_accumulator", "client"),
+    Sender: ("sender_task", "close"),
+    TransactionManager: ("_transaction_waiter",),
+    MessageAccumulator: ("_batches",),
+    MessageBatch: ("_drain_waiter",),
+    AIOKafkaClient: ("close",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("owner", USED, ids=lambda owner: owner.__name__)
+def test_names_are_there(owner: type) -> None:
+    """Each private name the worker uses exists in the installed version."""
+    sources = "".join(inspect.getsource(inspect.getmodule(base)) for base in owner.__mro__[:-1])  # type: ignore[arg-type]
+    missing = [name for name in USED[owner] if not hasattr(owner, name) and not re.search(rf"self\.{name}\b", sources)]
+    assert not missing
+
+
+def test_signatures_are_as_overridden() -> None:
+    """What is overridden is called as before, and the fetcher calls the consumer's drain."""
+    assert list(inspect.signature(faust_consumer.Consumer._drain_messages).parameters) == ["self", "fetcher"]
+    assert "consumer._drain_messages(self)" in inspect.getsource(faust_consumer.Fetcher)
+    assert list(inspect.signature(Fetcher.fetched_records).parameters) == [
+        "self",
+        "partitions",
+        "timeout",
+        "max_records",
+    ]
+    assert aiokafka.producer.sender.BACKOFF_OVERRIDE == worker.producer._RETRY_AFTER_MARKERS
+    assert "return BACKOFF_OVERRIDE" in inspect.getsource(aiokafka.producer.sender)
+    skipping = r"generation_id\s*!=\s*self\.app\.consumer_generation_id"
+    assert re.search(skipping, inspect.getsource(faust.streams))
+
+
+def test_versions_are_the_pinned_ones() -> None:
+    """The versions are those whose sources were read."""
+    assert (version("faust-streaming"), version("aiokafka")) == ("0.15.3", "0.14.0")
+    assert version("mode-streaming").startswith("0.7.")
+
+
+def test_no_other_private_name_is_used() -> None:
+    """No private name of another's object is used in the transport and the producer that this file does not list."""
+    listed = {name for names in USED.values() for name in names}
+    package = Path(inspect.getfile(worker)).parent
+    sources = [path.read_text() for path in (*package.glob("transport/*.py"), package / "producer.py")]
+    used = {name for text in sources for name in re.findall(r"(?<!self)(?<!_thread)\.(_[a-z]\w*)", text)}
+    assert used <= listed
