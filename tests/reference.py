@@ -188,12 +188,19 @@ class Reference:
         watermark = None if outcome.high_water is None or replayed else outcome.high_water - config.delay
         if not replayed:
             outcome.high_water = event_time if outcome.high_water is None else max(outcome.high_water, event_time)
-        taken, missed = [], []
+        taken: list[tuple[str, int, int]] = []
+        missed: list[tuple[str, int, int]] = []
         for aggregation in self.pipeline.aggregations:
             for start, end in windows_of(aggregation, event_time):
                 is_late = watermark is not None and end <= watermark - config.allowed_lateness
                 (missed if is_late else taken).append((aggregation.name, start, end))
         key = row[self.pipeline.dedupe.key] if self.pipeline.dedupe else None
+        if replayed and outcome.high_water is not None:
+            expiry = outcome.high_water - config.delay - config.allowed_lateness - config.retention
+            if any(end <= expiry for _, _, end in taken):
+                outcome.rejected[record.offset] = "event_time"
+                marked.add(key)
+                return
         if missed and not taken:
             assert watermark is not None
             outcome.late.append(Late(record.offset, watermark, frozenset(missed), partial=False))

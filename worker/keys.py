@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 import zlib
 
-PARTITION = b"\x00P"  # the partition row: upto, high water, ledger. Written last, read first
+from tidegate.store.rows import PARTITION_KEY
+
+PARTITION = PARTITION_KEY  # the partition row: upto, high water, ledger. Written last, read first
 CLOSED = b"\x00C"  # up to which event time windows were closed, ms
 LAYOUT = b"\x00D"  # + aggregation: the digest of the layout of its rows
 WINDOW = b"W"  # + aggregation + window end + group: the measures' partials

@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import structlog
 
+from tidegate.config.topics import result_topics
 from tidegate.record import TopicPartition
 from tidegate.stages.aggregate import merge_partials
 from tidegate.stages.batch import PartitionState
@@ -26,7 +28,7 @@ from tidegate.stages.sql import connect
 from tidegate.store.rows import decode_state, encode_state
 from worker import keys
 from worker.effects import Effects
-from worker.naming import merged_aggregations, partials_topic, results_topic
+from worker.naming import merged_aggregations, partials_topic
 from worker.results import ResultEncoder
 from worker.rowcodec import RowCodec, decode_keys, order_preserving
 from worker.statedb import PartitionDB
@@ -39,6 +41,7 @@ from worker.watermarks import (
 )
 from worker.windows import BEGINNING, WindowRows, by_row, partial_columns
 
+log = structlog.get_logger(__name__)
 _MARK = b"\x00"  # first byte of a watermark's key; an aggregation's key starts with MERGE
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(dict[str, list[Any]]).decode
@@ -136,23 +139,46 @@ class MergedAggregation:
         self._codec = RowCodec(partial_columns(plan))
         self._by_row = by_row(plan)
         self._results = ResultEncoder(plan, connection)
-        self._topic = results_topic(pipeline.pipeline, plan.name)
+        self._topic = result_topics(pipeline.pipeline)[plan.name]
+        event_time = pipeline.pipeline.event_time
+        self._kept = event_time.allowed_lateness + event_time.retention if event_time else 0
 
     def merge(
         self, partials: dict[bytes, dict[str, bytes]], closed_upto: int, bound: int, partition: int, effects: Effects
     ) -> None:
         """Lay the new partials over the known ones; emit the totals of what changed and of what closes."""
-        changed = self._overlay(partials)
+        changed = self._overlay(self._known(partials, closed_upto))
         effects.put(list(changed), [_pack(row) for row in changed.values()])
+        self._drop_expired(changed, closed_upto, bound, effects)
         ending = {key: row for key, row in self._ending(closed_upto, bound).items() if key not in changed}
         final = {key: key_end(key) <= bound for key in changed}
         emitted = {k: row for k, row in changed.items() if self._plan.emit == "updates" or final[k]} | ending
-        if not emitted or self._topic is None:
+        if not emitted:
             return
         table = self._totals(list(emitted), list(emitted.values()))
         upto = [json.dumps({source: cell[0] for source, cell in row.items()}) for row in emitted.values()]
         finals = pa.array([final.get(key, True) for key in emitted])
         effects.send(self._topic, partition, *self._results.encode(table, upto, finals))
+
+    def _known(self, partials: dict[bytes, dict[str, bytes]], closed_upto: int) -> dict[bytes, dict[str, bytes]]:
+        """The partials of windows that are still kept.
+
+        A partition that was idle can wake up with older ones. What the other partitions had in those windows is
+        forgotten, so no total is emitted: it would be too small. The store's results have them all the same.
+        """
+        kept = {key: row for key, row in partials.items() if key_end(key) > self._expiry(closed_upto)}
+        if len(kept) < len(partials):
+            log.warning("results.expired", aggregation=self._plan.name, totals=len(partials) - len(kept))
+        return kept
+
+    def _drop_expired(self, changed: Iterable[bytes], closed_upto: int, bound: int, effects: Effects) -> None:
+        """Forget windows that ended `allowedLateness` + `retention` before the closing bound."""
+        expiry = self._expiry(bound)
+        gone = dict.fromkeys(self._ending(self._expiry(closed_upto), expiry))
+        effects.deletes += gone | dict.fromkeys(key for key in changed if key_end(key) <= expiry)
+
+    def _expiry(self, closed_upto: int) -> int:
+        return max(BEGINNING, closed_upto - self._kept)
 
     def _overlay(self, partials: dict[bytes, dict[str, bytes]]) -> dict[bytes, dict[str, list[Any]]]:
         """Rows are source → [upto, revision, partial]. An older partial than the known one changes nothing."""

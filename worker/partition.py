@@ -31,7 +31,7 @@ from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Store
-from worker.naming import changelog_topic
+from tidegate.store.rows import changelog_topic
 from worker.observe import Observer
 from worker.producer import PartitionProducer, transactional_id
 from worker.restore import restore
@@ -94,7 +94,7 @@ class PartitionTask(ABC):
 
     def __init__(self, tp: TopicPartition, context: Context) -> None:
         self.tp, self.context = tp, context
-        self.changelog = (changelog_topic(context.plan.pipeline, tp.topic), tp.partition)
+        self.changelog = (changelog_topic(context.plan.pipeline.pipeline_id, tp.topic), tp.partition)
         self.upto = -1
         self.db: PartitionDB | None = None
         self.producer: PartitionProducer | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +18,8 @@ from dlq.envelope import Envelope
 from dlq.late import Late, late_records
 from dlq.policy import FloodGuard
 from dlq.publishers import open_publisher
-from tidegate.config.topics import late_topic
 from tidegate.clock import Clock
+from tidegate.config.topics import late_topic, result_topics
 from tidegate.record import OutRow, TopicPartition
 from tidegate.stages.batch import RAW_SCHEMA, BatchResult, NothingSeen, PartitionState, RawBatch, Verdicts
 from tidegate.stages.pipeline import StagePipeline
@@ -28,10 +29,11 @@ from tidegate.store.rows import decode_state, encode_state
 from worker import keys
 from worker.effects import Effects
 from worker.merge import PartialsWriter
-from worker.naming import merged_aggregations, results_topic, watermarks_topic
+from worker.naming import merged_aggregations, watermarks_topic
 from worker.producer import Rows
 from worker.results import ResultEncoder
 from worker.rowcodec import order_preserving
+from worker.seen import SeenTable
 from worker.statedb import PartitionDB
 from worker.watermarks import NEVER, SourceWatermark, encode_watermark, watermark_key
 from worker.windows import BEGINNING, WindowRows, WindowTable
@@ -71,7 +73,8 @@ class SourceStages:
         self._partials = PartialsWriter(plan, tp, partition_counts) if merged else None
         self._merged = merged
         self._seen = SeenTable(db) if plan.pipeline.dedupe else NothingSeen()
-        self._watched_upto = -1
+        self._topics = result_topics(plan.pipeline)
+        self._context = {"engine": "worker", "host": socket.gethostname()}
         self._open_ends: dict[str, frozenset[int]] = {}
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
 
@@ -92,8 +95,8 @@ class SourceStages:
         Raises FloodGuardTripped, PipelineAborted, DependencyError (a handler's outage). Nothing has been written then.
         """
         result = self._stages.run(raw, state, self._seen, verdicts)
-        dead, late = envelopes(result, self.plan, self._clock), self._late(result)
-        self._watch_for_floods(result, dead)
+        dead, late = envelopes(result, self.plan, self._clock, context=self._context), self._late(result)
+        self._flood.observe(result, dead)
         step = Step(result.state, Effects(), closed_upto, result, [*dead, *late.envelopes])
         changed = {name: self._windows[name].apply(self.db, d) for name, d in result.deltas.items() if d.num_rows}
         for name, rows in changed.items():
@@ -103,7 +106,7 @@ class SourceStages:
         bound = self._own_watermark(result.state, closed_upto)
         self._emit(changed, closed_upto, bound, step)
         step.effects.topics += _by_partition([*self._dead_rows(step.dead), *late.rows])
-        self._drop_expired(state, step)
+        self._drop_expired(state, changed, step)
         self._finish(step, state)
         return step
 
@@ -132,7 +135,7 @@ class SourceStages:
                 if rows is not None and self._partials is not None:
                     self._partials.write(aggregation, rows, step.effects)
                 continue
-            topic = results_topic(self.plan.pipeline, aggregation.name)
+            topic = self._topics.get(aggregation.name)
             if topic is not None:
                 self._send_results(topic, aggregation, rows, ending, bound, step.effects)
         step.closed_upto = max(closed_upto, bound)
@@ -202,21 +205,23 @@ class SourceStages:
         topic = late_topic(self.plan.pipeline)
         return late_records(result, self.plan, self._clock, partitions=self._counts.get(topic or "", 1))
 
-    def _watch_for_floods(self, result: BatchResult, dead: Sequence[Envelope]) -> None:
-        """Each batch counts once, however often an outage makes it be taken again."""
-        if result.raw.last > self._watched_upto:
-            self._flood.observe(result, dead)
-            self._watched_upto = result.raw.last
-
     def _dead_rows(self, dead: Sequence[Envelope]) -> list[OutRow]:
         if not dead:
             return []
         return self._publisher.rows(dead, self.tp, self._counts.get(self._publisher.topic or "", 1))
 
-    def _drop_expired(self, before: PartitionState, step: Step) -> None:
-        """Forget windows that nothing may change any more, so that the state does not grow with time."""
-        for table in self._windows.values():
-            step.effects.deletes += table.expired(self.db, self._expiry(before), self._expiry(step.state))
+    def _drop_expired(self, before: PartitionState, changed: dict[str, WindowRows], step: Step) -> None:
+        """Forget windows that nothing may change any more, so that the state does not grow with time.
+
+        Those of this very batch too: when the high water leaps, a window can open and expire in one.
+        """
+        expiry = self._expiry(step.state)
+        for name, table in self._windows.items():
+            gone = dict.fromkeys(table.expired(self.db, self._expiry(before), expiry))
+            if name in changed:
+                ends = changed[name].table["window_end"].to_numpy()
+                gone |= dict.fromkeys(changed[name].keys[i] for i in np.flatnonzero(ends <= expiry))
+            step.effects.deletes += gone
 
     def _expiry(self, state: PartitionState) -> int:
         """Windows that end up to here (ms) are forgotten."""
@@ -234,42 +239,6 @@ class SourceStages:
         effects.send(watermarks_topic(self.plan.pipeline), 0, [watermark_key(self.tp)], [encode_watermark(row)])
         if self._partials is not None:
             self._partials.mark(row, effects)
-
-
-class SeenTable:
-    """Dedupe's memory: key → event time of its first record; forgotten when no record can fall within the horizon any more."""
-
-    def __init__(self, db: PartitionDB) -> None:
-        self._db = db
-
-    def get(self, wanted: Sequence[bytes]) -> list[int | None]:
-        found = self._db.get([keys.SEEN + key for key in wanted])
-        return [None if value is None else keys.unpack_int(value) for value in found]
-
-    def remember(self, seen: Sequence[tuple[bytes, int]], effects: Effects) -> None:
-        if not seen:
-            return
-        times = order_preserving(np.array([at for _, at in seen], dtype=np.int64))
-        effects.put([keys.SEEN + key for key, _ in seen], [keys.pack_int(at) for _, at in seen])
-        effects.put(
-            [keys.SEEN_BY_TIME + times[i * 8 : i * 8 + 8] + key for i, (key, _) in enumerate(seen)], [b""] * len(seen)
-        )
-
-    def forget(self, before: int, effects: Effects) -> None:
-        """Drop keys whose first record is older than `before` (ms). A key that was seen again since keeps its newer time."""
-        bounds = order_preserving(np.array([BEGINNING, before], dtype=np.int64))
-        old = [key for key, _ in self._db.scan(keys.SEEN_BY_TIME + bounds[:8], keys.SEEN_BY_TIME + bounds[8:])]
-        if not old:
-            return
-        written = {key for key, _ in effects.puts}
-        plain = [keys.SEEN + key[9:] for key in old]
-        times = self._db.get(plain)
-        expired = [
-            key
-            for key, index, at in zip(plain, old, times, strict=True)
-            if at is not None and order_preserving(np.array([keys.unpack_int(at)])) == index[1:9] and key not in written
-        ]
-        effects.deletes += [*old, *expired]
 
 
 def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:

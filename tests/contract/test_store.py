@@ -424,7 +424,7 @@ class StoreSuite(ABC):
         assert self.finals() == [True, False]
 
     def test_an_idle_partition_holds_nothing_open(self, opened: Open) -> None:
-        """Idle partitions do not count; when all are idle the furthest decides; a record ends it."""
+        """Idle partitions do not count; when all are idle every window is final; a record ends it."""
         plan = flights_plan(groups=["overall"])
         store = opened(plan)
         store.claim([TP, OTHER], "w1")
@@ -432,9 +432,24 @@ class StoreSuite(ABC):
         store.set_idle([OTHER], True)
         assert self.finals() == [True, False]
         store.set_idle([TP], True)
-        assert self.finals() == [True, False]
+        assert self.finals() == [True, True]
         store.write(batch_of(plan, OTHER, [Flight(0)]))
         assert self.finals() == [False, False]
+
+    def test_a_partition_that_nobody_has_opened_holds_windows_open(self, opened: Open) -> None:
+        """An expected partition has a row before its first owner comes, and a claimed one stays as it is."""
+        plan = flights_plan(groups=["overall"])
+        store = opened(plan)
+        store.claim([TP], "w1")
+        store.write(batch_of(plan, TP, [Flight(0), Flight(1, START + SIZE + DELAY)]))
+        assert self.finals() == [True, False]
+        store.expect([TP, OTHER])
+        assert self.finals() == [False, False]
+        assert [(row.epoch, row.owner, row.state.upto) for row in store.partitions()] == [(1, "w1", 1), (0, "", -1)]
+        claimed = store.claim([OTHER], "w2")[OTHER]
+        assert (claimed.epoch, claimed.owner, claimed.state.upto) == (1, "", -1)
+        store.set_idle([OTHER], True)
+        assert self.finals() == [True, False]
 
     def test_a_zombie_cannot_say_that_a_partition_is_idle(self, opened: Open) -> None:
         """Who lost the partition, or never had it, has no say in whether it is idle."""

@@ -46,7 +46,13 @@ PIPELINE: dict[str, Any] = {
         {"name": "price", "type": "double"},
         {"name": "at", "type": "timestamp", "unit": "ms"},
     ],
-    "eventTime": {"column": "at", "delay": "700 ms", "allowedLateness": "300 ms", "maxFutureSkew": "2 seconds"},
+    "eventTime": {
+        "column": "at",
+        "delay": "700 ms",
+        "allowedLateness": "300 ms",
+        "maxFutureSkew": "2 seconds",
+        "retention": "2 seconds",
+    },
     "rules": [
         {"type": "range", "column": "amount", "min": 0, "max": 2**31 - 1},
         {"type": "regex", "column": "id", "pattern": "[a-d]"},

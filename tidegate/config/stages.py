@@ -35,7 +35,8 @@ class EventTime(Model):
     """A partition that is at its end and gave nothing for this long no longer holds windows open."""
     retention: Millis = Field(default=86_400_000, ge=0)
     """How long (event time) the totals of a closed window are kept for corrections, once no live record can change
-    them."""
+    them. A replayed record of an older window is rejected (`WindowExpired`). What is forgotten does not come back when
+    this is raised: start a pipeline with a new pipelineId, which counts the log anew."""
 
 
 def _failure_word(value: Any) -> Any:

@@ -2,14 +2,16 @@
 
 `highWater(p, o)` = largest event time among valid live records of partition `p` with offset < `o`; the watermark is
 that less `delay`; a record is late for a window whose end ≤ watermark − `allowedLateness`. Records on their second way
-(any lane but live) are never late and move nothing.
+(any lane but live) are never late and move nothing; but when a window's end ≤ watermark − `allowedLateness` −
+`retention` its totals are forgotten, and a record that belongs in it is rejected.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,8 @@ from tidegate.stages.plan import Plan
 from tidegate.stages.types import EVENT_TIME, LANE, OFFSET, TIMESTAMP
 from tidegate.stages.windows import NEVER, Longs, Windows
 
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (naive, always UTC)
+
 
 @dataclass(frozen=True, slots=True)
 class Timed:
@@ -35,7 +39,7 @@ class Timed:
 @dataclass(frozen=True, slots=True)
 class Judged:
     """`rows` that are not late for everything. `late`: those that are; `partly`: those of `rows` that are
-    late for some windows.
+    late for some windows. `rejected`: replays of records whose windows are forgotten.
 
     `offsets` and `bar` (watermark − allowedLateness, ms, NEVER where nothing is late) are of `rows`, in their order.
     """
@@ -46,6 +50,7 @@ class Judged:
     late: list[LateRecord]
     partly: list[LateRecord]
     high_water: int | None
+    rejected: list[Rejection] = field(default_factory=list)
 
     def bar_of(self, rows: pa.Table) -> Longs:
         """The bar of each of these rows, which are some of `rows`."""
@@ -115,7 +120,7 @@ class EventTimes:
         bar = np.where(live & (marks != NEVER), marks - lag, NEVER)
         some, every = self._lateness(times, bar)
         if not some.any():
-            return Judged(rows, offsets, bar, [], [], high_water)
+            return self._without_expired(Judged(rows, offsets, bar, [], [], high_water), marks - lag, live)
         watermarks = marks - self._config.delay
         hit = [
             LateRecord(
@@ -130,7 +135,28 @@ class EventTimes:
         partly = [record for record in hit if record.partial]
         late = [record for record in hit if not record.partial]
         keep = ~every
-        return Judged(rows.filter(pa.array(keep)) if late else rows, offsets[keep], bar[keep], late, partly, high_water)
+        kept = Judged(rows.filter(pa.array(keep)) if late else rows, offsets[keep], bar[keep], late, partly, high_water)
+        return self._without_expired(kept, (marks - lag)[keep], live[keep])
+
+    def _without_expired(self, judged: Judged, closed: Longs, live: NDArray[np.bool_]) -> Judged:
+        """Reject replays of records whose windows are forgotten. `closed`: watermark − allowedLateness per row, ms."""
+        assert self._config is not None
+        replayed = np.flatnonzero(~live & (closed > NEVER // 2))
+        if not len(replayed):
+            return judged
+        times, expiry = longs(judged.rows.column(EVENT_TIME)), closed - self._config.retention
+        gone = {int(row): self._missed(int(times[row]), int(expiry[row])) for row in replayed}
+        rejected = [
+            _window_expired(int(judged.offsets[row]), self._config.column, missed[0], int(expiry[row]))
+            for row, missed in gone.items()
+            if missed
+        ]
+        if not rejected:
+            return judged
+        keep = np.ones(len(live), dtype=np.bool_)
+        keep[[row for row, missed in gone.items() if missed]] = False
+        rows = judged.rows.filter(pa.array(keep))
+        return replace(judged, rows=rows, offsets=judged.offsets[keep], bar=judged.bar[keep], rejected=rejected)
 
     def _lateness(self, times: Longs, bar: Longs) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Who is late for some window of some aggregation, and who for all of all. Without aggregations: nobody."""
@@ -147,6 +173,23 @@ class EventTimes:
             for name, windows in self._windows.items()
             for start in windows.missed(time, bar)
         )
+
+
+def _window_expired(offset: int, column: str, window: MissedWindow, expiry: int) -> Rejection:
+    problem = (
+        f"the window {_shown(window.start)} to {_shown(window.end)} of {window.aggregation} is forgotten: totals of "
+        f"windows that ended by {_shown(expiry)} are no longer kept (eventTime.retention). To count the record, start a "
+        "pipeline with a longer retention and a new pipelineId, which reads the log anew"
+    )
+    return Rejection(offset, Stage.EVENT_TIME, (Reason("WindowExpired", problem, field=column),))
+
+
+def _shown(milliseconds: int) -> str:
+    """As in results: 2013-01-01T05:00:00.000Z; a number where no calendar reaches."""
+    try:
+        return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds") + "Z"
+    except OverflowError:
+        return f"{milliseconds} ms"
 
 
 def longs(column: pa.ChunkedArray) -> Longs:

@@ -71,7 +71,8 @@ class StagePipeline:
         2. validate    the rules of the pipeline; errors reject, warnings count
         3. event time  is read; records without one, or with one too far in the future, are rejected
         4. dedupe      the first record with a key goes on
-        5. event time  decides: records whose windows have all closed are late; valid ones move the high water
+        5. event time  decides: records whose windows have all closed are late; valid ones move the high water;
+                       replays of records whose windows are forgotten are rejected
         6. handle      the user's Python steps; they may reject, filter and change records. What a sink or a handler
                        has refused before (`verdicts`) is rejected as it said
         7. aggregate   partials per window, group and lane
@@ -98,7 +99,7 @@ class StagePipeline:
         aggregated = self._aggregator.apply(handled.rows, judged.bar_of(handled.rows))
         watch.lap(Stage.AGGREGATE)
 
-        refused = [*decided, *handled.rejected, *aggregated.rejected]
+        refused = [*judged.rejected, *decided, *handled.rejected, *aggregated.rejected]
         invalid = [*decoded.rejected, *checked.rejected, *timed.rejected, *deduped.rejected]
         moved = Ledger(
             read=len(raw),
@@ -120,7 +121,7 @@ class StagePipeline:
             sorted([*invalid, *refused], key=lambda rejection: rejection.offset),
             late,
             count_missing(late),
-            deduped.seen + deduped.marks({record.offset for record in (*refused, *judged.late)}),
+            deduped.seen + deduped.marks({*(r.offset for r in refused), *(late.offset for late in judged.late)}),
             checked.tallies,
             watch.seconds,
         )

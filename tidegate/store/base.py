@@ -43,6 +43,11 @@ class Store(Protocol):
         Raises ConfigError when a table exists with other columns, StoreUnavailable when the database is away.
         """
 
+    def expect(self, tps: Sequence[TopicPartition]) -> None:
+        """Make rows (`upto` −1, epoch 0, no owner) for partitions that have none, so that a partition which nobody has
+        opened yet holds windows open, as one that has seen no record does.
+        """
+
     def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
         """Take the partitions: each row's epoch grows by one (a missing row is created with `upto` −1, epoch 1).
 

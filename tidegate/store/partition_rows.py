@@ -24,6 +24,11 @@ class PartitionRows:
     def __init__(self, table: Table, pipeline: str, clock: Clock) -> None:
         self._table, self._pipeline, self._clock = table, pipeline, clock
 
+    def expect(self, connection: Connection, tps: Sequence[TopicPartition]) -> None:
+        """Make the rows that are missing."""
+        if tps:
+            connection.execute(self._insert(connection, tps, epoch=0, owner="").on_conflict_do_nothing())
+
     def claim(self, connection: Connection, tps: Sequence[TopicPartition], owner: str) -> list[PartitionRow]:
         """Each row's epoch grows by one. In the rows returned `owner` is the previous one ("" for a new row).
 
@@ -32,13 +37,7 @@ class PartitionRows:
         if not tps:
             return []
         columns = self._table.c
-        fresh = _columns_of(PartitionState())
-        rows = [
-            {"pipeline": self._pipeline, "topic": tp.topic, "partition": tp.partition, **fresh}
-            | {"epoch": 1, "owner": owner, "previous_owner": "", "updated_at": self._now(connection)}
-            for tp in sorted(set(tps))
-        ]
-        insert = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(self._table).values(rows)
+        insert = self._insert(connection, tps, epoch=1, owner=owner)
         claim = insert.on_conflict_do_update(
             index_elements=[columns.pipeline, columns.topic, columns.partition],
             set_={
@@ -49,6 +48,16 @@ class PartitionRows:
             },
         ).returning(*columns)
         return [_partition_row(row, row.previous_owner) for row in connection.execute(claim)]
+
+    def _insert(self, connection: Connection, tps: Sequence[TopicPartition], *, epoch: int, owner: str) -> Any:
+        """Fresh rows, in sorted order."""
+        fresh = _columns_of(PartitionState())
+        rows = [
+            {"pipeline": self._pipeline, "topic": tp.topic, "partition": tp.partition, **fresh}
+            | {"epoch": epoch, "owner": owner, "previous_owner": "", "updated_at": self._now(connection)}
+            for tp in sorted(set(tps))
+        ]
+        return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(self._table).values(rows)
 
     def compare_and_set(self, connection: Connection, batch: StoreBatch) -> None:
         """Move the row on if it is still what the batch started from; else raise StoreFenced with both sides' facts."""

@@ -78,6 +78,10 @@ class SqlStore(ABC):
 
     # The contract.
 
+    def expect(self, tps: Sequence[TopicPartition]) -> None:
+        with self._transaction() as connection:
+            self._rows.expect(connection, tps)
+
     def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
         with self._transaction() as connection:
             rows = self._rows.claim(connection, tps, owner)

@@ -24,7 +24,7 @@ class Totals:
         """The result rows: window, group, measures, `records`, `upto`, `revision`, and whether the result is final.
 
         Final = the pipeline-wide watermark has passed the window's end: the least `high_water` of the partitions that
-        are not idle, minus `delay` (ms). While all are idle nothing holds it back: it is that of the furthest one.
+        are not idle, minus `delay` (ms). While all are idle nothing holds any window open.
         """
         window = [f"{self._sql.shown_instant('p.' + name)} AS {name}" for name in WINDOW]
         measures = [f"{self._result(measure)} AS {quote(measure.name)}" for measure in self._tables.plan.measures]
@@ -33,7 +33,7 @@ class Totals:
             *(f"p.{quote(name)} AS {quote(name)}" for name in self._tables.group),
             *measures,
             self._tail(),
-            f"coalesce(p.window_end <= {self._sql.instant(_watermark(store, pipeline, delay))}, false) AS final",
+            f"coalesce({self._final(store, pipeline, delay)}, false) AS final",
         ]
         keys = ", ".join(f"p.{key}" for key in self._keys)
         return f"SELECT {', '.join(columns)} FROM ({self._source()}) AS p GROUP BY {keys}"
@@ -54,6 +54,16 @@ class Totals:
             f"SELECT {', '.join(['t.*', *self._ranks()])} FROM {qualified(self._tables.partials)} AS t WHERE {where}"
         )
         return f"SELECT {columns} FROM ({source}) AS p GROUP BY {keys}"
+
+    def _final(self, store: StoreTables, pipeline: str, delay: int) -> str:
+        """SQL for "this window is closed", null while a partition that is not idle has seen no record."""
+        rows = f"FROM {qualified(store.partitions)} WHERE pipeline = {literal(pipeline)}"
+        all_idle = f"(SELECT count(*) FILTER (WHERE NOT idle) = 0 AND count(*) > 0 {rows})"
+        held = "count(*) FILTER (WHERE NOT idle AND high_water IS NULL) > 0"
+        watermark = (
+            f"(SELECT CASE WHEN {held} THEN NULL ELSE min(high_water) FILTER (WHERE NOT idle) END - {delay} {rows})"
+        )
+        return f"({all_idle} OR p.window_end <= {self._sql.instant(watermark)})"
 
     def _tail(self) -> str:
         sums = [f"CAST(sum(p.{name}) AS BIGINT) AS {name}" for name in ("records", "revision")]
@@ -113,13 +123,3 @@ class Totals:
             return self._sql.joined_hex(column)
         rank = f"p.{quote(measure.name + _RANK)}"
         return self._sql.chosen(column, self._order(measure, "p"), rank, newest=measure.kind == "last")
-
-
-def _watermark(store: StoreTables, pipeline: str, delay: int) -> str:
-    """SQL for the pipeline-wide watermark in ms; null while a partition that is not idle has seen no record."""
-    watermark = "coalesce(min(high_water) FILTER (WHERE NOT idle), max(high_water))"
-    held = "count(*) FILTER (WHERE NOT idle AND high_water IS NULL) > 0"
-    return (
-        f"(SELECT CASE WHEN {held} THEN NULL ELSE {watermark} END - {delay} "
-        f"FROM {qualified(store.partitions)} WHERE pipeline = {literal(pipeline)})"
-    )
