@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics
     from tests.providers.postgres import Database
+    from tests.scene import Scene
     from tidegate.local.kafka import EmbeddedKafka
     from tidegate.local.postgres import EmbeddedPostgres
 
@@ -52,6 +54,19 @@ def server_directory() -> Iterator[Path]:
     """Where embedded servers keep their data; not pytest's own folder, which PostgreSQL's user cannot enter."""
     with tempfile.TemporaryDirectory(prefix="tidegate-tests-", ignore_cleanup_errors=True) as name:
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def embedded_stack() -> None:
+    """For tests that start the local stack themselves: skipped (or failed, if required) when this machine cannot."""
+    from tests.providers.availability import or_unavailable
+    from tidegate.local import jars
+    from tidegate.local.postgres import find_binaries
+
+    with or_unavailable("kafka"):
+        jars.ensure("broker")
+    with or_unavailable("postgres"):
+        find_binaries()
 
 
 @pytest.fixture(scope="session")
@@ -114,3 +129,22 @@ def own_postgres(own_directory: Path) -> Iterator[EmbeddedPostgres]:
 
     with embedded_postgres(own_directory / "postgres") as server:
         yield server
+
+
+@pytest.fixture
+def make_scene(kafka: KafkaTopics, postgres: Database, tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    """`make_scene(**options)`: a pipeline with topics and tables of its own (tests.scene.Scene), deleted afterwards."""
+    from tests.scene import scene
+
+    with ExitStack() as scenes:
+        yield lambda **options: scenes.enter_context(
+            scene(kafka.bootstrap_servers, options.pop("url", postgres.url), tmp_path, **options)
+        )
+
+
+@pytest.fixture
+def seed() -> int:
+    """The seed of a test's randomness: a new one each time, or TIDEGATE_TEST_SEED. It is shown when the test fails."""
+    given: Any = os.environ.get("TIDEGATE_TEST_SEED") or int.from_bytes(os.urandom(4), "big")
+    print(f"TIDEGATE_TEST_SEED={given}")
+    return int(given)

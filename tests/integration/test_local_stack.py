@@ -132,7 +132,7 @@ with LocalStack() as stack:
 @pytest.mark.postgres
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_however_the_stack_ends_no_process_and_no_directory_stays(
-    number: signal.Signals, tmp_path: Path, kafka_server: str
+    number: signal.Signals, tmp_path: Path, embedded_stack: None
 ) -> None:
     """Ctrl-C, SIGTERM and even SIGKILL take broker, database, their children and the private directory with them."""
     with (tmp_path / "err").open("w") as err:

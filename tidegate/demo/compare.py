@@ -103,7 +103,8 @@ def _compare(truth: duckdb.DuckDBPyConnection, table: _Table) -> Comparison:
     keys = ", ".join(f'"{name}"' for name in table.keys)
     truth.execute(
         f"CREATE OR REPLACE TABLE pairs AS SELECT {keys}, "
-        f"e._here IS NULL OR f._here IS NULL OR {' OR '.join(differs)} AS _different "
+        f"e._here IS NULL OR f._here IS NULL OR count(*) OVER (PARTITION BY {keys}) > 1 OR {' OR '.join(differs)} "
+        f"AS _different "
         f"FROM (SELECT *, true AS _here FROM {table.name}) e FULL JOIN (SELECT *, true AS _here FROM found) f "
         f"USING ({keys})"
     )

@@ -9,6 +9,17 @@ from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tidegate.telemetry.metric_defs import (
+    BREAKER_STATE,
+    CONSUMER_LAG,
+    DLQ_RECORDS,
+    RECORDS_PROCESSED,
+    WATERMARK,
+    WINDOWS_CLOSED,
+    WINDOWS_OPEN,
+    Metric,
+)
+
 _TIMEOUT = 2.0  # s; the worker answers between two batches
 
 
@@ -60,22 +71,22 @@ def parse_metrics(text: str, topic: str) -> Snapshot:
             if sample.labels.get("topic", topic) == topic:
                 values[sample.name][tuple(sorted(sample.labels.items()))] = sample.value
 
-    def by(name: str, *labels: str) -> dict[tuple[str, ...], float]:
-        return {tuple(dict(key)[label] for label in labels): value for key, value in values[f"tidegate_{name}"].items()}
+    def by(metric: Metric, *labels: str) -> dict[tuple[str, ...], float]:
+        return {tuple(dict(key)[label] for label in labels): value for key, value in values[metric.name].items()}
 
-    watermarks = by("watermark_timestamp_seconds", "partition")
+    watermarks = by(WATERMARK, "partition")
     return Snapshot(
-        processed={outcome: int(value) for (outcome,), value in by("records_processed_total", "outcome").items()},
+        processed={outcome: int(value) for (outcome,), value in by(RECORDS_PROCESSED, "outcome").items()},
         partitions={
             int(key[0]): PartitionProgress(int(lag), watermarks.get(key))
-            for key, lag in sorted(by("consumer_lag_records", "partition").items())
+            for key, lag in sorted(by(CONSUMER_LAG, "partition").items(), key=lambda item: int(item[0][0]))
         },
-        windows_open={name: int(value) for (name,), value in by("windows_open", "aggregation").items()},
-        windows_closed={name: int(value) for (name,), value in by("windows_closed_total", "aggregation").items()},
+        windows_open={name: int(value) for (name,), value in by(WINDOWS_OPEN, "aggregation").items()},
+        windows_closed={name: int(value) for (name,), value in by(WINDOWS_CLOSED, "aggregation").items()},
         dead_letters={
             (stage, error): int(value)
-            for (stage, error), value in by("dlq_records_total", "stage", "error_class").items()
+            for (stage, error), value in by(DLQ_RECORDS, "stage", "error_class").items()
             if value
         },
-        breakers={name: state for (name, state), value in by("breaker_state", "breaker", "state").items() if value},
+        breakers={name: state for (name, state), value in by(BREAKER_STATE, "breaker", "state").items() if value},
     )

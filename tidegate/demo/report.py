@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tidegate.cli.output import table
 from tidegate.demo.compare import Comparison
+from tidegate.ledger import LEDGER_COLUMNS
 
 _WORST_HOURS = """
 SELECT to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS hour, origin, carrier, flights, departed,
@@ -105,8 +106,14 @@ def _value(letter: Row) -> str:
 
 
 def print_ledger(console: Console, rows: Sequence[Row]) -> None:
-    """The ledger's rows as `tidegate ledger --json` has them."""
-    _print(console, "Ledger: every record read is in one place", rows)
+    """The ledger's rows (`partitions` of `tidegate ledger --json`), and what does not balance."""
+    columns = ("topic", "partition", *LEDGER_COLUMNS, "balanced")
+    _print(
+        console, "Ledger: every record read is in one place", [{name: row[name] for name in columns} for row in rows]
+    )
+    for row in rows:
+        for problem in row["problems"]:
+            console.print(Text(f"  {row['topic']}-{row['partition']}: {problem}", style="red"), soft_wrap=True)
 
 
 def print_comparison(console: Console, comparisons: Sequence[Comparison]) -> bool:

@@ -10,10 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from confluent_kafka.admin import AdminClient
@@ -154,7 +152,7 @@ class Run:
         letters = [json.loads(line) for line in self._tidegate("dlq", "list").stdout.splitlines()]
         print_dead_letters(console, letters)
         audit = self._tidegate("ledger")
-        print_ledger(console, _ledger_rows(json.loads(audit.stdout)))
+        print_ledger(console, json.loads(audit.stdout)["partitions"])
         with console.status("computing the same in plain SQL"):
             truth = compute_truth(producer.table())
             compared = [*compare_with_store(truth, url, pipeline.id), compare_dead_letters(truth, letters)]
@@ -186,11 +184,6 @@ class Run:
             while True:
                 self._require_worker()
                 time.sleep(1)
-
-
-def _ledger_rows(document: Any) -> list[Mapping[str, Any]]:
-    """The rows of `tidegate ledger --json`: a list, or a document with the list under `partitions`."""
-    return list(document["partitions"] if isinstance(document, dict) else document)
 
 
 def _without_settings() -> dict[str, str]:
