@@ -148,11 +148,10 @@ def _print_list(letters: list[DeadLetter], groups: Groups) -> None:
                 "error": one_line(letter.envelope.error_type, _SHOWN_MESSAGE),
                 "message": one_line(letter.envelope.message, _SHOWN_MESSAGE),
                 "fingerprint": one_line(letter.envelope.fingerprint, _SHOWN_MESSAGE),
-                "attempts": letter.envelope.attempt,
             }
             for letter in letters
         ],
-        ["when", "id", "stage", "error", "message", "fingerprint", "attempts"],
+        ["when", "id", "stage", "error", "message", "fingerprint"],
         title=f"{len(letters)} of {groups.total} dead letters, newest first",
     )
     print_table(

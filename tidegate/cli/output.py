@@ -12,6 +12,10 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+_PROSE = 24  # columns that a message needs to be readable at all
+_PIPED = 160  # width when nobody's terminal sets one: a file or another program reads it
+_WIDEST = 1000
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 
@@ -25,17 +29,22 @@ def table(
 ) -> Table:
     """A Rich table of `rows`. `columns`: the keys to show, or key → heading. Numbers are right-aligned; None is `–`.
 
-    Cell text is taken as it is: `[red]` in a record's value is not markup.
+    Cell text is taken as it is: `[red]` in a record's value is not markup. Only prose is broken over lines: an id that is
+    broken cannot be copied.
     """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     headings = dict(columns) if isinstance(columns, Mapping) else {key: key for key in columns}
     listed = list(rows)
-    drawn = Table(title=title, title_justify="left", header_style="bold")
+    drawn = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=box.SIMPLE_HEAD)
     for key, heading in headings.items():
+        cells = [_cell(row.get(key)) for row in listed]
         numeric = any(_is_number(row.get(key)) for row in listed)
-        drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        prose = any(cell.count(" ") > 2 and not _is_number(row.get(key)) for cell, row in zip(cells, listed, strict=True))
+        least = _PROSE if prose else max(map(len, [heading, *cells]))
+        drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold", min_width=least)
     for row in listed:
         drawn.add_row(*(Text(_cell(row.get(key))) for key in headings))
     return drawn
@@ -44,10 +53,14 @@ def table(
 def print_table(
     rows: Iterable[Mapping[str, object]], columns: Mapping[str, str] | Sequence[str], *, title: str | None = None
 ) -> None:
-    """Draw `table(...)` on stdout, as wide as the terminal."""
+    """Draw `table(...)` on stdout: as wide as the terminal, but never so narrow that something is left out."""
     from rich.console import Console
+    from rich.measure import Measurement
 
-    Console().print(table(rows, columns, title=title))
+    drawn = table(rows, columns, title=title)
+    console = Console()
+    needed = Measurement.get(console, console.options.update(max_width=_WIDEST), drawn).minimum
+    Console(width=max(console.width if console.is_terminal else _PIPED, needed)).print(drawn)
 
 
 def show(
