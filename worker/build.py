@@ -14,11 +14,12 @@ import structlog
 from faust.app.base import BootStrategy
 from mode.supervisors import CrashingSupervisor
 
-from tidegate.config.topics import dead_letter_topic, late_topic
 from tidegate.clock import SystemClock
 from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.secrets import secret_values
 from tidegate.config.sinks import KafkaSink
+from tidegate.config.topics import dead_letter_topic, late_topic
 from tidegate.errors import BrokerUnavailable, ConfigError, TidegateError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
@@ -44,7 +45,6 @@ from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
 _THREADS = 4  # stages, store and local state run here; more threads than cores, since the store's wait is not work
-_METADATA_EVERY = 30.0  # seconds between looks at how many partitions the source topics have
 
 
 class _WithoutWeb(BootStrategy):
@@ -110,6 +110,7 @@ class Runtime:
         if self._store is not None:
             guard = Guard("store", self.pipeline.error_handling)
             await guard.call_async(asyncio.to_thread, self._store.prepare)
+            await guard.call_async(asyncio.to_thread, self._store.expect, self._sources())
         self._board.start()
         context = Context(
             plan=self.plan,
@@ -173,7 +174,7 @@ class Runtime:
 
     async def _watch_partitions(self, context: Context) -> None:
         while True:
-            await asyncio.sleep(_METADATA_EVERY)
+            await asyncio.sleep(self.pipeline.kafka.metadata_max_age / 1000)
             try:
                 await self._grow(context)
             except BrokerUnavailable as error:
@@ -195,7 +196,9 @@ def create_app(pipeline: Pipeline) -> WorkerApp:
         pipeline.pipeline_id,
         **faust_settings(pipeline.kafka),
         datadir=str(Path(pipeline.worker.state_dir) / "faust"),
-        logging_config=logging_config(pipeline.telemetry.log_level, pipeline.telemetry.log_format),
+        logging_config=logging_config(
+            pipeline.telemetry.log_level, pipeline.telemetry.log_format, secrets=secret_values(pipeline)
+        ),
     )
     app.tide = runtime
     settings = pipeline.worker

@@ -68,7 +68,7 @@ class Flow:
         self.finished: list[tuple[TopicPartition, int]] = []
         self.hold = False
         options = faust_settings(
-            Kafka(bootstrap_servers=bootstrap_servers, session_timeout="6 s"), metadata_max_age=1.0
+            Kafka(bootstrap_servers=bootstrap_servers, session_timeout="6 s", metadata_max_age="1 s")
         )
         self.app = faust.App(
             group or f"flow-{uuid.uuid4().hex[:8]}",

@@ -70,6 +70,8 @@ class Kafka(Model):
     """Send the password without TLS."""
     session_timeout: Millis = Field(default=10_000, gt=0)
     """A worker that was killed holds its partitions for this long."""
+    metadata_max_age: Millis = Field(default=30_000, gt=0)
+    """How soon new partitions of a source topic are noticed."""
 
     @model_validator(mode="after")
     def _password_is_encrypted(self) -> Kafka:

@@ -44,8 +44,8 @@ def batch_topic(app: faust.App, *names: str) -> Any:
     return app.topic(*names, schema=BatchSchema())
 
 
-def faust_settings(kafka: Kafka, *, metadata_max_age: float = 30.0) -> dict[str, Any]:
-    """Settings for `faust.App`. `metadata_max_age` (seconds): how soon new partitions of a topic are noticed."""
+def faust_settings(kafka: Kafka) -> dict[str, Any]:
+    """Settings for `faust.App`."""
     session = kafka.session_timeout / 1000
     servers = [server.strip() for server in kafka.bootstrap_servers.split(",")]
     return {
@@ -54,7 +54,7 @@ def faust_settings(kafka: Kafka, *, metadata_max_age: float = 30.0) -> dict[str,
         "broker_heartbeat_interval": session / 3,
         "broker_request_timeout": max(40.0, session),
         "broker_rebalance_timeout": max(60.0, session),
-        "consumer_metadata_max_age_ms": int(metadata_max_age * 1000),
+        "consumer_metadata_max_age_ms": kafka.metadata_max_age,
         "consumer_auto_offset_reset": "earliest",
         "broker_commit_interval": 1.0,
         "topic_allow_declare": False,
