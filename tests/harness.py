@@ -85,7 +85,7 @@ def read_topic(servers: str, topic: str, *, isolation: str = "read_committed", t
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
         messages, waiting, deadline = [], set(partitions), time.monotonic() + timeout
         while waiting and time.monotonic() < deadline:
-            for message in consumer.consume(10_000, timeout=0.5):
+            for message in consumer.consume(10_000, timeout=0.1):
                 if message.error() is None:
                     messages.append(_message(message))
                 elif message.error().code() == KafkaError._PARTITION_EOF:

@@ -1,0 +1,35 @@
+"""Handlers as a user would write them, for workers under test. SERVICE is a file: while it exists the service is away."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def ask_service(record: Record) -> Record:
+    """Needs something outside."""
+    if Path(os.environ["SERVICE"]).exists():
+        raise ConnectionError("the service is away")
+    return record
+
+
+def no_blue(record: Record) -> Record | None:
+    """Leaves the blue ones out."""
+    return None if record["colour"] == "blue" else record
+
+
+def refuse_999(record: Record) -> Record:
+    """Cannot take one amount."""
+    if record["amount"] == 999:
+        raise ValueError("999 is more than this handler can take")
+    return record
+
+
+def block_for_ever(record: Record) -> Record:
+    """Never comes back."""
+    time.sleep(3600)
+    return record

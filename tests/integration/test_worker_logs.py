@@ -1,0 +1,170 @@
+"""A worker over logs of every kind: compressed, compacted, transactional, aborted, without keys, growing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+
+from tests.harness import running, wait_until
+from tests.scene import MINUTE, Scene, events, record
+from tests.truth import Aggregate
+
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(180)]
+
+
+def work_off(scene: Scene) -> None:
+    """A worker takes all that was produced; what comes out is the truth."""
+    worker = scene.worker()
+    with running(worker):
+        wait_until(lambda: scene.applied() == len(scene.produced), 60, f"all applied\n{worker.tail()}")
+        scene.check(30)
+        assert worker.stop() == 0
+
+
+def transactional(scene: Scene, name: str) -> Producer:
+    producer = Producer({"bootstrap.servers": scene.servers, "transactional.id": f"{scene.id}-{name}"})
+    producer.init_transactions(30)
+    return producer
+
+
+def abort_at_the_end(producer: Producer, topic: str, partitions: int) -> None:
+    """Records and a control record at the end of each partition that no reader of committed records sees."""
+    producer.begin_transaction()
+    for partition in range(partitions):
+        for number in range(20):
+            producer.produce(topic, key=b"\x00P", value=b"aborted %d" % number, partition=partition)
+    producer.flush(30)
+    producer.abort_transaction(30)
+
+
+def test_compressed_batches_of_every_codec(make_scene: Callable[..., Scene], seed: int) -> None:
+    """gzip, snappy, lz4 and zstd, side by side in one topic."""
+    scene, random = make_scene(), Random(seed)
+    for number, codec in enumerate(("none", "gzip", "snappy", "lz4", "zstd")):
+        scene.feed(events(random, 600, first=number * 600), **{"compression.type": codec})
+    work_off(scene)
+
+
+def test_a_transactional_source_and_changelog_with_aborted_ends(make_scene: Callable[..., Scene], seed: int) -> None:
+    """What a transaction aborted does not count, and neither source nor changelog that end in an aborted transaction
+    and its control record hold up the start, also without local state."""
+    scene, random = make_scene(), Random(seed)
+    scene.feed(events(random, 500))
+    producer = transactional(scene, "source")
+    producer.begin_transaction()
+    given = list(events(random, 500, first=500))
+    placed: dict[int, tuple[int, int]] = {}
+    for number, one in enumerate(given):
+        fields = {key: value for key, value in one.items() if key != "meant"}
+
+        def delivered(error: object, message: object, number: int = number) -> None:
+            assert error is None, error
+            placed[number] = (message.partition(), message.offset())  # type: ignore[attr-defined]
+
+        producer.produce(scene.topic, on_delivery=delivered, **fields)
+    producer.flush(30)
+    producer.commit_transaction(30)
+    scene.remember(given, [placed[number] for number in range(len(given))])
+    abort_at_the_end(producer, scene.topic, scene.partitions)
+    work_off(scene)
+
+    abort_at_the_end(transactional(scene, "changelog"), f"{scene.id}-{scene.topic}-changelog", scene.partitions)
+    shutil.rmtree(scene.directory / "worker-state")
+    worker = scene.worker()
+    with running(worker):
+        worker.wait_ready(30)
+        scene.feed(events(random, 500, first=1000))
+        wait_until(lambda: scene.applied() == len(scene.produced), 60, f"all applied\n{worker.tail()}")
+        scene.check(30)
+        assert worker.stop() == 0
+
+
+def test_a_compacted_source(make_scene: Callable[..., Scene], seed: int) -> None:
+    """Offsets that compaction has taken away are gaps, not losses: what is left in the log is what counts."""
+    config = {
+        "cleanup.policy": "compact", "segment.ms": "200", "min.cleanable.dirty.ratio": "0.001",
+        "min.compaction.lag.ms": "0", "max.compaction.lag.ms": "200",
+    }  # fmt: skip
+    scene, random = make_scene(partitions=1, topic_config=config), Random(seed)
+    for part in range(4):
+        scene.feed(events(random, 200, first=part * 200, bad=False, keys=30))
+        time.sleep(0.3)
+    count = len(scene.produced)
+
+    def compacted() -> bool:
+        scene.feed(events(random, 1, first=len(scene.produced), bad=False))  # a segment is rolled by what comes next
+        time.sleep(0.5)
+        return len(left()) < count * 0.8
+
+    def left() -> set[tuple[int, int]]:
+        return {(m.partition, m.offset) for m in scene.read(".source")}
+
+    wait_until(compacted, 45, "the broker compacts")
+    worker = scene.worker()
+    with running(worker):
+        before = left()
+        end = max(offset for _, offset in before)
+        wait_until(lambda: scene.applied() > 0 and scene.rows("SELECT min(upto) FROM tidegate_partitions")[0][0] >= end,
+                   60, f"all applied\n{worker.tail()}")  # fmt: skip
+        if left() != before:
+            pytest.skip("the broker compacted while the worker read: what it read is not known")
+        scene.produced = [one for one in scene.produced if (one.partition, one.offset) in before]
+        assert len(scene.produced) < count
+        scene.check(30)
+        assert worker.stop() == 0
+
+
+def test_records_without_keys(make_scene: Callable[..., Scene], seed: int) -> None:
+    """Without keys the groups spread over all partitions; the merge agent's totals are exact all the same."""
+    aggregates = (
+        Aggregate("per_person", MINUTE, MINUTE, ("person",)),
+        Aggregate("overall", 2 * MINUTE, MINUTE, ()),
+    )
+    scene = make_scene(aggregates=aggregates)
+    scene.pipeline["source"] = {"topics": [scene.topic]}
+    given = [{**one, "key": None, "meant": replace(one["meant"], key=None), "partition": number % 3}
+             for number, one in enumerate(events(Random(seed), 4000))]  # fmt: skip
+    scene.feed(given)
+    work_off(scene)
+
+
+@pytest.mark.timeout(240)
+def test_a_topic_that_grows_while_the_worker_runs(make_scene: Callable[..., Scene], seed: int) -> None:
+    """From 3 to 6 partitions: changelog and dead letters grow with it, and the groups that now come from two partitions
+    are added up."""
+    aggregates = (
+        Aggregate("per_colour", MINUTE, MINUTE, ("colour",)),
+        Aggregate("overall", 2 * MINUTE, MINUTE, ("person",)),
+    )
+    scene, random = make_scene(aggregates=aggregates), Random(seed)
+    scene.pipeline["kafka"]["metadataMaxAge"] = "1 second"
+    scene.feed(events(random, 3000))
+    worker = scene.worker()
+    with running(worker):
+        wait_until(lambda: scene.applied() == 3000, 60, f"all applied\n{worker.tail()}")
+        for done in scene.admin.create_partitions([NewPartitions(scene.topic, 6)]).values():
+            done.result(30)
+        wait_until(lambda: len(scene.admin.list_topics(scene.topic).topics[scene.topic].partitions) == 6, 10, "growth")
+        scene.feed(events(random, 3000, first=3000))
+        assert {one.partition for one in scene.produced} == set(range(6))
+        wait_until(lambda: scene.applied() == 6000, 90, f"the new partitions are read\n{worker.tail()}")
+        scene.check(30)
+        assert worker.stop() == 0
+
+
+def test_a_record_that_says_nothing_but_its_key(make_scene: Callable[..., Scene]) -> None:
+    """Tombstones and empty values at the very end of a log are accounted for, and hold nothing up."""
+    scene = make_scene(partitions=1)
+    given = list(events(Random(1), 300, bad=False))
+    last = given[-1]["meant"]
+    given.append(record(replace(last, kind="tombstone"), value=None))
+    given.append({"key": b"k", "value": b"", "meant": replace(last, kind="malformed")})
+    scene.feed(given)
+    work_off(scene)
