@@ -558,6 +558,7 @@ class TestSqlite(StoreSuite):
 
 
 @pytest.mark.postgres
+@pytest.mark.slow  # each test has a fresh database
 class TestPostgres(StoreSuite):
     """PostgreSQL, the real one."""
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.providers.postgres import Database
     from tidegate.local.postgres import EmbeddedPostgres
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]  # each has a fresh database
 
 TP = TopicPartition("flights", 0)
 PLAN = flights_plan(measures=["flights"], groups=["overall"])
@@ -68,7 +68,6 @@ def kill_others(postgres: Database) -> None:
     sql(postgres, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidegate'")
 
 
-@pytest.mark.slow
 def test_a_server_that_is_not_there_is_an_outage(postgres: Database) -> None:
     """No address, no answer: StoreUnavailable that names the sink and keeps the password to itself."""
     sink = PostgresSink.model_validate({"type": "postgres", "url": "postgresql://me:secret@127.0.0.1:1/db"})
@@ -86,7 +85,6 @@ def test_a_connection_that_died_in_the_pool_is_replaced(opened: Open, postgres: 
     assert store.partitions()[0].state.upto == 0
 
 
-@pytest.mark.slow
 def test_a_connection_that_dies_in_a_batch_is_an_outage(opened: Open, postgres: Database) -> None:
     """Killed while it waits for a lock: StoreUnavailable, nothing written, and the next try succeeds."""
     store = opened()
@@ -112,7 +110,6 @@ def test_a_connection_that_dies_in_a_batch_is_an_outage(opened: Open, postgres: 
     store.write(batch)
 
 
-@pytest.mark.slow
 def test_a_statement_that_takes_too_long_is_an_outage(opened: Open, postgres: Database) -> None:
     """The sink's timeout holds for a write that waits for somebody else's lock."""
     store = opened(timeout=500)
@@ -123,7 +120,6 @@ def test_a_statement_that_takes_too_long_is_an_outage(opened: Open, postgres: Da
             store.write(batch_of(PLAN, TP, [Flight(0)]))
 
 
-@pytest.mark.slow
 def test_a_writer_that_stopped_in_mid_batch_does_not_hold_its_partition(opened: Open, postgres: Database) -> None:
     """The server ends its transaction within the timeout; the new owner's claim goes through, the old one is fenced."""
     zombie, owner = opened(timeout=2_000), opened(timeout=2_000)
@@ -138,7 +134,6 @@ def test_a_writer_that_stopped_in_mid_batch_does_not_hold_its_partition(opened: 
         zombie.write(batch_of(PLAN, TP, [Flight(0)]))
 
 
-@pytest.mark.slow
 def test_a_stopped_server_is_an_outage_until_it_is_back(own_postgres: EmbeddedPostgres) -> None:
     """What was committed before the stop is there after it, and the same store goes on."""
     sink = PostgresSink.model_validate({"type": "postgres", "url": own_postgres.url})
@@ -166,7 +161,6 @@ def test_a_table_that_was_dropped_is_named(opened: Open, postgres: Database) -> 
         store.write(batch_of(PLAN, TP, [Flight(0)]))
 
 
-@pytest.mark.slow
 def test_a_crash_before_the_commit_leaves_nothing(opened: Open, postgres: Database) -> None:
     """When the process dies after the last statement, neither results nor partition row have moved."""
     store = opened()
@@ -258,7 +252,6 @@ def test_a_new_delay_replaces_the_view(opened: Open, postgres: Database) -> None
     assert sql(postgres, finals) == [(False,), (False,)]
 
 
-@pytest.mark.slow
 def test_reading_windows_back_is_done_in_chunks(opened: Open) -> None:
     """60 000 groups come in two tables, none lost."""
     plan = flights_plan(measures=["flights"], groups=["per_origin"])

@@ -15,7 +15,7 @@ from tidegate.record import TopicPartition
 
 _ANSWER = 10.0  # seconds for one answer of the broker
 _SILENCE = 30.0  # seconds without a record or an end, before the broker is called unavailable
-_POLL = 0.5
+_POLL = 0.2
 _BULK = 10_000
 
 
