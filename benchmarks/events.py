@@ -1,0 +1,102 @@
+"""The records of the benchmarks: JSON of six fields, keyed by user, four partitions. The same arguments give the same
+records, so that every engine's answer can be checked."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, Producer
+
+PARTITIONS = 4
+WINDOW = 60_000  # ms
+START = 1_700_000_040_000  # ms since the epoch; a whole minute
+DISORDER = 5_000  # ms by which an event time may lie behind the newest
+PER_MS = 10  # records per millisecond of event time: a minute has 600 000
+
+Answer = dict[tuple[str, int], tuple[int, float, float, float]]
+"""(user, window start in ms) → count, sum, min, max of `amount`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    user: str
+    amount: float
+    event_time: int
+    value: bytes
+
+    @property
+    def partition(self) -> int:
+        return zlib.crc32(self.user.encode()) % PARTITIONS
+
+
+def events(records: int, keys: int, *, bad: float = 0.0, per_ms: int = PER_MS) -> Iterator[Event]:
+    """`bad`: the share of records whose amount breaks a rule of the job."""
+    rng = random.Random(20_240_117)
+    uniform, amounts = rng.random, [round(rng.random() * 100, 2) for _ in range(4096)]
+    every = round(1 / bad) if bad else 0
+    for i in range(records):
+        user = f"u{int(uniform() * keys)}"
+        amount = -1.0 if every and i % every == 0 else amounts[i * 31 & 4095]
+        at = START + DISORDER + i // per_ms - int(uniform() * DISORDER)
+        value = (
+            f'{{"id":{i},"user_id":"{user}","amount":{amount},"currency":"EUR","event_time":{at},"status":"paid"}}'
+        )
+        yield Event(user, amount, at, value.encode())
+
+
+def fill(servers: str, topic: str, records: Iterator[Event], progress: Callable[[int], None] | None = None) -> int:
+    """Write the records; returns how many there were."""
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "linger.ms": 50,
+            "queue.buffering.max.messages": 1_000_000,
+            "batch.size": 500_000,
+        }
+    )
+    failures: list[str] = []
+
+    def delivered(error: KafkaError | None, _: object) -> None:
+        if error is not None:
+            failures.append(str(error))
+
+    count = 0
+    for event in records:
+        if count % 10_000 == 0:
+            producer.poll(0)
+            if progress is not None:
+                progress(count)
+        while True:
+            try:
+                timestamp = event.event_time + DISORDER
+                producer.produce(topic, event.value, event.user, event.partition, delivered, timestamp)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        count += 1
+    if left := producer.flush(60) or failures:
+        raise RuntimeError(f"records were not written to {topic}: {left}")
+    return count
+
+
+def answer(records: Iterator[Event]) -> Answer:
+    """The truth, in plain Python."""
+    found: Answer = {}
+    for event in records:
+        key, amount = (event.user, event.event_time // WINDOW * WINDOW), event.amount
+        n, total, low, high = found.get(key, (0, 0.0, amount, amount))
+        found[key] = (n + 1, total + amount, min(low, amount), max(high, amount))
+    return found
+
+
+def differences(found: Answer, truth: Answer) -> int:
+    """Windows that are missing, too many, or have other numbers; sums of doubles may differ by 1e-9 of themselves."""
+    wrong = len(found.keys() ^ truth.keys())
+    for key in found.keys() & truth.keys():
+        n, total, low, high = found[key]
+        m, wanted, least, most = truth[key]
+        wrong += not (n == m and low == least and high == most and abs(total - wanted) <= 1e-9 * abs(wanted))
+    return wrong

@@ -1,0 +1,59 @@
+"""One broker of the benchmarks' own, and its topics."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from benchmarks.events import PARTITIONS, events, fill
+from tidegate.local.kafka import EmbeddedKafka
+
+_JVM = ("-Xmx1g",)  # both compilers, as in production; the tests' broker has the quick one only
+
+
+@dataclass
+class Bench:
+    """Where a benchmark runs: broker, scratch directory, how much of everything."""
+
+    servers: str
+    directory: Path
+    records: int
+    quick: bool = False
+    topics: dict[str, int] = field(default_factory=dict)
+
+    def topic(self, name: str, config: Mapping[str, str] | None = None) -> str:
+        """A topic of four partitions; made when it is not there."""
+        if name not in self.topics:
+            topic = NewTopic(name, PARTITIONS, 1, config=dict(config or {}))
+            admin = AdminClient({"bootstrap.servers": self.servers})  # must outlive its futures
+            for future in admin.create_topics([topic]).values():
+                future.result()
+            self.topics[name] = 0
+        return name
+
+    def events(self, keys: int, records: int, *, bad: float = 0.0) -> str:
+        """A topic with these records; filled when it is not yet."""
+        name = f"events-{keys}-{records}" + (f"-bad{bad}" if bad else "")
+        if not self.topics.get(name):
+            print(f"  writing {records} records, {keys} keys")
+            self.topics[self.topic(name)] = fill(self.servers, name, events(records, keys, bad=bad))
+        return name
+
+
+@contextlib.contextmanager
+def bench(records: int, quick: bool) -> Iterator[Bench]:
+    """Start the broker; whatever happens, nothing of it is left."""
+    directory = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
+    kafka = EmbeddedKafka(directory / "kafka", jvm_flags=_JVM, remove=directory)
+    try:
+        kafka.start()
+        yield Bench(kafka.bootstrap_servers, directory, records, quick)
+    finally:
+        kafka.stop()
+        shutil.rmtree(directory, ignore_errors=True)
