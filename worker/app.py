@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tidegate.config.loading import load_pipeline
+from tidegate.config.secrets import secret_values
 from tidegate.errors import ConfigError
 from tidegate.telemetry.logs import configure_logging
 from worker.build import WorkerApp, create_app
@@ -23,7 +24,8 @@ def from_environment() -> WorkerApp:
                 hint="TIDEGATE_PIPELINE=pipeline.yaml faust -A worker.app worker, or: tidegate worker pipeline.yaml",
             )
         pipeline = load_pipeline(Path(path))
-        configure_logging(pipeline.telemetry.log_level, pipeline.telemetry.log_format)
+        telemetry = pipeline.telemetry
+        configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
         return create_app(pipeline)
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")

@@ -19,8 +19,8 @@ from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.sinks import KafkaSink
-from tidegate.config.topics import dead_letter_topic, late_topic
-from tidegate.errors import BrokerUnavailable, ConfigError, TidegateError
+from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
+from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TidegateError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
@@ -184,9 +184,35 @@ class Runtime:
         """A source topic that grew: its changelog and dead-letter topics grow with it, before its records are read."""
         now = await partition_counts(self._confluent, self.topics)
         if now != self._partitions:
-            log.info("partitions.grew", before=self._partitions, now=now)
+            _say_that_they_grew(self.plan, self._partitions, now)
             self._partitions = now
             context.partition_counts.update(await self._ensure_topics())
+            await self._expect_partitions()
+
+    async def _expect_partitions(self) -> None:
+        """Rows for the new partitions, before their owners make them: until then they hold windows open."""
+        if self._store is None:
+            return
+        try:
+            await asyncio.to_thread(self._store.expect, self._sources())
+        except DependencyError as error:  # their owners' claims will do it, once the database is back
+            log.warning("partitions.not_expected", error=str(error))
+
+
+def _say_that_they_grew(plan: Plan, before: dict[str, int], now: dict[str, int]) -> None:
+    """A key that moves to another partition is in two of them for the windows that are open at that moment."""
+    split = [a.name for a in plan.aggregations if not a.spreads and a.name in result_topics(plan.pipeline)]
+    if not split:
+        log.info("partitions.grew", before=before, now=now)
+        return
+    log.warning(
+        "partitions.grew",
+        before=before,
+        now=now,
+        aggregations=split,
+        meaning="keys move to other partitions: results on Kafka of windows that are open now come in two parts, one "
+        "per partition, under one key; those in a database are whole",
+    )
 
 
 def create_app(pipeline: Pipeline) -> WorkerApp:

@@ -12,14 +12,17 @@ import structlog
 from tidegate import __version__
 from tidegate.clock import Clock, SystemClock
 from tidegate.ledger import LEDGER_COLUMNS, Ledger
-from tidegate.record import TopicPartition
+from tidegate.errors import PipelineAborted, TidegateError
+from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import BatchResult, PartitionState, RawBatch
 from tidegate.stages.plan import Plan
+from tidegate.stages.rules import RuleSet
 from tidegate.telemetry import metric_defs as m
 from tidegate.telemetry.bind import bind_resilience
 from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.prometheus import PrometheusReporter
 from worker.source import Step
+from worker.transport.batch import SourceBatch
 
 log = structlog.get_logger(__name__)
 
@@ -38,12 +41,21 @@ class Observer:
         self._assigned: set[TopicPartition] = set()
         self.metrics.set(m.BUILD_INFO, {"version": __version__, "engine": "worker"})
         source = plan.pipeline.source
+        self._sources = frozenset(source.topics if source else ())
+        queue = plan.pipeline.error_handling.dead_letter_queue
+        self._dlq_sink = {"sink": queue.type} if queue.enabled and queue.type != "none" else None
+        guards = ["store", *(f"handler:{handler.call}" for handler in plan.pipeline.handlers)]
+        self._rules = RuleSet(plan.pipeline, plan.decoded).names
         self.metrics.prepare(
             {
                 "topic": source.topics if source else (),
                 "aggregation": [a.name for a in plan.aggregations],
+                "rule": self._rules,
+                "breaker": guards,
+                "target": guards,
             }
         )
+        self._in_progress: Tally[TopicPartition] = Tally()
         bind_resilience(self.metrics)
 
     # Partitions
@@ -60,6 +72,8 @@ class Observer:
         for tp in tps:
             self.resumed(tp)
             labels = {"topic": tp.topic, "partition": str(tp.partition)}
+            self._in_progress.pop(tp, None)
+            self._set_in_progress(tp.topic)
             self.metrics.drop(m.WATERMARK, labels)
             self.metrics.drop(m.CONSUMER_LAG, {"consumergroup": self._plan.pipeline.pipeline_id, **labels})
             for key in [key for key in self._open_windows if key[0] == tp]:
@@ -89,15 +103,52 @@ class Observer:
 
     # Batches
 
+    def offered(self, tp: TopicPartition, batch: SourceBatch) -> None:
+        """A batch has been read, and waits for its partition."""
+        if tp.topic in self._sources:
+            self.metrics.inc(m.RECORDS_CONSUMED, {"topic": tp.topic}, len(batch))
+            self._in_progress[tp] += len(batch)
+            self._set_in_progress(tp.topic)
+
+    def finished(self, tp: TopicPartition, batch: SourceBatch) -> None:
+        """A batch is committed."""
+        if tp.topic in self._sources:
+            seconds = self._clock.monotonic() - batch.fetched
+            self.metrics.observe(m.RECORD_PROCESSING_DURATION, {"topic": tp.topic}, seconds, count=len(batch))
+        self.dropped(tp, batch)
+
+    def dropped(self, tp: TopicPartition, batch: SourceBatch) -> None:
+        """A batch is no longer in progress; one that was not committed is read again."""
+        if tp.topic in self._sources:
+            self._in_progress[tp] -= len(batch)
+            self._set_in_progress(tp.topic)
+
     @contextmanager
     def batch(self, tp: TopicPartition, raw: RawBatch) -> Iterator[None]:
-        """Around the work on one batch: its duration, and its records while they are in progress."""
+        """Around the work on one batch: its duration, and whether a rule stopped it."""
         topic, started = {"topic": tp.topic}, self._clock.monotonic()
-        self.metrics.inc(m.RECORDS_CONSUMED, topic, len(raw))
         try:
             yield
+        except PipelineAborted:
+            self.metrics.inc(m.QUALITY_ABORTS, topic)
+            raise
         finally:
             self.metrics.observe(m.BATCH_DURATION, topic, self._clock.monotonic() - started)
+
+    @contextmanager
+    def producing(self, tp: TopicPartition, step: Step) -> Iterator[None]:
+        """Around a step's transaction: how long it took if it has dead letters, and how it failed."""
+        dead = self._dlq_sink if step.dead else None
+        started = self._clock.monotonic()
+        try:
+            yield
+        except TidegateError as error:
+            self.metrics.inc(m.PRODUCE_ERRORS, {"topic": tp.topic, "error_type": type(error).__name__})
+            if dead is not None:
+                self.metrics.inc(m.DLQ_PUBLISH_ERRORS, dead)
+            raise
+        if dead is not None:
+            self.metrics.observe(m.DLQ_PUBLISH_DURATION, dead, self._clock.monotonic() - started)
 
     def committed(self, tp: TopicPartition, step: Step, sink_seconds: float, commit_seconds: float) -> None:
         """A step that is written for good."""
@@ -117,6 +168,7 @@ class Observer:
         for aggregation, ends in step.open_windows.items():
             self._open_windows[tp, aggregation] = ends
         self._set_open_windows()
+        self.metrics.inc(m.WORKER_TIME, {"activity": "dlq"}, step.dlq_seconds)
         self.metrics.inc(m.WORKER_TIME, {"activity": "sink"}, sink_seconds)
         self.metrics.inc(m.WORKER_TIME, {"activity": "commit"}, commit_seconds)
 
@@ -137,12 +189,15 @@ class Observer:
         self._count_rules(tp, result)
 
     def _count_rules(self, tp: TopicPartition, result: BatchResult) -> None:
-        checked = len(result.raw)
+        failed = Tally(rejection.stage for rejection in result.rejected)
+        checked = len(result.raw) - result.ledger.skipped - failed[Stage.DECODE]
+        for verdict, records in (("valid", checked - failed[Stage.VALIDATE]), ("rejected", failed[Stage.VALIDATE])):
+            self.metrics.inc(m.QUALITY_RECORDS, {"topic": tp.topic, "verdict": verdict}, records)
+        if self._rules:
+            self.metrics.observe(m.QUALITY_CHECK_DURATION, {}, result.seconds.get(Stage.VALIDATE, 0.0))
         for rule, tally in result.rules.items():
             self.metrics.inc(m.QUALITY_RULE_EVALUATIONS, {"rule": rule, "outcome": "fail"}, tally.failures)
-            self.metrics.inc(
-                m.QUALITY_RULE_EVALUATIONS, {"rule": rule, "outcome": "pass"}, max(0, checked - tally.failures)
-            )
+            self.metrics.inc(m.QUALITY_RULE_EVALUATIONS, {"rule": rule, "outcome": "pass"}, checked - tally.failures)
             labels = {"topic": tp.topic, "rule": rule, "severity": tally.severity}
             self.metrics.inc(m.QUALITY_RULE_FAILURES, labels, tally.failures)
             if tally.failures and tally.severity != "error":
@@ -162,6 +217,10 @@ class Observer:
         for aggregation in self._plan.aggregations:
             ends = [found for (_, name), found in self._open_windows.items() if name == aggregation.name]
             self.metrics.set(m.WINDOWS_OPEN, {"aggregation": aggregation.name}, len(frozenset().union(*ends)))
+
+    def _set_in_progress(self, topic: str) -> None:
+        records = sum(count for tp, count in self._in_progress.items() if tp.topic == topic)
+        self.metrics.set(m.RECORDS_IN_PROGRESS, {"topic": topic}, records)
 
     def _set_paused(self, topic: str) -> None:
         reasons = Tally(reason for tp, reason in self.waiting.items() if tp.topic == topic)

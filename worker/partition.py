@@ -111,6 +111,7 @@ class PartitionTask(ABC):
 
     def offer(self, delivery: Delivery) -> None:
         """Take a batch; the transport holds back more than a few that are not acknowledged."""
+        self.context.observer.offered(self.tp, delivery.batch)
         self._queue.put_nowait(delivery)
 
     async def stop(self, deadline: Deadline) -> None:
@@ -132,6 +133,7 @@ class PartitionTask(ABC):
                         records = [r for d in deliveries for r in d.batch.records]
                         await self._until_done(lambda: self._work(records))  # noqa: B023
                         for delivery in deliveries:
+                            self.context.observer.finished(self.tp, delivery.batch)
                             await delivery.ack()
                     else:
                         await self._until_done(self._tick)
@@ -155,7 +157,10 @@ class PartitionTask(ABC):
             if records > limits.max_batch_records or nbytes > limits.max_batch_bytes:
                 break
             taken.append(self._queue.get_nowait())
-        return [delivery for delivery in taken if self.context.consumer.is_current(delivery.batch)]
+        stale = [delivery for delivery in taken if not self.context.consumer.is_current(delivery.batch)]
+        for delivery in stale:
+            self.context.observer.dropped(self.tp, delivery.batch)
+        return [delivery for delivery in taken if delivery not in stale]
 
     async def _until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until it is done: an outage pauses the partition and keeps its membership; a fence opens it anew.

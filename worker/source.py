@@ -47,6 +47,7 @@ class Step:
     effects: Effects
     closed_upto: int
     result: BatchResult | None = None
+    dlq_seconds: float = 0.0  # spent on envelopes and the rows of dead letters and late records
     dead: list[Envelope] = field(default_factory=list)
     windows_closed: dict[str, int] = field(default_factory=dict)
     open_windows: dict[str, frozenset[int]] = field(
@@ -95,17 +96,19 @@ class SourceStages:
         Raises FloodGuardTripped, PipelineAborted, DependencyError (a handler's outage). Nothing has been written then.
         """
         result = self._stages.run(raw, state, self._seen, verdicts)
+        begun = self._clock.monotonic()
         dead, late = envelopes(result, self.plan, self._clock, context=self._context), self._late(result)
         self._flood.observe(result, dead)
-        step = Step(result.state, Effects(), closed_upto, result, [*dead, *late.envelopes])
+        step = Step(result.state, Effects(), closed_upto, result, dead=[*dead, *late.envelopes])
+        step.effects.topics += _by_partition([*self._dead_rows(step.dead), *late.rows])
+        step.dlq_seconds = self._clock.monotonic() - begun
         changed = {name: self._windows[name].apply(self.db, d) for name, d in result.deltas.items() if d.num_rows}
-        for name, rows in changed.items():
+        for rows in changed.values():
             step.effects.put(rows.keys, rows.values)
         self._add_late_windows(result, step.effects)
         self._add_seen(result, step.effects)
         bound = self._own_watermark(result.state, closed_upto)
         self._emit(changed, closed_upto, bound, step)
-        step.effects.topics += _by_partition([*self._dead_rows(step.dead), *late.rows])
         self._drop_expired(state, changed, step)
         self._finish(step, state)
         return step

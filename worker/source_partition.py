@@ -108,9 +108,14 @@ class SourcePartition(PartitionTask):
         assert self.db is not None
         for key, value in self._new_layouts:
             step.effects.put([key], [value])
-        await commit(
-            step.effects, changelog=self.changelog, producer=self.producer, db=self.db, executor=self.context.executor
-        )
+        with self.context.observer.producing(self.tp, step):
+            await commit(
+                step.effects,
+                changelog=self.changelog,
+                producer=self.producer,
+                db=self.db,
+                executor=self.context.executor,
+            )
         self._new_layouts = []
         self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto
 

@@ -157,6 +157,9 @@ class Key(Model):
 
     format: Literal["string", "bytes"] = "string"
     column: str | None = None
+    """Results that are grouped by it are made where the key's partition is read, without the merge agent. When the topic
+    gets more partitions, a key can move: on Kafka the results of windows that were open then come in two parts (a
+    database adds them up)."""
 
 
 class Value(Model):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from aiokafka.structs import ConsumerRecord
 from faust.serializers.schemas import Schema
 
 from tidegate.record import TopicPartition
+from worker.transport.records import Record
 
 _RECORD_OVERHEAD = (
     64  # bytes charged to a record beside key and value, so that a million empty ones do not count as nothing
@@ -20,13 +20,15 @@ class SourceBatch:
 
     `first` and `last` are offsets; `nbytes` is keys + values + 64 per record. `epoch` numbers the times the partition
     was opened or sought: `consumer.is_current(batch)` says whether the batch still follows what was delivered before
-    it.
+    it. `fetched`: when the records came, in seconds on the monotonic clock.
     """
 
-    __slots__ = ("epoch", "first", "last", "nbytes", "records", "tp")
+    __slots__ = ("epoch", "fetched", "first", "last", "nbytes", "records", "tp")
 
-    def __init__(self, tp: TopicPartition, records: list[ConsumerRecord], nbytes: int, epoch: int = 0) -> None:
-        self.tp, self.records, self.nbytes, self.epoch = tp, records, nbytes, epoch
+    def __init__(
+        self, tp: TopicPartition, records: list[Record], nbytes: int, epoch: int = 0, fetched: float = 0.0
+    ) -> None:
+        self.tp, self.records, self.nbytes, self.epoch, self.fetched = tp, records, nbytes, epoch, fetched
         self.first: int = records[0].offset
         self.last: int = records[-1].offset
 
@@ -37,30 +39,35 @@ class SourceBatch:
         return f"<SourceBatch {self.tp} {self.first}..{self.last}: {len(self.records)} records, {self.nbytes} bytes>"
 
 
-def record_size(record: ConsumerRecord) -> int:
-    """Bytes charged to one record; aiokafka gives -1 as the size of a null."""
-    size: int = max(record.serialized_key_size, 0) + max(record.serialized_value_size, 0) + _RECORD_OVERHEAD
-    return size
+def record_size(record: Record) -> int:
+    """Bytes charged to one record."""
+    return len(record.key or b"") + len(record.value or b"") + _RECORD_OVERHEAD
 
 
 def split(
-    tp: TopicPartition, records: Sequence[ConsumerRecord], *, max_records: int, max_bytes: int, epoch: int = 0
+    tp: TopicPartition,
+    records: Sequence[Record],
+    *,
+    max_records: int,
+    max_bytes: int,
+    epoch: int = 0,
+    fetched: float = 0.0,
 ) -> Iterator[SourceBatch]:
     """Cut one fetch into batches within both limits, in order. A single record above `max_bytes` is a batch of its
     own."""
     sizes = [record_size(record) for record in records]
     total = sum(sizes)
     if records and len(records) <= max_records and total <= max_bytes:
-        yield SourceBatch(tp, list(records), total, epoch)
+        yield SourceBatch(tp, list(records), total, epoch, fetched)
         return
     start, nbytes = 0, 0
     for index, size in enumerate(sizes):
         if index > start and (index - start >= max_records or nbytes + size > max_bytes):
-            yield SourceBatch(tp, list(records[start:index]), nbytes, epoch)
+            yield SourceBatch(tp, list(records[start:index]), nbytes, epoch, fetched)
             start, nbytes = index, 0
         nbytes += size
     if start < len(records):
-        yield SourceBatch(tp, list(records[start:]), nbytes, epoch)
+        yield SourceBatch(tp, list(records[start:]), nbytes, epoch, fetched)
 
 
 class BatchSchema(Schema[Any, Any]):

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 from typing import Any, cast
 
 from faust.types import TP
@@ -75,9 +76,10 @@ class Consumer(RebalancingConsumer):
     def _take(self, fetched: Fetched, epochs: dict[TopicPartition, int]) -> None:
         """Keep what was fetched, unless the partition was sought or revoked while the fetch was under way."""
         limits = {"max_records": self.settings.max_batch_records, "max_bytes": self.settings.max_batch_bytes}
+        now = monotonic()
         current = {tp: position for tp, position in self._positions.items() if position.epoch == epochs.get(tp)}
         for tp in current.keys() & fetched.records.keys():
-            current[tp].held.extend(split(tp, fetched.records[tp], epoch=epochs[tp], **limits))
+            current[tp].held.extend(split(tp, fetched.records[tp], epoch=epochs[tp], fetched=now, **limits))
         for tp in current.keys() & fetched.ends.keys():
             if not current[tp].holds & {OPENING, SEEKING}:
                 current[tp].learn(fetched.ends[tp])
