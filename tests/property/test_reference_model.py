@@ -19,7 +19,9 @@ from tidegate.stages.batch import PartitionState
 
 pytestmark = pytest.mark.slow
 
-_CUTS = st.one_of(st.just([1] * 60), st.just([7] * 10), st.just([]), st.lists(st.integers(1, 12), max_size=20))
+_CUTS: st.SearchStrategy[list[int]] = st.one_of(
+    st.just([1] * 60), st.just([7] * 10), st.just([]), st.lists(st.integers(1, 12), max_size=20)
+)
 # A log is not shrunk: that takes minutes, and 40 records can be read.
 _MANY = settings(
     max_examples=40,

@@ -11,13 +11,14 @@ import aiokafka
 from aiokafka.consumer.subscription_state import TopicPartitionState
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
-from aiokafka.structs import ConsumerRecord, OffsetAndMetadata
+from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from tidegate.clock import Deadline
 from tidegate.record import TopicPartition
 from worker.transport.ownership import EARLIEST, LATEST, TransportSettings
+from worker.transport.records import Record, use_unpacked_records
 
 _COMMIT_TIMEOUT = 5.0  # group offsets are for monitoring: a broker that is away must not hold up a rebalance or a stop
 
@@ -39,7 +40,7 @@ class End(NamedTuple):
 class Fetched(NamedTuple):
     """One round: records per partition, the partitions' ends, and the offsets that the log does not have."""
 
-    records: dict[TopicPartition, list[ConsumerRecord]]
+    records: dict[TopicPartition, list[Record]]
     ends: dict[TopicPartition, End]
     out_of_range: dict[TopicPartition, int]
 
@@ -52,6 +53,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._sought: dict[TopicPartition, tuple[int, Any]] = {}  # the epoch and the assignment of the newest seek
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        use_unpacked_records()
         conf, settings = self.app.conf, self._settings
         options: dict[str, Any] = {
             "bootstrap_servers": driver.server_list(transport.url, transport.default_port),
@@ -98,7 +100,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
-        records: dict[TopicPartition, list[ConsumerRecord]] = {}
+        records: dict[TopicPartition, list[Record]] = {}
         lost: dict[TopicPartition, int] = {}
         deadline = Deadline(wait)
         with fetcher._subscriptions.fetch_context():
@@ -118,7 +120,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self,
         wanted: Mapping[TopicPartition, int],
         max_records: int,
-        records: dict[TopicPartition, list[ConsumerRecord]],
+        records: dict[TopicPartition, list[Record]],
         lost: dict[TopicPartition, int],
     ) -> None:
         """Move what has been fetched of each wanted partition to `records`, and the offsets that are gone to `lost`.

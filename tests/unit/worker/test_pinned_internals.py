@@ -12,7 +12,7 @@ import aiokafka.producer.sender
 import faust.streams
 import pytest
 from aiokafka.client import AIOKafkaClient
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from aiokafka.consumer.subscription_state import Subscription, SubscriptionState, TopicPartitionState
 from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import Sender
@@ -41,6 +41,7 @@ USED: dict[type, tuple[str, ...]] = {
     ConsumerMessage: ("generation_id", "tracked", "acked"),
     aiokafka.AIOKafkaConsumer: ("_fetcher", "_closed"),
     Fetcher: ("_subscriptions", "_records", "_closed", "_create_fetch_waiter", "fetched_records"),
+    PartitionRecords: ("_consumer_record",),
     SubscriptionState: ("fetch_context", "reassignment_in_progress", "subscription"),
     Subscription: ("assignment",),
     TopicPartitionState: ("has_valid_position", "position", "lso", "highwater", "timestamp"),
@@ -73,6 +74,8 @@ def test_signatures_are_as_overridden() -> None:
     ]
     assert aiokafka.producer.sender.BACKOFF_OVERRIDE == worker.producer._RETRY_AFTER_MARKERS
     assert "return BACKOFF_OVERRIDE" in inspect.getsource(aiokafka.producer.sender)
+    assert "PartitionRecords(" in inspect.getsource(Fetcher)
+    assert list(inspect.signature(PartitionRecords._consumer_record).parameters) == ["self", "tp", "record"]
     skipping = r"generation_id\s*!=\s*self\.app\.consumer_generation_id"
     assert re.search(skipping, inspect.getsource(faust.streams))
 

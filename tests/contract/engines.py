@@ -1,0 +1,236 @@
+"""The engines that must give the same numbers, each behind one method."""
+
+from __future__ import annotations
+
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import orjson
+import psycopg
+from confluent_kafka.admin import AdminClient
+
+from tests.harness import WorkerProcess, produce, read_topic, running, wait_until
+from tests.reference import Record, raw_batch
+from tidegate.config.pipeline import Pipeline
+from tidegate.ledger import LEDGER_COLUMNS, Ledger
+from tidegate.record import TopicPartition
+from tidegate.stages.aggregate import finalize, merge_partials
+from tidegate.stages.batch import PartitionState
+from tidegate.stages.pipeline import StagePipeline
+from tidegate.stages.plan import compile_plan
+from tidegate.stages.sql import connect
+
+if TYPE_CHECKING:
+    from tests.providers.kafka import KafkaTopics
+
+Rows = dict[str, dict[tuple[Any, ...], dict[str, Any]]]
+"""Aggregation → (window start ms, window end ms, *group) → measure → result."""
+
+
+@dataclass
+class Outcome:
+    """What came out. `late`: (partition, offset, whether it counted for other windows); `dead`: (partition, offset) →
+    error type. `published`: the newest results on Kafka, where an engine writes them, as JSON has them."""
+
+    rows: Rows = field(default_factory=dict)
+    late: set[tuple[int, int, bool]] = field(default_factory=set)
+    dead: dict[tuple[int, int], str] = field(default_factory=dict)
+    ledgers: dict[int, Ledger] = field(default_factory=dict)
+    published: Rows | None = None
+
+
+class Engine(ABC):
+    """One way of running a pipeline over logs."""
+
+    @abstractmethod
+    def run(self, pipeline: dict[str, Any], logs: Sequence[Sequence[Record]]) -> Outcome:
+        """Run the pipeline over one log per partition, to the end, until every window is final.
+
+        `pipeline` has neither sinks nor a connection: the engine adds its own, and its own ids and topics.
+        """
+
+
+class StagesEngine(Engine):
+    """The stages in this process, each log cut into batches by `cut(rng)`, and the deltas merged at the end."""
+
+    def __init__(self, largest: int, seed: int = 1) -> None:
+        self._largest, self._rng = largest, random.Random(seed)
+
+    def run(self, pipeline: dict[str, Any], logs: Sequence[Sequence[Record]]) -> Outcome:
+        plan = compile_plan(Pipeline.model_validate(pipeline))
+        stages, outcome = StagePipeline(plan), Outcome()
+        deltas: dict[str, list[Any]] = {aggregation.name: [] for aggregation in plan.aggregations}
+        for number, log in enumerate(logs):
+            tp, state, seen, start = (
+                TopicPartition(plan.pipeline.source.topics[0], number),
+                PartitionState(),
+                _Seen(),
+                0,
+            )  # type: ignore[union-attr]
+            while start < len(log):
+                size = self._rng.randint(1, self._largest)
+                result = stages.run(raw_batch(tp, log[start : start + size]), state, seen)
+                state, start = result.state, start + size
+                seen.update(result.seen)
+                outcome.late |= {(number, late.offset, late.partial) for late in result.late}
+                outcome.dead |= {(number, r.offset): r.reasons[0].error_type for r in result.rejected}
+                for name, delta in result.deltas.items():
+                    deltas[name].append(delta.drop_columns(["lane"]))
+            if log:
+                outcome.ledgers[number] = state.ledger
+        con = connect()
+        for aggregation in plan.aggregations:
+            table = finalize(aggregation, merge_partials(aggregation, deltas[aggregation.name], con), con)
+            keys = ["window_start", "window_end", *(column.name for column in aggregation.group)]
+            outcome.rows[aggregation.name] = {
+                tuple(row[key] for key in keys): {m.name: row[m.name] for m in aggregation.measures}
+                for row in table.to_pylist()
+            }
+        return outcome
+
+
+class _Seen(dict[bytes, int]):
+    """Dedupe's memory."""
+
+    def get(self, keys: Any, default: Any = None) -> Any:
+        return [dict.get(self, key) for key in keys]
+
+
+class WorkerEngine(Engine):
+    """Real worker processes over a real broker, results in PostgreSQL and on Kafka."""
+
+    def __init__(self, kafka: KafkaTopics, postgres: str, directory: Path, *, batch: int, workers: int) -> None:
+        self._kafka, self._postgres, self._directory = kafka, postgres, directory
+        self._batch, self._workers = batch, workers
+
+    def run(self, pipeline: dict[str, Any], logs: Sequence[Sequence[Record]]) -> Outcome:
+        topic = self._kafka.topic(partitions=len(logs), config={"retention.ms": "-1"})
+        self._produce(topic, logs)
+        document = deepcopy(pipeline) | {
+            "pipelineId": f"same-{uuid4().hex[:8]}",
+            "kafka": {"bootstrapServers": self._kafka.bootstrap_servers, "sessionTimeout": "6 s"},
+            "sinks": [{"type": "kafka"}, {"type": "postgres", "url": self._postgres}],
+            "worker": {"maxBatchRecords": self._batch},
+        }
+        document["source"] |= {"topics": [topic]}
+        workers = [WorkerProcess(document, self._directory, f"worker{n}") for n in range(self._workers)]
+        names = [aggregation["name"] for aggregation in document["aggregations"]]
+        try:
+            with running(*workers):
+                self._wait(document, names, sum(map(len, logs)), workers)
+                outcome = self._outcome(document, names)
+                assert [worker.stop() for worker in workers] == [0] * len(workers), workers[0].tail()
+        finally:
+            self._delete(document["pipelineId"])
+        return outcome
+
+    def _produce(self, topic: str, logs: Sequence[Sequence[Record]]) -> None:
+        for partition, log in enumerate(logs):
+            records = (
+                {
+                    "key": r.key,
+                    "value": r.value,
+                    "timestamp": r.timestamp,
+                    "headers": list(r.headers),
+                    "partition": partition,
+                }
+                for r in log
+            )
+            placed = produce(self._kafka.bootstrap_servers, topic, records)
+            assert placed == [(partition, r.offset) for r in log]
+
+    def _wait(self, document: dict[str, Any], names: list[str], total: int, workers: list[WorkerProcess]) -> None:
+        """Until every record is accounted for, and every result is final in the database and on Kafka."""
+
+        def done() -> bool:
+            assert all(worker.running for worker in workers), workers[0].tail()
+            try:
+                read = self._query("SELECT coalesce(sum(read), 0) FROM tidegate_partitions")[0][0]
+                finals = [self._query(f"SELECT bool_and(final) FROM {name}")[0][0] for name in names]  # noqa: S608
+            except psycopg.errors.UndefinedTable:
+                return False
+            return read == total and all(finals)
+
+        def published() -> bool:
+            return all(row["final"] for name in names for row in self._newest(document, name).values())
+
+        wait_until(done, 90, f"all applied and final\n{workers[0].tail()}")
+        wait_until(published, 30, "all final on Kafka")
+
+    def _outcome(self, document: dict[str, Any], names: list[str]) -> Outcome:
+        outcome = Outcome(published={})
+        assert outcome.published is not None
+        for aggregation in document["aggregations"]:
+            name, group, measures = aggregation["name"], aggregation["groupBy"], list(aggregation["measures"])
+            columns = ["window_start", "window_end", *group, *measures]
+            found = self._query(f"SELECT {', '.join(f'"{c}"' for c in columns)} FROM {name}")  # noqa: S608
+            outcome.rows[name] = {
+                (_ms(row[0]), _ms(row[1]), *row[2 : 2 + len(group)]): dict(
+                    zip(measures, row[2 + len(group) :], strict=True)
+                )
+                for row in found
+            }
+            outcome.published[name] = {
+                (_ms(row["window"]["start"]), _ms(row["window"]["end"]), *(row["group"][g] for g in group)): row[
+                    "values"
+                ]
+                for row in self._newest(document, name).values()
+            }
+        for row in self._query(
+            f"SELECT partition, {', '.join(LEDGER_COLUMNS)} FROM tidegate_partitions WHERE read > 0"
+        ):  # noqa: S608
+            outcome.ledgers[row[0]] = Ledger(*row[1:])
+        topic, servers = document["source"]["topics"][0], self._kafka.bootstrap_servers
+        late = [
+            message.header("tidegate.late.id") or ""
+            for message in read_topic(servers, f"{document['pipelineId']}.late")
+        ]
+        assert len(set(late)) == len(late), "a late record was written twice"
+        for found_id in late:
+            partition, offset, *stage = found_id.removeprefix(f"{topic}-").split("-")
+            outcome.late.add((int(partition), int(offset), bool(stage)))
+        letters = read_topic(servers, f"{document['pipelineId']}.dlq")
+        for letter in letters:
+            place = letter.header("tidegate.dlq.origin.partition"), letter.header("tidegate.dlq.origin.offset")
+            outcome.dead[int(place[0] or -1), int(place[1] or -1)] = letter.header("tidegate.dlq.error.type") or ""
+        assert len(outcome.dead) == len(letters), "a dead letter was written twice"
+        return outcome
+
+    def _newest(self, document: dict[str, Any], name: str) -> dict[bytes | None, Any]:
+        """Per key the result with the largest revision, with numbers that have a point as Decimal."""
+        newest: dict[bytes | None, Any] = {}
+        for message in read_topic(self._kafka.bootstrap_servers, f"{document['pipelineId']}.{name}"):
+            row = _exact_json(message.value or b"")
+            if message.key not in newest or newest[message.key]["revision"] <= row["revision"]:
+                newest[message.key] = row
+        return newest
+
+    def _query(self, sql: str) -> list[Any]:
+        with psycopg.connect(self._postgres) as connection:
+            return connection.execute(sql).fetchall()  # type: ignore[arg-type]
+
+    def _delete(self, prefix: str) -> None:
+        admin = AdminClient({"bootstrap.servers": self._kafka.bootstrap_servers})
+        mine = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(prefix)]
+        for done in admin.delete_topics(mine).values() if mine else ():
+            done.exception(30)
+
+
+def _exact_json(value: bytes) -> Any:
+    orjson.loads(value)  # strict: what this takes, every reader takes
+    return json.loads(value, parse_float=Decimal)
+
+
+def _ms(moment: Any) -> int:
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,150 @@
+"""One log with every fault there is, one answer: whatever the engine, the batch sizes and the number of workers."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.contract.engines import Engine, Outcome, Rows, StagesEngine, WorkerEngine
+from tests.contract.same_numbers_log import MEASURES, PIPELINE, Meant, Truth, make_log
+from tests.reference import Record, Reference
+from tidegate.config.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from tests.providers.kafka import KafkaTopics
+    from tests.providers.postgres import Database
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@cache
+def log_of(records: int) -> tuple[list[list[Record]], list[Meant], Truth]:
+    logs, meant = make_log(records)
+    return logs, meant, Truth(meant)
+
+
+class SameNumbers:
+    """What an engine must give. A second engine subclasses this with an `engine` of its own."""
+
+    def check(self, engine: Engine, records: int) -> None:
+        """Results, late records, dead letters with their reasons, and ledgers are those of plain SQL."""
+        logs, _, truth = log_of(records)
+        outcome = engine.run(PIPELINE, logs)
+        assert outcome.dead == truth.dead()
+        assert outcome.late == truth.late()
+        ledgers = {partition: _counted(ledger) for partition, ledger in outcome.ledgers.items()}
+        assert ledgers == truth.ledgers()
+        assert all(ledger.balanced for ledger in outcome.ledgers.values())
+        for found in (outcome.rows, outcome.published):
+            if found is not None:
+                same_rows(found, {name: truth.rows(name) for name in found})
+
+
+def _counted(ledger: Any) -> dict[str, int]:
+    assert (ledger.filtered, ledger.deferred) == (0, 0)
+    names = ("read", "accepted", "dead_lettered", "late", "duplicate", "skipped")
+    return {name: getattr(ledger, name) for name in names}
+
+
+def same_rows(found: Rows, expected: Rows) -> None:
+    """Integers, decimals, texts and moments exactly, doubles to 1e-9."""
+    for name, rows in expected.items():
+        assert found[name].keys() == rows.keys(), name
+        wrong = [
+            (name, key, measure, value, found[name][key][measure])
+            for key, values in rows.items()
+            for measure, value in values.items()
+            if not _same(measure, value, found[name][key][measure])
+        ]
+        assert not wrong, f"{len(wrong)} differ (expected, found), such as {wrong[:3]}"
+
+
+def _same(measure: str, expected: Any, found: Any) -> bool:
+    kind, of = MEASURES[measure]
+    if expected is None or found is None:
+        return expected is found
+    if kind == "avg" or (of == "price" and kind != "count"):
+        return math.isclose(float(expected), float(found), rel_tol=1e-9, abs_tol=1e-6 if of == "price" else 0.0)
+    if of == "at":
+        return int(expected) == _milliseconds(found)
+    if isinstance(expected, Decimal):
+        return not isinstance(found, float) and Decimal(found) == expected
+    if isinstance(expected, date):
+        return str(expected) == str(found)
+    return bool(expected == found) and isinstance(found, bool) == isinstance(expected, bool)
+
+
+def _milliseconds(moment: Any) -> int:
+    moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    return round((moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds() * 1000)  # noqa: DTZ001
+
+
+class TestStages(SameNumbers):
+    @pytest.mark.parametrize("largest", [1, 7, 500, 8192])
+    def test_any_cut_of_the_logs_gives_the_truth(self, largest: int) -> None:
+        """The stages alone, over batches of random sizes up to a largest one."""
+        self.check(StagesEngine(largest), 600 if largest == 1 else 4000)
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+class TestWorker(SameNumbers):
+    @pytest.mark.parametrize(
+        ("batch", "workers", "records"),
+        [
+            (1, 1, 400),
+            (7, 1, 1500),
+            (500, 1, 4000),
+            (8192, 1, 4000),
+            (1, 3, 400),
+            (7, 3, 1500),
+            (500, 3, 4000),
+            (8192, 3, 4000),
+        ],
+    )
+    def test_workers_give_the_truth(
+        self, kafka: KafkaTopics, postgres: Database, tmp_path: Path, batch: int, workers: int, records: int
+    ) -> None:
+        """Real workers, their results in PostgreSQL and on Kafka, whatever the batches and however many share them."""
+        self.check(WorkerEngine(kafka, postgres.url, tmp_path, batch=batch, workers=workers), records)
+
+
+def test_the_log_has_every_fault() -> None:
+    """Late, partly late, duplicate, dead-lettered for eleven reasons, skipped, replayed: nothing is compared in vain."""
+    logs, meant, truth = log_of(4000)
+    assert len(set(truth.dead().values())) == 10
+    assert {partial for _, _, partial in truth.late()} == {True, False}
+    assert all(
+        sum(row[name] for row in truth.ledgers().values()) > 10 for name in ("accepted", "late", "duplicate", "skipped")
+    )
+    assert sum(one.replay for one in meant) > 50
+    assert logs[3] == []
+    assert len(logs[1]) > 5 * len(logs[2])
+
+
+def test_the_model_gives_the_same() -> None:
+    """The record-by-record model in Python agrees with the SQL, so that neither is wrong alone."""
+    logs, _, truth = log_of(1500)
+    reference = Reference(Pipeline.model_validate(PIPELINE))
+    outcome, rows = Outcome(), {aggregation.name: dict[Any, Any]() for aggregation in reference.pipeline.aggregations}
+    for partition, log in enumerate(logs):
+        read = reference.read(log)
+        outcome.late |= {(partition, late.offset, late.partial) for late in read.late}
+        outcome.dead |= {(partition, offset): stage for offset, stage in read.rejected.items()}
+        for name, cells in read.rows.items():
+            for (start, end, _, group), values in cells.items():
+                rows[name].setdefault((start, end, "live", group), []).extend(values)
+    assert outcome.dead.keys() == truth.dead().keys()
+    assert outcome.late == truth.late()
+    merged = type(read)()
+    merged.rows = rows
+    for aggregation in reference.pipeline.aggregations:
+        results = reference.results(merged, aggregation)
+        found = {(start, end, *group): row for (start, end, _, group), row in results.items()}
+        same_rows({aggregation.name: found}, {aggregation.name: truth.rows(aggregation.name)})

