@@ -8,11 +8,13 @@ stop, crash and come back on the same port, so the binaries are used directly.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import pwd
 import secrets
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import TypedDict
@@ -133,7 +135,7 @@ class EmbeddedPostgres:
         """The server's user must be able to pass through to its data, and nobody else learns more than the names."""
         directory.mkdir(parents=True, exist_ok=True)
         if self._user is not None:
-            for passed in (directory, directory.parent):
+            for passed in _way_to(directory):
                 passed.chmod(passed.stat().st_mode | 0o711)
 
     def _initialise(self, binaries: Path) -> None:
@@ -244,3 +246,11 @@ def _can_run(binary: Path, user: str) -> bool:
         return subprocess.run(command, capture_output=True, check=False, cwd="/", **_identity(user)).returncode == 0
     except OSError:
         return False
+
+
+def _way_to(directory: Path) -> list[Path]:
+    """The directories to pass through: all below the temporary directory, or, elsewhere, this one and its parent."""
+    temporary = Path(tempfile.gettempdir()).resolve()
+    above = directory.resolve().parents
+    below = list(itertools.takewhile(lambda parent: parent != temporary, above)) if temporary in above else [above[0]]
+    return [directory, *below]
