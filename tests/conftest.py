@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -146,5 +147,5 @@ def make_scene(kafka: KafkaTopics, postgres: Database, tmp_path: Path) -> Iterat
 def seed() -> int:
     """The seed of a test's randomness: a new one each time, or TIDEGATE_TEST_SEED. It is shown when the test fails."""
     given: Any = os.environ.get("TIDEGATE_TEST_SEED") or int.from_bytes(os.urandom(4), "big")
-    print(f"TIDEGATE_TEST_SEED={given}")
+    sys.stdout.write(f"TIDEGATE_TEST_SEED={given}\n")
     return int(given)

@@ -102,7 +102,7 @@ class Runtime:
 
     async def set_up(self, app: WorkerApp) -> None:
         """1. health and metrics  2. topics  3. store  4. watermarks of the other partitions  5. the owner of partitions."""
-        Path(app.conf.datadir).mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)
         self.lifecycle.start()
         self._partitions = await partition_counts(self._confluent, self.topics)
         counts = await self._ensure_topics()

@@ -11,8 +11,8 @@ import structlog
 
 from tidegate import __version__
 from tidegate.clock import Clock, SystemClock
-from tidegate.ledger import LEDGER_COLUMNS, Ledger
 from tidegate.errors import PipelineAborted, TidegateError
+from tidegate.ledger import LEDGER_COLUMNS, Ledger
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import BatchResult, PartitionState, RawBatch
 from tidegate.stages.plan import Plan

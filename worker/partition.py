@@ -241,7 +241,7 @@ class PartitionTask(ABC):
                 raise ConfigError(
                     f"the state of {self.tp} was written with other measures, groups or windows",
                     field="aggregations",
-                    hint="give the changed aggregation a new name (the old one's results stay), or start a pipeline with a new pipelineId",
+                    hint="give the changed aggregation a new name (the old one's results stay), or take a new pipelineId",
                 )
         return [(key, value) for (key, value), before in zip(layouts.items(), found, strict=True) if before is None]
 
@@ -257,10 +257,10 @@ class PartitionTask(ABC):
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.context.executor, call)
 
-    async def _ensure_claim(self) -> None:
+    async def _ensure_claim(self) -> None:  # noqa: B027  most kinds of partition have no store
         """Only source partitions have rows in the store."""
 
-    def _release_claim(self) -> None:
+    def _release_claim(self) -> None:  # noqa: B027  most kinds of partition have no store
         """Only source partitions have rows in the store."""
 
     @abstractmethod

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,14 +51,14 @@ def environment(kafka: KafkaTopics, postgres: Database) -> dict[str, str]:
 
 
 @pytest.fixture
-def pipeline(kafka: KafkaTopics, tmp_path: Path) -> Iterator[tuple[Path, str]]:
+def pipeline(kafka: KafkaTopics, tmp_path: Path) -> tuple[Path, str]:
     """The README's pipeline file over a topic of this test's own, with a free port; and the topic."""
     topic = kafka.topic(partitions=2)
     text = BLOCKS["pipeline"].text.replace("topics: [orders]", f"topics: [{topic}]")
     text = text.replace("pipelineId: orders ", f"pipelineId: {topic}-orders ")
     file = tmp_path / "pipeline.yaml"
     file.write_text(f"{text}telemetry: {{port: {free_port()}}}\nworker: {{stateDir: {tmp_path / 'state'}}}\n")
-    yield file, topic
+    return file, topic
 
 
 def test_every_block_has_a_test() -> None:

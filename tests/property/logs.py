@@ -98,7 +98,7 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> list[Record]:
     records, offset = [], draw(st.integers(0, 3))
     for _ in range(draw(st.integers(0, max_size))):
         kind = draw(st.integers(0, 19))
-        if kind == 0:
+        if kind == 0:  # noqa: SIM108  a ternary would be longer than a line
             value = draw(_BROKEN)
         else:
             value = json.dumps({name: draw(values) for name, values in _FIELDS.items()}).encode()

@@ -42,7 +42,9 @@ def table(
     for key, heading in headings.items():
         cells = [_cell(row.get(key)) for row in listed]
         numeric = any(_is_number(row.get(key)) for row in listed)
-        prose = any(cell.count(" ") > 2 and not _is_number(row.get(key)) for cell, row in zip(cells, listed, strict=True))
+        prose = any(
+            cell.count(" ") > 2 and not _is_number(row.get(key)) for cell, row in zip(cells, listed, strict=True)
+        )
         least = _PROSE if prose else max(map(len, [heading, *cells]))
         drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold", min_width=least)
     for row in listed:
