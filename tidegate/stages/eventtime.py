@@ -178,8 +178,8 @@ class EventTimes:
 def _window_expired(offset: int, column: str, window: MissedWindow, expiry: int) -> Rejection:
     problem = (
         f"the window {_shown(window.start)} to {_shown(window.end)} of {window.aggregation} is forgotten: totals of "
-        f"windows that ended by {_shown(expiry)} are no longer kept (eventTime.retention). To count the record, start a "
-        "pipeline with a longer retention and a new pipelineId, which reads the log anew"
+        f"windows that ended by {_shown(expiry)} are no longer kept (eventTime.retention). To count the record, start "
+        "a pipeline with a longer retention and a new pipelineId, which reads the log anew"
     )
     return Rejection(offset, Stage.EVENT_TIME, (Reason("WindowExpired", problem, field=column),))
 

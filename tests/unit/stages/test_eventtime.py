@@ -84,6 +84,21 @@ def test_a_record_on_its_second_way_is_never_late_and_moves_nothing() -> None:
     assert found == [(0, "replay"), (5_000, "live"), (90_000, "replay")]
 
 
+def test_a_replay_whose_window_is_forgotten_is_rejected() -> None:
+    """Its totals are gone, so it cannot be added to them; a replay one millisecond inside the retention counts."""
+    event_time = {"column": "at", "delay": "2 seconds", "allowedLateness": "1 second", "retention": "4 seconds"}
+    stages = stages_of(eventTime=event_time, aggregations=[counting()])
+    kept = run(stages, log(7_999, {"at": 0, "_replay": True}))
+    assert (kept.rejected, kept.ledger.accepted) == ([], 2)
+    [rejection] = run(stages, log(8_000, {"at": 0, "_replay": True})).rejected
+    assert (rejection.offset, rejection.stage, rejection.reasons[0].error_type) == (
+        1,
+        Stage.EVENT_TIME,
+        "WindowExpired",
+    )
+    assert "1970-01-01T00:00:00.000Z to 1970-01-01T00:00:01.000Z" in rejection.reasons[0].message
+
+
 def test_the_high_water_goes_on_from_the_state() -> None:
     """A batch is judged by what came before it in the log, not by itself alone."""
     result = run(stages_of(aggregations=[counting()]), log(100), PartitionState(high_water=5_000))
