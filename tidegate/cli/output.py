@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 _PROSE = 24  # columns that a message needs to be readable at all
@@ -57,12 +58,20 @@ def print_table(
 ) -> None:
     """Draw `table(...)` on stdout: as wide as the terminal, but never so narrow that something is left out."""
     from rich.console import Console
+
+    draw(table(rows, columns, title=title), Console())
+
+
+def draw(drawn: Table, console: Console) -> None:
+    """Print a table without leaving anything out, even if the terminal is too narrow for it."""
     from rich.measure import Measurement
 
-    drawn = table(rows, columns, title=title)
-    console = Console()
     needed = Measurement.get(console, console.options.update(max_width=_WIDEST), drawn).minimum
-    Console(width=max(console.width if console.is_terminal else _PIPED, needed)).print(drawn)
+    width, console.width = console.width, max(console.width if console.is_terminal else _PIPED, needed)
+    try:
+        console.print(drawn)
+    finally:
+        console.width = width
 
 
 def show(

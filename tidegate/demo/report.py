@@ -11,7 +11,7 @@ import psycopg
 from rich.console import Console
 from rich.text import Text
 
-from tidegate.cli.output import table
+from tidegate.cli.output import draw, table
 from tidegate.demo.compare import Comparison
 from tidegate.ledger import LEDGER_COLUMNS
 
@@ -61,7 +61,7 @@ def _print(console: Console, title: str, rows: Iterable[Row]) -> None:
     listed = list(rows)
     console.print()
     if listed:
-        console.print(table(listed, list(listed[0]), title=title))
+        draw(table(listed, list(listed[0]), title=title), console)
     else:
         console.print(Text(f"{title}: none"))
 
@@ -72,20 +72,11 @@ def print_dead_letters(console: Console, letters: Iterable[Row]) -> None:
     for letter in letters:
         groups.setdefault((letter["stage"], _reason(letter)), []).append(letter)
     largest = sorted(groups.items(), key=lambda group: -len(group[1]))
-    _print(
-        console,
-        "Dead letters by reason, with one example each",
-        (
-            {
-                "stage": stage,
-                "reason": reason,
-                "count": len(group),
-                "message": group[0]["message"],
-                "example": f"{group[0]['id']}  {_value(group[0])}",
-            }
-            for (stage, reason), group in largest
-        ),
-    )
+    console.print(Text("\nDead letters by reason, with one example each\n", style="bold"))
+    for (stage, reason), group in largest:
+        first = group[0]
+        console.print(Text.assemble(f"{len(group):>6}  ", (f"{stage}  {reason}", "bold"), f"  {first['message']}"))
+        console.print(Text(f"        {first['id']}  {_value(first)}", style="dim"))
 
 
 def _reason(letter: Row) -> str:
@@ -107,10 +98,14 @@ def _value(letter: Row) -> str:
 
 def print_ledger(console: Console, rows: Sequence[Row]) -> None:
     """The ledger's rows (`partitions` of `tidegate ledger --json`), and what does not balance."""
-    columns = ("topic", "partition", *LEDGER_COLUMNS, "balanced")
-    _print(
-        console, "Ledger: every record read is in one place", [{name: row[name] for name in columns} for row in rows]
-    )
+    listed = [
+        {
+            "partition": f"{row['topic']}-{row['partition']}",
+            **{name.replace("_", "-"): row[name] for name in (*LEDGER_COLUMNS, "balanced")},
+        }
+        for row in rows
+    ]
+    _print(console, "Ledger: every record read is in one place", listed)
     for row in rows:
         for problem in row["problems"]:
             console.print(Text(f"  {row['topic']}-{row['partition']}: {problem}", style="red"), soft_wrap=True)
