@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 # Settings of the test run itself; every other TIDEGATE_ variable is taken away from the tests.
 _OF_THE_RUN = ("TIDEGATE_TEST_", "TIDEGATE_REQUIRE", "TIDEGATE_CACHE")
+
+
+# A first call may build models or import DuckDB, which takes a second on a busy machine: that is no failure of the property.
+settings.register_profile("tidegate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tidegate")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

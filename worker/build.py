@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -132,6 +133,7 @@ class Runtime:
         context.grow = lambda: self._grow(context)
         self.owner = app.tide_ownership = Owner(context)
         self.lifecycle.watch(self.owner, app.consumer)
+        _quieten_garbage_collection()
         self._refresh = asyncio.create_task(self._watch_partitions(context))
 
     async def take_down(self) -> None:
@@ -213,6 +215,14 @@ def _say_that_they_grew(plan: Plan, before: dict[str, int], now: dict[str, int])
         meaning="keys move to other partitions: results on Kafka of windows that are open now come in two parts, one "
         "per partition, under one key; those in a database are whole",
     )
+
+
+def _quieten_garbage_collection() -> None:
+    """Records are many, short-lived and free of cycles: looking through them costs a quarter of the throughput (measured:
+    104 000 records/s with Python's defaults, 135 000 without collections)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 20)
 
 
 def create_app(pipeline: Pipeline) -> WorkerApp:

@@ -15,6 +15,7 @@ import structlog
 from tidegate.clock import SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import ConfigError, FloodGuardTripped, OffsetOutOfRange, PipelineAborted, TidegateError
+from tidegate.record import TopicPartition
 from tidegate.telemetry.health import Health
 from tidegate.telemetry.server import TelemetryServer
 from worker.observe import Observer
@@ -104,7 +105,7 @@ class Lifecycle:
             self.health.beat()
             lag, waiting = 0, True
             for tp in list(owner.tasks):
-                behind = consumer.lag(tp) or 0
+                behind = _behind(owner, consumer, tp)
                 self._observer.lag(tp, behind)
                 lag += behind
                 waiting &= behind == 0 or tp in self._observer.waiting or tp in owner.opening
@@ -134,6 +135,14 @@ class Lifecycle:
     def _waiting(self) -> str | None:
         waiting = sorted(self._observer.waiting.items())
         return "; ".join(f"{tp} waits: {reason}" for tp, reason in waiting) or None
+
+
+def _behind(owner: Owner, consumer: Any, tp: TopicPartition) -> int:
+    """Records that wait, those that were delivered and are not committed included."""
+    lag, end = consumer.lag(tp) or 0, consumer.end_offset(tp)
+    if not consumer.in_flight(tp):
+        return int(lag)
+    return max(1, int(lag), (end or 0) - 1 - owner.tasks[tp].upto)
 
 
 def _partitions(owner: Owner) -> str | None:

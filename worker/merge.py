@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +33,7 @@ from worker.results import ResultEncoder
 from worker.rowcodec import RowCodec, decode_keys, order_preserving
 from worker.statedb import PartitionDB
 from worker.watermarks import (
+    EVERYTHING,
     SourceWatermark,
     decode_watermark,
     encode_watermark,
@@ -111,22 +112,21 @@ class MergeStages:
             elif record.value is not None:
                 group, source = msgspec.msgpack.decode(record.key, type=tuple[bytes, bytes])
                 partials[group[:5]][group][source.decode()] = record.value
-        bound = self._bound(closed_upto)
+        bound = self._bound(partials, closed_upto)
         for prefix, aggregation in self._aggregations.items():
             aggregation.merge(partials.get(prefix, {}), closed_upto, bound, self.tp.partition, effects)
         after = PartitionState(upto=fresh[-1].offset if fresh else state.upto)
         effects.put([keys.CLOSED, keys.PARTITION], [keys.pack_int(bound), encode_state(after)])
         return after, bound, effects
 
-    def _bound(self, closed_upto: int) -> int:
-        """Up to where windows are final: the pipeline's watermark, capped where no window ends any more."""
+    def _bound(self, partials: Mapping[bytes, Iterable[bytes]], closed_upto: int) -> int:
+        """Up to where windows are final: the pipeline's watermark; when every source is idle, all windows that there are."""
         watermark = pipeline_watermark(self._watermarks, self._sources())
         if watermark is None:
             return closed_upto
-        newest = max((mark.watermark for mark in self._watermarks.values()), default=BEGINNING)
-        delay = self._plan.pipeline.event_time.delay if self._plan.pipeline.event_time else 0
-        longest = max(a.size for a in self._plan.aggregations)
-        return max(closed_upto, min(watermark, newest + delay + longest))
+        if watermark == EVERYTHING:
+            watermark = max((a.last_end(partials.get(p, {}), closed_upto) for p, a in self._aggregations.items()))
+        return max(closed_upto, watermark)
 
 
 class MergedAggregation:
@@ -170,6 +170,16 @@ class MergedAggregation:
         if len(kept) < len(partials):
             log.warning("results.expired", aggregation=self._plan.name, totals=len(partials) - len(kept))
         return kept
+
+    def last_end(self, new: Iterable[bytes], closed_upto: int) -> int:
+        """The end (ms) of the last window among the known rows and the keys `new`; `closed_upto` when none ends later."""
+        last, limit = closed_upto, self._prefix + b"\xff" * 9
+        while True:
+            start = self._prefix + order_preserving(np.array([last + 1]))
+            found = next(iter(self._db.scan(start, limit)), None)
+            if found is None:
+                return max([last, *map(key_end, new)])
+            last = key_end(found[0])
 
     def _drop_expired(self, changed: Iterable[bytes], closed_upto: int, bound: int, effects: Effects) -> None:
         """Forget windows that ended `allowedLateness` + `retention` before the closing bound."""

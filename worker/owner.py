@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 from confluent_kafka import Consumer as ConfluentConsumer
 from confluent_kafka import TopicPartition as ConfluentPartition
 
 from tidegate.clock import Deadline
-from tidegate.errors import OffsetOutOfRange
+from tidegate.errors import OffsetOutOfRange, TidegateError
 from tidegate.record import TopicPartition
 from worker.merge_partition import MergePartition
 from worker.naming import partials_topic
@@ -37,6 +37,8 @@ class Owner:
             if self._context.grow is not None and not tps <= {*self._context.sources(), *self._merging(tps)}:
                 await self._context.grow()
             starts = await asyncio.gather(*(self._open(tp) for tp in sorted(tps)))
+        except TidegateError as error:
+            await self._fail(error)
         finally:
             self.opening = set()
         return dict(zip(sorted(tps), starts, strict=True))
@@ -54,10 +56,17 @@ class Owner:
         if source is not None and source.on_out_of_range == "earliest" and offset < low:
             log.error("offset.skipped", topic=tp.topic, partition=tp.partition, wanted=offset, earliest=low)
             return low
-        raise OffsetOutOfRange(
+        error = OffsetOutOfRange(
             f"{tp}: the state goes on at offset {offset}, but the log has {low} to {high - 1}. Records between were deleted "
             f"(retention) or the topic was made anew. Restore the topic, or accept the loss with `source.onOutOfRange: earliest`"
         )
+        return await self._fail(error)
+
+    async def _fail(self, error: TidegateError) -> NoReturn:
+        """Stop the worker with this error, and hold the transport until it has stopped: to raise would bury the reason."""
+        self._context.fail(error)
+        await asyncio.Event().wait()
+        raise error
 
     def offer(self, tp: TopicPartition, delivery: Delivery) -> None:
         task = self.tasks.get(tp)

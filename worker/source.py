@@ -143,6 +143,12 @@ class SourceStages:
                 self._send_results(topic, aggregation, rows, ending, bound, step.effects)
         step.closed_upto = max(closed_upto, bound)
 
+    def last_end(self, closed_upto: int) -> int:
+        """The end (ms) of the last window that is open; `closed_upto` when none is."""
+        for name, table in self._windows.items():
+            self._open_ends.setdefault(name, table.open_ends(self.db, closed_upto))
+        return max((end for ends in self._open_ends.values() for end in ends), default=closed_upto)
+
     def _still_open(self, name: str, rows: WindowRows | None, bound: int) -> frozenset[int]:
         """Ends of the windows that are open after this step: those that were, those that opened, less those that closed."""
         if name not in self._open_ends:

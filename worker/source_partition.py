@@ -12,6 +12,7 @@ from worker.commit import StoreClaim, commit
 from worker.partition import Context, PartitionTask
 from worker.source import SourceStages, Step, cut, raw_batch
 from worker.statedb import PartitionDB
+from worker.watermarks import EVERYTHING
 from worker.windows import BEGINNING
 
 
@@ -26,7 +27,6 @@ class SourcePartition(PartitionTask):
         self._new_layouts: list[tuple[bytes, bytes]] = []
         event_time = context.plan.pipeline.event_time
         self._idle_after = event_time.idle_timeout / 1000 if event_time else None
-        self._longest = max((a.size for a in context.plan.aggregations), default=0)
         self._claim: StoreClaim | None = None
 
     def _load(self, db: PartitionDB) -> int:
@@ -124,22 +124,22 @@ class SourcePartition(PartitionTask):
         idle = self.context.consumer.idle_seconds(self.tp)
         if self._idle_after is None or idle is None or idle < self._idle_after:
             return
-        bound = self._idle_bound()
+        stages, state = self._open_stages(), replace(self._state, idle=True)
+        bound = await self._in_thread(lambda: self._idle_bound(stages))
         if self._state.idle and bound <= self._closed_upto:
             return
-        stages, state = self._open_stages(), replace(self._state, idle=True)
         step = await self._in_thread(lambda: stages.closing(state, self._closed_upto, bound))
         if self._claim is not None and not self._state.idle:
             await self._claim.set_idle(True)
         await self._commit(step)
         self.context.observer.committed(self.tp, step, 0.0, 0.0)
 
-    def _idle_bound(self) -> int:
-        """Up to where this partition's windows may close (ms): where the others are, but not past its own last window."""
+    def _idle_bound(self, stages: SourceStages) -> int:
+        """Up to where this partition's windows may close (ms): where the others are; all that there are when all are idle."""
         watermark = self.context.pipeline_watermark()
-        if watermark is None or self._state.high_water is None:
+        if watermark is None:
             return self._closed_upto
-        return max(self._closed_upto, min(watermark, self._state.high_water + self._longest))
+        return max(self._closed_upto, stages.last_end(self._closed_upto) if watermark == EVERYTHING else watermark)
 
     def _open_stages(self) -> SourceStages:
         assert self._stages is not None

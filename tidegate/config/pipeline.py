@@ -28,7 +28,7 @@ class Telemetry(Model):
 class Worker(Model):
     """The Faust worker's limits."""
 
-    max_batch_records: int = Field(default=8192, ge=1)
+    max_batch_records: int = Field(default=32_768, ge=1)
     max_batch_bytes: int = Field(default=16_777_216, ge=1024)
     state_dir: str = ".tidegate"
     """Local state (RocksDB). It can be deleted at any time: the changelog has it all."""
