@@ -41,9 +41,7 @@ def events(records: int, keys: int, *, bad: float = 0.0, per_ms: int = PER_MS) -
         user = f"u{int(uniform() * keys)}"
         amount = -1.0 if every and i % every == 0 else amounts[i * 31 & 4095]
         at = START + DISORDER + i // per_ms - int(uniform() * DISORDER)
-        value = (
-            f'{{"id":{i},"user_id":"{user}","amount":{amount},"currency":"EUR","event_time":{at},"status":"paid"}}'
-        )
+        value = f'{{"id":{i},"user_id":"{user}","amount":{amount},"currency":"EUR","event_time":{at},"status":"paid"}}'
         yield Event(user, amount, at, value.encode())
 
 
@@ -77,8 +75,9 @@ def fill(servers: str, topic: str, records: Iterator[Event], progress: Callable[
             except BufferError:
                 producer.poll(0.1)
         count += 1
-    if left := producer.flush(60) or failures:
-        raise RuntimeError(f"records were not written to {topic}: {left}")
+    left = producer.flush(60)
+    if left or failures:
+        raise RuntimeError(f"{left + len(failures)} records were not written to {topic}: {failures[:1]}")
     return count
 
 

@@ -130,7 +130,13 @@ class Worker:
             raise RuntimeError(f"the worker ended with code {self.process.returncode}:\n{self.tail()}")
 
     def tail(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+        lines = self.log.read_text(errors="replace").splitlines()
+        told = [
+            line
+            for line in lines
+            if "leaked" not in line and "nanobind" not in line and "skipped remainder" not in line
+        ]
+        return "\n".join(told[-40:])
 
     @property
     def cpu(self) -> float:

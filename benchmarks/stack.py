@@ -25,6 +25,7 @@ class Bench:
     directory: Path
     records: int
     quick: bool = False
+    full: bool = False
     topics: dict[str, int] = field(default_factory=dict)
 
     def topic(self, name: str, config: Mapping[str, str] | None = None) -> str:
@@ -42,18 +43,19 @@ class Bench:
         name = f"events-{keys}-{records}" + (f"-bad{bad}" if bad else "")
         if not self.topics.get(name):
             print(f"  writing {records} records, {keys} keys")
-            self.topics[self.topic(name)] = fill(self.servers, name, events(records, keys, bad=bad))
+            self.topic(name, {"retention.ms": "-1"})  # the records are years old
+            self.topics[name] = fill(self.servers, name, events(records, keys, bad=bad))
         return name
 
 
 @contextlib.contextmanager
-def bench(records: int, quick: bool) -> Iterator[Bench]:
+def bench(records: int, quick: bool, full: bool = False) -> Iterator[Bench]:
     """Start the broker; whatever happens, nothing of it is left."""
     directory = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
     kafka = EmbeddedKafka(directory / "kafka", jvm_flags=_JVM, remove=directory)
     try:
         kafka.start()
-        yield Bench(kafka.bootstrap_servers, directory, records, quick)
+        yield Bench(kafka.bootstrap_servers, directory, records, quick, full)
     finally:
         kafka.stop()
         shutil.rmtree(directory, ignore_errors=True)

@@ -32,6 +32,7 @@ from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Store
 from tidegate.store.rows import changelog_topic
+from worker import keys
 from worker.observe import Observer
 from worker.producer import PartitionProducer, transactional_id
 from worker.restore import restore
@@ -119,7 +120,8 @@ class PartitionTask(ABC):
         not acknowledged, and the next owner starts from the state."""
         if self._task is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._busy.acquire(), deadline.remaining())
+                async with asyncio.timeout(deadline.remaining()):
+                    await self._busy.acquire()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._close()
@@ -146,7 +148,8 @@ class PartitionTask(ABC):
     async def _next(self) -> list[Delivery]:
         """What has been delivered, up to the limits of one batch; nothing after a tick without."""
         try:
-            first = await asyncio.wait_for(self._queue.get(), _TICK)
+            async with asyncio.timeout(_TICK):  # not wait_for: it can swallow the cancellation that ends this task
+                first = await self._queue.get()
         except TimeoutError:
             return []
         limits = self.context.plan.pipeline.worker
@@ -233,17 +236,21 @@ class PartitionTask(ABC):
             restored = await restore(self.context.confluent, *self.changelog, 0, db.apply)
         self.context.observer.restored(self.tp, restored.records, restored.seconds)
 
-    def check_layouts(self, db: PartitionDB, layouts: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """Rows to write for aggregations the state does not know yet. Raises ConfigError when rows could not be read any more."""
-        found = db.get(list(layouts))
-        for (_, wanted), before in zip(layouts.items(), found, strict=True):
-            if before is not None and before != wanted:
+    def check_layouts(self, db: PartitionDB, layouts: Mapping[str, bytes]) -> list[tuple[bytes, bytes]]:
+        """Rows to write for aggregations the state does not know yet. `layouts`: aggregation → digest of its rows' layout.
+
+        Raises ConfigError when rows of the state could not be read any more.
+        """
+        wanted = {name: keys.aggregation_prefix(keys.LAYOUT, name) for name in layouts}
+        found = dict(zip(layouts, db.get(list(wanted.values())), strict=True))
+        for name, before in found.items():
+            if before is not None and before != layouts[name]:
                 raise ConfigError(
                     f"the state of {self.tp} was written with other measures, groups or windows",
-                    field="aggregations",
+                    field=f"aggregations ({name})",
                     hint="give the changed aggregation a new name (the old one's results stay), or take a new pipelineId",
                 )
-        return [(key, value) for (key, value), before in zip(layouts.items(), found, strict=True) if before is None]
+        return [(wanted[name], layouts[name]) for name, before in found.items() if before is None]
 
     async def _close(self) -> None:
         producer, db = self.producer, self.db

@@ -80,9 +80,9 @@ class SourceStages:
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
 
     @property
-    def layouts(self) -> dict[bytes, bytes]:
-        """Row key → digest of how each aggregation's rows are laid out."""
-        return {keys.aggregation_prefix(keys.LAYOUT, name): table.layout for name, table in self._windows.items()}
+    def layouts(self) -> dict[str, bytes]:
+        """Aggregation → digest of how its rows are laid out."""
+        return {name: table.layout for name, table in self._windows.items()}
 
     def load(self) -> tuple[PartitionState, int]:
         """The partition row and the closing bound as the local state has them."""

@@ -80,6 +80,27 @@ def test_ctrl_c_at_any_moment_leaves_nothing(after: float, temporary: Path, embe
     assert not alive
 
 
+@pytest.mark.kafka
+@pytest.mark.postgres
+def test_with_keep_the_stack_answers_until_ctrl_c(temporary: Path, embedded_stack: None) -> None:
+    """How to connect is printed, holds, and ends with everything else."""
+    with _demo(temporary, "--limit", "2000", "--keep") as process:
+        assert process.stdout is not None
+        url = ""
+        for line in process.stdout:
+            if found := re.search(r"psql '(postgresql://\S+)'", line):
+                url = found[1]
+            if "tidegate dlq list" in line:
+                break
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT sum(flights) > 1900 FROM hourly").fetchone() == (True,)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url, connect_timeout=2)
+
+
 @pytest.fixture(scope="module")
 def truth() -> duckdb.DuckDBPyConnection:
     """Of some flights, as if all were in one partition."""

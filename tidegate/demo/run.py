@@ -37,6 +37,8 @@ PARTITIONS = 6
 _START_TIMEOUT = 60.0  # s until the worker is ready; 4 s measured
 _STALL_TIMEOUT = 120.0  # s without one more record while there is lag
 _QUIET = 5.0  # s of no change before it counts as the end: longer than the file's idleTimeout of 3 s
+_LOG_READ, _LOG_SHOWN = 400, 40  # lines of the worker's log: read, and shown when it fails
+_NOISE = ("nanobind:", "- leaked", "- ... skipped", "See https://nanobind")
 _LOOK_EVERY = 0.25  # s between two looks at the worker
 
 
@@ -109,7 +111,7 @@ class Run:
         while not self._is_ready():
             self._require_worker()
             if time.monotonic() > deadline:
-                log = tail(self._stack.directory / "worker.log", 40)
+                log = self._log_end()
                 raise StackError(f"the worker was not ready within {_START_TIMEOUT:.0f} s:\n{log}")
             time.sleep(0.1)
 
@@ -123,7 +125,13 @@ class Run:
     def _require_worker(self) -> None:
         assert self._worker is not None
         if not self._worker.alive:
-            raise StackError(f"the worker ended with code {self._worker.poll()}:\n{tail(self._worker.log, 40)}")
+            raise StackError(f"the worker ended with code {self._worker.poll()}:\n{self._log_end()}")
+
+    def _log_end(self) -> str:
+        """The end of the worker's log, without what DuckDB's binding adds when the interpreter ends on an error."""
+        assert self._worker is not None
+        lines = tail(self._worker.log, _LOG_READ).splitlines()
+        return "\n".join([line for line in lines if not line.lstrip().startswith(_NOISE)][-_LOG_SHOWN:])
 
     def watch(self, producer: DepartureProducer, total: int, view: LiveView, clock: Clock) -> None:
         """Draw until every record is accounted for and, windows having closed on quiet partitions, nothing changes."""
@@ -141,7 +149,7 @@ class Run:
                 if done and seen.records >= producer.produced and seen.lag == 0 and quiet >= _QUIET:
                     return
                 if quiet > _STALL_TIMEOUT and (done or seen.lag > 0):
-                    log = tail(self._stack.directory / "worker.log", 40)
+                    log = self._log_end()
                     raise StackError(f"the worker has made no progress for {_STALL_TIMEOUT:.0f} s:\n{log}")
                 time.sleep(_LOOK_EVERY)
 
@@ -193,7 +201,8 @@ def _without_settings() -> dict[str, str]:
 def _create_topic(bootstrap_servers: str) -> None:
     """The source topic. The records' timestamps are of 2013: with any retention they would be deleted at once."""
     topic = NewTopic(TOPIC, num_partitions=PARTITIONS, replication_factor=1, config={"retention.ms": "-1"})
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})  # gone before its answer, it would cancel the request
+    # Kept in a variable: gone before its answer, it would cancel the request. log_level 0: no notes about that either.
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     for created in admin.create_topics([topic]).values():
         created.result(30)
 
