@@ -23,7 +23,7 @@ class LocalStack:
 
     However it ends (normally, by an exception, Ctrl-C, SIGTERM or even SIGKILL), no process and no directory stays.
     SIGTERM and SIGHUP raise SystemExit in the main thread, so that the way out is the usual one. Raises StackError
-    when something cannot be started.
+    when something cannot be started. What `run` has started is asked to stop; after an error or a signal it is killed.
     """
 
     def __init__(self) -> None:
@@ -50,6 +50,9 @@ class LocalStack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is not None:  # nobody waits for a worker to drain after Ctrl-C: all of this is deleted anyway
+            for process in self._processes:
+                process.kill()
         self._exit.close()
 
     def run(
