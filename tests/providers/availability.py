@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import NoReturn
 
 import pytest
@@ -35,6 +38,15 @@ def docker_answers() -> bool:
         return False
     import docker  # type: ignore[import-untyped]
 
+    with warnings.catch_warnings():
+        # docker's client does not close the socket that it could not connect.
+        warnings.simplefilter("ignore", ResourceWarning)
+        answers = _ping(docker)
+        gc.collect()
+    return answers
+
+
+def _ping(docker: ModuleType) -> bool:
     try:
         client = docker.from_env(timeout=5)
     except docker.errors.DockerException:
