@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -90,6 +91,7 @@ class Reference:
                 continue
             try:
                 row = self._decode(record.value)
+                self._add_key(row, record)
                 self._validate(row)
                 event_time = self._event_time(row, record)
             except Invalid as invalid:
@@ -116,6 +118,11 @@ class Reference:
                 raise Invalid("decode")
             row[column.name] = None if found is None else _typed(found, column.type)
         return row
+
+    def _add_key(self, row: dict[str, Any], record: Record) -> None:
+        source = self.pipeline.source
+        if source is not None and source.key.column is not None:
+            row[source.key.column] = None if record.key is None else record.key.decode()
 
     def _validate(self, row: dict[str, Any]) -> None:
         for rule in self.pipeline.rules:
@@ -272,6 +279,8 @@ def _typed(found: Any, kind: str) -> Any:
         return Decimal(found)
     if kind == "timestamp" and (whole or isinstance(found, Decimal)):
         return math.floor(found)  # a part of a millisecond belongs to the one that it is in
+    if kind == "date" and isinstance(found, str):
+        return date.fromisoformat(found)
     if (kind == "string" and isinstance(found, str)) or (kind == "boolean" and isinstance(found, bool)):
         return found
     raise Invalid("decode")

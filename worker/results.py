@@ -9,6 +9,7 @@ The same window and group always has the same key; `revision` grows with every c
 from __future__ import annotations
 
 import duckdb
+import msgspec
 import pyarrow as pa
 
 from tidegate.stages.aggregate import finalize
@@ -21,22 +22,19 @@ class ResultEncoder:
 
     def __init__(self, plan: AggregationPlan, connection: duckdb.DuckDBPyConnection) -> None:
         self._plan, self._connection = plan, connection
-        groups = [column.name for column in plan.group]
-        group = _struct({name: quote(name) for name in groups})
-        values = _struct({measure.name: quote(measure.name) for measure in plan.measures})
-        window = "{'start': " + _instant("window_start") + ", 'end': " + _instant("window_end") + "}"
+        group = _object({column.name: _value(quote(column.name), column.type) for column in plan.group})
         document = {
-            "aggregation": _text(plan.name),
-            "window": window,
+            "aggregation": _json(_text(plan.name)),
+            "window": _object({"start": _json(_instant("window_start")), "end": _json(_instant("window_end"))}),
             "group": group,
-            "values": values,
-            "records": "records",
-            "upto": "_upto::JSON",
-            "revision": "revision",
-            "final": "_final",
+            "values": _object({m.name: _value(quote(m.name), m.result_type) for m in plan.measures}),
+            "records": _json("records"),
+            "upto": "_upto",
+            "revision": _json("revision"),
+            "final": _json("_final"),
         }
-        key = _struct({"aggregation": _text(plan.name), "start": _instant("window_start"), "group": group})
-        self._sql = f"SELECT to_json({key})::BLOB AS key, to_json({_struct(document)})::BLOB AS value FROM rows"
+        key = {"aggregation": document["aggregation"], "start": _json(_instant("window_start")), "group": group}
+        self._sql = f"SELECT encode({_object(key)}) AS key, encode({_object(document)}) AS value FROM rows"
 
     def encode(self, rows: pa.Table, upto: pa.Array | list[str], final: pa.Array) -> tuple[list[bytes], list[bytes]]:
         """Keys and values, in the order of `rows`. `upto`: JSON text per row; `final`: boolean per row."""
@@ -56,10 +54,21 @@ class ResultEncoder:
         return encoded["key"].to_pylist(), encoded["value"].to_pylist()
 
 
-def _struct(fields: dict[str, str]) -> str:
+def _object(fields: dict[str, str]) -> str:
+    """SQL for the text of a JSON object; `fields`: name → SQL for the text of its value."""
     if not fields:
-        return "'{}'::JSON"
-    return "{" + ", ".join(f"{_text(name)}: {sql}" for name, sql in fields.items()) + "}"
+        return "'{}'"
+    parts = [f"{_text(msgspec.json.encode(name).decode() + ':')} || {sql}" for name, sql in fields.items()]
+    return "('{' || " + " || ',' || ".join(parts) + " || '}')"
+
+
+def _value(sql: str, kind: pa.DataType) -> str:
+    """Decimals go by their own text: DuckDB's JSON makes doubles of them, and loses digits beyond the 16th."""
+    return f"coalesce(CAST({sql} AS VARCHAR), 'null')" if pa.types.is_decimal(kind) else _json(sql)
+
+
+def _json(sql: str) -> str:
+    return f"coalesce(CAST(to_json({sql}) AS VARCHAR), 'null')"
 
 
 def _text(value: str) -> str:

@@ -35,7 +35,7 @@ MEASURES: dict[str, tuple[str, str | None]] = {
     "max_fare": ("max", "fare"),
     "min_ok": ("min", "ok"),
     "max_day": ("max", "day"),
-    "max_at": ("max", "at"),
+    "max_at": ("max", "seen"),
     "min_price": ("min", "price"),
     "users": ("approxDistinct", "user"),
     "days": ("approxDistinct", "day"),
@@ -59,10 +59,10 @@ PIPELINE: dict[str, Any] = {
         {"name": "price", "type": "double"},
         {"name": "ok", "type": "boolean"},
         {"name": "day", "type": "date"},
-        {"name": "at", "type": "timestamp", "unit": "ms"},
+        {"name": "seen", "type": "timestamp", "unit": "ms"},
     ],
     "eventTime": {
-        "column": "at",
+        "column": "seen",
         "delay": f"{DELAY} ms",
         "allowedLateness": f"{ALLOWED} ms",
         "maxFutureSkew": f"{SKEW} ms",
@@ -113,15 +113,15 @@ class Meant:
     price: float | None = None
     ok: bool | None = None
     day: date | None = None
-    at: int | None = None
+    seen: int | None = None
     replay: bool = False
     fault: str | None = None
     skipped: bool = False
 
-    def record(self, value: bytes | None | str = "") -> Record:
+    def record(self, value: bytes | str | None = "") -> Record:
         """The record, with `value` in place of its own JSON."""
         if value == "":
-            fields = ("id", "user", "colour", "amount", "total", "fare", "price", "ok", "day", "at")
+            fields = ("id", "user", "colour", "amount", "total", "fare", "price", "ok", "day", "seen")
             texts = {name: _json(getattr(self, name)) for name in fields}
             value = ("{" + ", ".join(f'"{name}": {text}' for name, text in texts.items()) + "}").encode()
         headers = (("tidegate.replay.of", b"same-numbers-0-1-decode"),) if self.replay else ()
@@ -156,6 +156,8 @@ def make_log(records: int, seed: int = 7) -> tuple[list[list[Record]], list[Mean
         partition = rng.choices((0, 1, 2), (2, 7, 1))[0]
         clocks[partition] += rng.randrange(1, 900 if rng.random() < 0.01 else 60) * (10_000 // records + 1)
         one = _event(rng, partition, len(logs[partition]), clocks[partition], number, used[partition])
+        if one.id is not None:
+            used[partition].append(one.id)
         one, value = _spoilt(rng, one)
         logs[partition].append(one.record(value))
         meant.append(one)
@@ -187,12 +189,12 @@ def _event(rng: random.Random, partition: int, offset: int, now: int, number: in
         price=maybe(rng.choice([0.1, 1e9 * rng.random(), -2.5])),
         ok=maybe(rng.random() < 0.5),
         day=maybe(date(1969, 12, 1) + timedelta(days=rng.randrange(60))),
-        at=now - behind,
+        seen=now - behind,
         replay=replay,
     )
 
 
-def _spoilt(rng: random.Random, one: Meant) -> tuple[Meant, bytes | None | str]:
+def _spoilt(rng: random.Random, one: Meant) -> tuple[Meant, bytes | str | None]:
     """One in ten is wrong in one of the ways there are."""
     chance = rng.random()
     if chance < 0.005:
@@ -205,18 +207,20 @@ def _spoilt(rng: random.Random, one: Meant) -> tuple[Meant, bytes | None | str]:
     if chance < 0.06:
         return replace(one, colour="RED", fault="RuleViolation"), ""
     if chance < 0.07:
-        return replace(one, at=None, fault="MissingEventTime"), ""
+        return replace(one, seen=None, fault="MissingEventTime"), ""
     if chance < 0.08:
-        return replace(one, at=one.timestamp + SKEW + rng.randrange(1, 10**9), fault="FutureEventTime"), ""
+        return replace(one, seen=one.timestamp + SKEW + rng.randrange(1, 10**9), fault="FutureEventTime"), ""
     if chance < 0.09:
-        return replace(one, at=one.timestamp + rng.randrange(SKEW // 20)), ""  # ahead, and valid: it makes others late
+        return replace(
+            one, seen=one.timestamp + rng.randrange(SKEW // 20)
+        ), ""  # ahead, and valid: it makes others late
     return one, ""
 
 
 _TYPES = {
     "partition": pa.int32(), "offset": pa.int64(), "timestamp": pa.int64(), "k": pa.string(), "id": pa.string(),
     "user": pa.string(), "colour": pa.string(), "amount": pa.int32(), "total": pa.int64(), "fare": pa.decimal128(18, 4),
-    "price": pa.float64(), "ok": pa.bool_(), "day": pa.date32(), "at": pa.int64(), "replay": pa.bool_(),
+    "price": pa.float64(), "ok": pa.bool_(), "day": pa.date32(), "seen": pa.int64(), "replay": pa.bool_(),
     "fault": pa.string(), "skipped": pa.bool_(),
 }  # fmt: skip
 
@@ -227,8 +231,8 @@ _SQL = {
     "min": "min({of})",
     "max": "max({of})",
     "approxDistinct": "count(DISTINCT {of})",
-    "first": 'arg_min({of}, ("at", "offset", {of})) FILTER ({of} IS NOT NULL)',
-    "last": 'arg_max({of}, ("at", "offset", {of})) FILTER ({of} IS NOT NULL)',
+    "first": 'arg_min({of}, ("seen", "offset", {of})) FILTER ({of} IS NOT NULL)',
+    "last": 'arg_max({of}, ("seen", "offset", {of})) FILTER ({of} IS NOT NULL)',
 }
 
 
@@ -242,20 +246,20 @@ class Truth:
         self._con.execute(f"""
             CREATE TABLE valid AS SELECT * FROM meant WHERE fault IS NULL AND NOT skipped
             QUALIFY id IS NULL OR row_number() OVER (PARTITION BY "partition", id ORDER BY "offset") = 1;
-            CREATE TABLE barred AS SELECT *, max("at") FILTER (NOT replay) OVER (
+            CREATE TABLE barred AS SELECT *, max("seen") FILTER (NOT replay) OVER (
                 PARTITION BY "partition" ORDER BY "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) - {DELAY + ALLOWED} AS bar FROM valid;
             CREATE TABLE panes AS {" UNION ALL ".join(map(_panes, AGGREGATES))};
             CREATE TABLE missing AS SELECT "partition", "offset", bool_and(missed) AS entirely FROM panes
             GROUP BY ALL HAVING bool_or(missed)
-        """)  # noqa: S608
+        """)
 
     def rows(self, name: str) -> dict[tuple[Any, ...], dict[str, Any]]:
         """(start ms, end ms, *group) → measure → result."""
         keys = ["window_start", "window_end", *(f'"{column}"' for column in AGGREGATES[name][2])]
         measures = [_SQL[kind].format(of="*" if of is None else f'"{of}"') for kind, of in MEASURES.values()]
         found = self._con.execute(
-            f"SELECT {', '.join([*keys, *measures])} FROM panes WHERE aggregation = '{name}' AND NOT missed "  # noqa: S608
+            f"SELECT {', '.join([*keys, *measures])} FROM panes WHERE aggregation = '{name}' AND NOT missed "
             f"GROUP BY {', '.join(keys)}"
         ).fetchall()
         return {row[: len(keys)]: dict(zip(MEASURES, row[len(keys) :], strict=True)) for row in found}
@@ -287,5 +291,5 @@ def _panes(name: str) -> str:
     return f"""SELECT b.*, '{name}' AS aggregation, window_start, window_start + {size} AS window_end,
         NOT replay AND coalesce(window_start + {size} <= bar, false) AS missed
         FROM barred b, (SELECT unnest(range({-(-size // hop)})) AS back) hops,
-             LATERAL (SELECT "at" // {hop} * {hop} - back * {hop} AS window_start) starts
-        WHERE window_start + {size} > "at" """  # noqa: S608
+             LATERAL (SELECT "seen" // {hop} * {hop} - back * {hop} AS window_start) starts
+        WHERE window_start + {size} > "seen" """
