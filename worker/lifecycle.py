@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import threading
@@ -83,9 +82,13 @@ class Lifecycle:
 
         The process ends here: Faust's own way out of a crash prints its internals over the reason.
         """
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(app.stop(), _LAST_STOP)
-        self.give_up(error)
+        try:
+            async with asyncio.timeout(_LAST_STOP):
+                await app.stop()
+        except Exception as trouble:
+            log.warning("worker.stop_failed", error=f"{type(trouble).__name__}: {trouble}")
+        finally:
+            self.give_up(error)
 
     def give_up(self, error: BaseException) -> NoReturn:
         """Say why, and end the process at once."""

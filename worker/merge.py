@@ -195,11 +195,12 @@ class MergedAggregation:
         wanted = list(partials)
         known = self._db.get(wanted)
         changed: dict[bytes, dict[str, list[Any]]] = {}
+        numbers = self._codec.decode([partial for key in wanted for partial in partials[key].values()])
+        newest = zip(numbers["upto"].to_pylist(), numbers["revision"].to_pylist(), strict=True)
         for key, value in zip(wanted, known, strict=True):
             row = {} if value is None else _unpack(value)
-            numbers = self._codec.decode(list(partials[key].values()))
-            uptos, revisions = numbers["upto"].to_pylist(), numbers["revision"].to_pylist()
-            for (source, partial), upto, revision in zip(partials[key].items(), uptos, revisions, strict=True):
+            for source, partial in partials[key].items():
+                upto, revision = next(newest)
                 if source not in row or row[source][0] < upto or row[source][1] < revision:
                     row[source] = [upto, revision, partial]
                     changed[key] = row

@@ -46,8 +46,10 @@ class Owner:
     async def revoked(self, tps: set[TopicPartition], deadline: Deadline) -> None:
         """Finish what is in hand, within one deadline for all of them."""
         tasks = [self.tasks.pop(tp) for tp in tps if tp in self.tasks]
-        await asyncio.gather(*(task.stop(deadline) for task in tasks))
-        self._context.observer.revoked(tps)
+        try:
+            await asyncio.gather(*(task.stop(deadline) for task in tasks))
+        finally:
+            self._context.observer.revoked(tps)
 
     async def out_of_range(self, tp: TopicPartition, offset: int) -> int:
         """The log has lost what the state asks for. Skipping is a decision of the pipeline's owner, never ours."""
@@ -80,8 +82,8 @@ class Owner:
         kind = MergePartition if tp.topic == partials_topic(self._context.plan.pipeline) else SourcePartition
         task = self.tasks[tp] = kind(tp, self._context)
         upto = await task.start()
-        if upto >= 0:
-            return upto + 1
+        if upto >= 0 or task.begun:
+            return upto + 1 if upto >= 0 else EARLIEST
         source = self._context.plan.pipeline.source
         if isinstance(task, SourcePartition) and source is not None and source.start_at == "latest":
             _, high = await asyncio.to_thread(self._bounds, tp)

@@ -97,11 +97,13 @@ class PartitionTask(ABC):
         self.tp, self.context = tp, context
         self.changelog = (changelog_topic(context.plan.pipeline.pipeline_id, tp.topic), tp.partition)
         self.upto = -1
+        self.begun = False  # whether the state has a partition row, be it with nothing applied
         self.db: PartitionDB | None = None
         self.producer: PartitionProducer | None = None
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
+        self._leaving = asyncio.Event()
         self._log = log.bind(topic=tp.topic, partition=tp.partition)
 
     async def start(self) -> int:
@@ -118,13 +120,17 @@ class PartitionTask(ABC):
     async def stop(self, deadline: Deadline) -> None:
         """Finish the batch in hand if the deadline allows, then let go of producer and state. What is not finished is
         not acknowledged, and the next owner starts from the state."""
-        if self._task is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(deadline.remaining()):
-                    await self._busy.acquire()
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._close()
+        self._leaving.set()
+        try:
+            if self._task is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(deadline.remaining()):
+                        await self._busy.acquire()
+        finally:  # also when the transport's own deadline cuts this short: an orphan would fence the partition's next owner
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+            await self._close()
 
     async def _run(self) -> None:
         while True:
@@ -191,11 +197,19 @@ class PartitionTask(ABC):
             paused = reason
             self.context.consumer.pause_partitions_for({self.tp}, reason)
             self.context.observer.paused(self.tp, reason)
-            await asyncio.sleep(pause)
+            await self._wait(pause)
         if paused is not None:
             self.context.consumer.resume_partitions_for({self.tp}, paused)
             self.context.observer.resumed(self.tp)
             self._log.info("partition.resumed", after=paused)
+
+    async def _wait(self, seconds: float) -> None:
+        """Sleep until the next probe. A partition that is being revoked does not wait out an outage: the next owner does."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._leaving.wait()
+        if self._leaving.is_set():
+            raise asyncio.CancelledError
 
     async def _forget(self, error: Exception) -> None:
         """Drop what can no longer be trusted: after a Kafka error the outcome of the transaction is unknown."""

@@ -41,7 +41,7 @@ _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooL
 
 def transactional_id(pipeline_id: str, tp: TopicPartition) -> str:
     """The id that fences: whoever initialises it last owns the partition."""
-    return f"tidegate-{pipeline_id}-{tp.topic}-{tp.partition}"
+    return f"tidegate/{pipeline_id}/{tp.topic}/{tp.partition}"  # no name has a slash: two pipelines never share an id
 
 
 @dataclass(slots=True)

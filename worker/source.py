@@ -84,6 +84,11 @@ class SourceStages:
         """Aggregation → digest of how its rows are laid out."""
         return {name: table.layout for name, table in self._windows.items()}
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a partition row: a log that was empty at the start has one with nothing applied."""
+        return self.db.get([keys.PARTITION]) != [None]
+
     def load(self) -> tuple[PartitionState, int]:
         """The partition row and the closing bound as the local state has them."""
         row, closed = self.db.get([keys.PARTITION, keys.CLOSED])

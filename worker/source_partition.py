@@ -34,6 +34,7 @@ class SourcePartition(PartitionTask):
         self._stages = SourceStages(context.plan, self.tp, db, context.partition_counts, context.clock)
         self._new_layouts = self.check_layouts(db, self._stages.layouts)
         self._state, self._closed_upto = self._stages.load()
+        self.begun = self._stages.begun
         return self._state.upto
 
     async def _ensure_claim(self) -> None:

@@ -94,20 +94,32 @@ class WatermarkBoard:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._read()
+            except Exception as error:  # the thread must not end: windows of quiet partitions would never close again
+                log.error("watermarks.read_failed", topic=self._topic, error=f"{type(error).__name__}: {error}")
+                self._stopping.wait(1.0)
+
+    def _read(self) -> None:
         consumer = Consumer(self._options)
         consumer.assign([ConfluentPartition(self._topic, 0, OFFSET_BEGINNING)])
         try:
             while not self._stopping.is_set():
                 for message in consumer.consume(1000, timeout=0.25):
-                    error = message.error()
-                    if error is None:
-                        row = decode_watermark(message.value() or b"")
-                        self._rows[row.tp] = row
-                    elif error.code() not in (
-                        KafkaError._PARTITION_EOF,
-                        KafkaError._ALL_BROKERS_DOWN,
-                        KafkaError._TRANSPORT,
-                    ):
-                        log.warning("watermarks.read_failed", topic=self._topic, error=str(error))
+                    self._take(message)
         finally:
             consumer.close()
+
+    def _take(self, message: Any) -> None:
+        error = message.error()
+        if error is not None:
+            if error.code() not in (KafkaError._PARTITION_EOF, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
+                log.warning("watermarks.read_failed", topic=self._topic, error=str(error))
+            return
+        try:
+            row = decode_watermark(message.value() or b"")
+        except msgspec.DecodeError as foreign:
+            log.warning("watermarks.foreign_row", topic=self._topic, offset=message.offset(), error=str(foreign))
+        else:
+            self._rows[row.tp] = row

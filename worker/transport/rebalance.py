@@ -13,6 +13,8 @@ from tidegate.record import TopicPartition
 from worker.transport.control import PartitionControl
 from worker.transport.positions import OPENING, REVOKED, Position
 
+_CLOSING = 10.0  # seconds beyond the drain for letting go of producers and state, which must not be cut short
+
 
 class RebalancingConsumer(PartitionControl):
     """Asks the owner of the state where partitions start, and lets it finish before they go."""
@@ -68,7 +70,7 @@ class RebalancingConsumer(PartitionControl):
                     message.generation_id = None
         if owned and self.ownership is not None:
             try:
-                await asyncio.wait_for(self.ownership.revoked(owned, deadline), max(deadline.remaining(), 0.001))
+                await asyncio.wait_for(self.ownership.revoked(owned, deadline), deadline.remaining() + _CLOSING)
             except TimeoutError:
                 self.log.error("transport.drain_timeout seconds=%s partitions=%s", self.settings.drain_timeout, owned)
             except Exception as error:
