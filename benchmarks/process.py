@@ -166,9 +166,11 @@ def running(worker: Worker) -> Iterator[Worker]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the worker: when (monotonic seconds), records done, processor seconds used, bytes resident."""
+    """One look at the worker: when (monotonic seconds), records taken on and done, processor seconds used, bytes
+    resident."""
 
     at: float
+    taken: float
     done: float
     cpu: float
     rss: int
@@ -180,8 +182,10 @@ def watch(worker: Worker, records: int, every: float = 0.1, timeout: float = 900
     deadline = time.monotonic() + timeout
     while True:
         worker.require_running()
-        at, done = time.monotonic(), total(worker.metrics(), "tidegate_records_processed_total")
-        samples.append(Sample(at, done, worker.cpu, worker.rss))
+        at, metrics = time.monotonic(), worker.metrics()
+        taken = total(metrics, "tidegate_records_consumed_total")
+        done = total(metrics, "tidegate_records_processed_total")
+        samples.append(Sample(at, taken, done, worker.cpu, worker.rss))
         if done >= records:
             return samples
         if time.monotonic() > deadline:
@@ -190,8 +194,10 @@ def watch(worker: Worker, records: int, every: float = 0.1, timeout: float = 900
 
 
 def steady(samples: list[Sample]) -> tuple[float, float]:
-    """Records per second and processor microseconds per record, from the first batch on."""
-    first = next(sample for sample in samples if sample.done > 0)
+    """Records per second and processor microseconds per record, from the last look before the first record was taken on.
+
+    Not from the first commit: by then the next batches are half done, and their work would be counted as free.
+    """
+    first = next((a for a, b in zip(samples, samples[1:], strict=False) if b.taken > 0), samples[0])
     last = samples[-1]
-    done = last.done - first.done
-    return done / (last.at - first.at), (last.cpu - first.cpu) / done * 1e6
+    return last.done / (last.at - first.at), (last.cpu - first.cpu) / last.done * 1e6

@@ -25,7 +25,6 @@ class Bench:
     directory: Path
     records: int
     quick: bool = False
-    full: bool = False
     topics: dict[str, int] = field(default_factory=dict)
 
     def topic(self, name: str, config: Mapping[str, str] | None = None) -> str:
@@ -49,13 +48,13 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(records: int, quick: bool, full: bool = False) -> Iterator[Bench]:
+def bench(records: int, quick: bool) -> Iterator[Bench]:
     """Start the broker; whatever happens, nothing of it is left."""
     directory = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
     kafka = EmbeddedKafka(directory / "kafka", jvm_flags=_JVM, remove=directory)
     try:
         kafka.start()
-        yield Bench(kafka.bootstrap_servers, directory, records, quick, full)
+        yield Bench(kafka.bootstrap_servers, directory, records, quick)
     finally:
         kafka.stop()
         shutil.rmtree(directory, ignore_errors=True)

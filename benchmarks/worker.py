@@ -11,11 +11,6 @@ from benchmarks.stack import bench
 
 PARTS = {
     "throughput": "benchmarks.throughput",
-    "peers": "benchmarks.peers.compare",
-    "latency": "benchmarks.latency",
-    "dead_letters": "benchmarks.dead_letters",
-    "recovery": "benchmarks.recovery",
-    "scaling": "benchmarks.scaling",
 }
 _RECORDS, _QUICK_RECORDS = 1_000_000, 200_000
 
@@ -25,11 +20,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), help="these parts, not all")
     parser.add_argument("--quick", action="store_true", help="fewer records, one run; RESULTS.md stays as it is")
     parser.add_argument("--records", type=int, help=f"records of a run; default {_RECORDS}")
-    parser.add_argument("--full", action="store_true", help="the long form of `scaling`: up to 5 000 000 records")
     arguments = parser.parse_args()
     records = arguments.records or (_QUICK_RECORDS if arguments.quick else _RECORDS)
     missed = 0
-    with bench(records, arguments.quick, arguments.full) as place:
+    with bench(records, arguments.quick) as place:
         for name in arguments.only or PARTS:
             print(f"{name} …", flush=True)
             section = importlib.import_module(PARTS[name]).run(place)
