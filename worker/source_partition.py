@@ -9,6 +9,7 @@ from tidegate.errors import SinkRecordError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import PartitionState, RawBatch, Reason, Rejection
 from worker.commit import StoreClaim, commit
+from worker.effects import Effects
 from worker.partition import Context, PartitionTask
 from worker.source import SourceStages, Step, cut, raw_batch
 from worker.statedb import PartitionDB
@@ -75,8 +76,9 @@ class SourcePartition(PartitionTask):
 
     async def _batch(self, raw: RawBatch) -> None:
         """One batch, committed whole. A row that the store refuses is found, dead-lettered, and the rest goes on without it."""
-        verdicts: dict[int, Rejection] = {}
         stages = self._open_stages()
+        known = await self._in_thread(stages.verdicts)
+        verdicts = {offset: said for offset, said in known.items() if raw.first <= offset <= raw.last}
         before = replace(self._state, idle=False)
         clock = self.context.clock
         with self.context.observer.batch(self.tp, raw):
@@ -92,6 +94,7 @@ class SourcePartition(PartitionTask):
                     if not refused.keys() - verdicts.keys():
                         raise
                     verdicts.update(refused)
+                    await self._write(stages.remember(refused.values()))
             written = clock.monotonic()
             await self._commit(step)
             self.context.observer.committed(self.tp, step, written - begun, clock.monotonic() - written)
@@ -110,15 +113,16 @@ class SourcePartition(PartitionTask):
         for key, value in self._new_layouts:
             step.effects.put([key], [value])
         with self.context.observer.producing(self.tp, step):
-            await commit(
-                step.effects,
-                changelog=self.changelog,
-                producer=self.producer,
-                db=self.db,
-                executor=self.context.executor,
-            )
+            await self._write(step.effects)
         self._new_layouts = []
         self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto
+
+    async def _write(self, effects: Effects) -> None:
+        assert self.producer is not None
+        assert self.db is not None
+        await commit(
+            effects, changelog=self.changelog, producer=self.producer, db=self.db, executor=self.context.executor
+        )
 
     async def _tick(self) -> None:
         """A partition that is at its end for `idleTimeout` is idle; its windows close when the rest of the pipeline passes."""
