@@ -71,11 +71,11 @@ class StagesEngine(Engine):
         deltas: dict[str, list[Any]] = {aggregation.name: [] for aggregation in plan.aggregations}
         for number, log in enumerate(logs):
             tp, state, seen, start = (
-                TopicPartition(plan.pipeline.source.topics[0], number),
+                TopicPartition(pipeline["source"]["topics"][0], number),
                 PartitionState(),
                 _Seen(),
                 0,
-            )  # type: ignore[union-attr]
+            )
             while start < len(log):
                 size = self._rng.randint(1, self._largest)
                 result = stages.run(raw_batch(tp, log[start : start + size]), state, seen)
@@ -216,7 +216,7 @@ class WorkerEngine(Engine):
 
     def _query(self, sql: str) -> list[Any]:
         with psycopg.connect(self._postgres) as connection:
-            return connection.execute(sql).fetchall()  # type: ignore[arg-type]
+            return connection.execute(sql).fetchall()
 
     def _delete(self, prefix: str) -> None:
         admin = AdminClient({"bootstrap.servers": self._kafka.bootstrap_servers})
@@ -233,4 +233,5 @@ def _exact_json(value: bytes) -> Any:
 def _ms(moment: Any) -> int:
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
-    return round(moment.timestamp() * 1000)
+    milliseconds: int = round(moment.timestamp() * 1000)
+    return milliseconds

@@ -81,8 +81,11 @@ def _same(measure: str, expected: Any, found: Any) -> bool:
 
 
 def _milliseconds(moment: Any) -> int:
+    if isinstance(moment, int):  # the model has no other
+        return moment
     moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return round((moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds() * 1000)  # noqa: DTZ001
+    milliseconds: int = round((moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds() * 1000)  # noqa: DTZ001
+    return milliseconds
 
 
 class TestStages(SameNumbers):
