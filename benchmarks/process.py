@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -198,6 +199,6 @@ def steady(samples: list[Sample]) -> tuple[float, float]:
 
     Not from the first commit: by then the next batches are half done, and their work would be counted as free.
     """
-    first = next((a for a, b in zip(samples, samples[1:], strict=False) if b.taken > 0), samples[0])
+    first = next((a for a, b in itertools.pairwise(samples) if b.taken > 0), samples[0])
     last = samples[-1]
     return last.done / (last.at - first.at), (last.cpu - first.cpu) / last.done * 1e6

@@ -43,6 +43,11 @@ class StoreClaim:
     def upto(self) -> int:
         return -1 if self._row is None else self._row.state.upto
 
+    @property
+    def read(self) -> int:
+        """How many records of the partition the store has accounted for."""
+        return 0 if self._row is None else self._row.state.ledger.read
+
     async def claim(self) -> None:
         """Take the partition. Raises DependencyError while the database is away."""
         rows = await self._guard.call_async(self._in_thread, lambda: self._store.claim([self._tp], self._owner))

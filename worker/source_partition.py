@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tidegate.errors import SinkRecordError
+from tidegate.errors import ConfigError, SinkRecordError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import PartitionState, RawBatch, Reason, Rejection
 from worker.commit import StoreClaim, commit
@@ -44,6 +44,13 @@ class SourcePartition(PartitionTask):
             return
         claim = StoreClaim(store, guard, self.tp, self.context.owner, self.context.executor)
         await claim.claim()
+        if claim.read < self._state.ledger.read:
+            raise ConfigError(
+                f"the database has {claim.read} records of {self.tp}, the state {self._state.ledger.read}: it was emptied, "
+                "restored from a backup, or added to a pipeline that had begun without it",
+                field="sinks",
+                hint="restore the database, or take a new pipelineId and compute everything from the log again",
+            )
         self._claim = claim
 
     def _release_claim(self) -> None:

@@ -1,0 +1,143 @@
+"""What happens when the world changes between two writes: one partition in process, on a real broker and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+
+import worker.partition
+from tests.aio import in_a_loop
+from tests.scene import START, Scene
+from tidegate.clock import Deadline, SystemClock
+from tidegate.config.kafka import aiokafka_options
+from tidegate.config.pipeline import Pipeline
+from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.record import TopicPartition
+from tidegate.resilience.guard import Guard
+from worker.build import Runtime
+from worker.owner import Owner
+from worker.partition import Context
+from worker.source_partition import SourcePartition
+from worker.topics import partition_counts
+from worker.transport import EARLIEST
+
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
+
+
+def record(offset: int, colour: str = "red") -> Any:
+    """One record as aiokafka gives it."""
+    event_time = START + offset * 1000
+    value = {"id": offset, "person": "p", "colour": colour, "amount": 1, "event_time": event_time}
+    return SimpleNamespace(offset=offset, timestamp=event_time, key=b"k", value=json.dumps(value).encode(), headers=())
+
+
+async def context_of(scene: Scene, directory: Path) -> Context:
+    """What a worker's partitions share, without the worker."""
+    runtime = Runtime(Pipeline.model_validate(scene.pipeline))
+    runtime._partitions = await partition_counts(runtime._confluent, runtime.topics)
+    counts = await runtime._ensure_topics()
+    assert runtime._store is not None
+    await asyncio.to_thread(runtime._store.prepare)
+    consumer: Any = SimpleNamespace(
+        pause_partitions_for=lambda *_: None,
+        resume_partitions_for=lambda *_: None,
+        idle_seconds=lambda _: None,
+        is_current=lambda _: True,
+    )
+    return Context(
+        plan=runtime.plan,
+        clock=SystemClock(),
+        owner="test",
+        state_dir=directory / "state",
+        executor=runtime._executor,
+        kafka=aiokafka_options(runtime.pipeline.kafka),
+        confluent=runtime._confluent,
+        store=runtime._store,
+        store_guard=Guard("store", runtime.pipeline.error_handling),
+        observer=runtime.observer,
+        consumer=consumer,
+        fail=lambda error: pytest.fail(repr(error)),
+        sources=runtime._sources,
+        pipeline_watermark=lambda: None,
+        partition_counts=counts,
+    )
+
+
+def close(context: Context) -> None:
+    """Let go of the database's connections and of the threads."""
+    assert context.store is not None
+    context.store.close()
+    context.executor.shutdown()
+
+
+@in_a_loop
+async def test_what_the_database_refused_stays_refused_when_kafka_fails(
+    make_scene: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka is away after the database has taken a batch without a record that it refuses: the record is dead-lettered
+    all the same, and both ledgers say so."""
+    monkeypatch.setattr(worker.partition, "_OUTAGE_WAIT", (0.1, 0.2))
+    scene = make_scene(partitions=1)
+    task = SourcePartition(TopicPartition(scene.topic, 0), await context_of(scene, tmp_path))
+    await task._until_done(task._ensure_open)
+    assert task.producer is not None
+    commit, calls = task.producer.commit, 0
+
+    async def failing(rows: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:  # the verdict itself
+            return await commit(rows)
+        raise BrokerUnavailable("away after the database has written")
+
+    monkeypatch.setattr(task.producer, "commit", failing)
+    await task._until_done(lambda: task._work([record(0), record(1, "bad\x00value"), record(2)]))
+    await task.stop(Deadline(5))
+    close(task.context)
+    assert calls == 2
+    assert (task._state.ledger.accepted, task._state.ledger.dead_lettered) == (2, 1)
+    assert scene.rows("SELECT read, accepted, dead_lettered FROM tidegate_partitions") == [(3, 2, 1)]
+    assert [m.header("tidegate.dlq.stage") for m in scene.read(".dlq")] == ["sink"]
+
+
+@in_a_loop
+async def test_a_database_that_was_emptied_is_not_filled_as_if_nothing_had_been(
+    make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    """When the database knows less than the state the worker says so, instead of going on with part of the results."""
+    scene = make_scene(partitions=1)
+    context = await context_of(scene, tmp_path)
+    task = SourcePartition(TopicPartition(scene.topic, 0), context)
+    await task._until_done(task._ensure_open)
+    await task._until_done(lambda: task._work([record(0), record(1)]))
+    await task.stop(Deadline(5))
+    assert scene.url is not None
+    with psycopg.connect(scene.url, autocommit=True) as connection:
+        connection.execute("TRUNCATE tidegate_partitions, per_key_partials, overall_partials")
+    again = SourcePartition(TopicPartition(scene.topic, 0), context)
+    with pytest.raises(ConfigError, match="the database has 0 records"):
+        await again._until_done(again._ensure_open)
+    await again.stop(Deadline(5))
+    close(context)
+
+
+@in_a_loop
+async def test_starting_at_the_end_of_an_empty_log_misses_nothing(
+    make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    """`startAt: latest` on an empty topic, then records, then a restart before anything was committed: none is skipped."""
+    scene = make_scene(partitions=1)
+    scene.pipeline["source"]["startAt"] = "latest"
+    context, tp = await context_of(scene, tmp_path), TopicPartition(scene.topic, 0)
+    for expected in (0, EARLIEST):
+        owner = Owner(context)
+        assert await owner.assigned({tp}) == {tp: expected}
+        await owner.revoked({tp}, Deadline(5))
+    close(context)
