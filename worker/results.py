@@ -64,7 +64,12 @@ def _object(fields: dict[str, str]) -> str:
 
 def _value(sql: str, kind: pa.DataType) -> str:
     """Decimals go by their own text: DuckDB's JSON makes doubles of them, and loses digits beyond the 16th."""
-    return f"coalesce(CAST({sql} AS VARCHAR), 'null')" if pa.types.is_decimal(kind) else _json(sql)
+    if not pa.types.is_decimal(kind):
+        return _json(sql)
+    text = f"CAST({sql} AS VARCHAR)"
+    if kind.scale == kind.precision:
+        text = f"replace({text}, '.', '0.')"  # written as .5, which is no JSON
+    return f"coalesce({text}, 'null')"
 
 
 def _json(sql: str) -> str:

@@ -55,7 +55,7 @@ class Merge:
         self.writes += 1
         effects.apply(self.db, self.writes)
         for rows in effects.topics:
-            self.out += [json.loads(value) for _, value, _, _ in rows]
+            self.out += [json.loads(value or b"null") for _, value, _, _ in rows]
 
     def newest(self) -> list[tuple[int, int, bool]]:
         """(window start in s, total of n, final) of the newest result of each window."""
@@ -74,8 +74,8 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Mer
     merge = Merge(plan, tmp_path / "merge")
     sources = [Partition(plan, tmp_path / str(tp), tp) for tp in SOURCES]
     yield merge, sources[0], sources[1]
-    for one in (merge, *sources):
-        one.db.close()
+    for db in (merge.db, *(source.db for source in sources)):
+        db.close()
 
 
 def test_totals_are_sums_over_the_sources(parts: tuple[Merge, Partition, Partition]) -> None:
