@@ -79,12 +79,14 @@ class GuardedProcess:
 
     def poll(self) -> int | None:
         """The exit code once the command has ended (128 + n for signal n), else None."""
-        while self._returncode is None and self._report >= 0 and select.select([self._report], [], [], 0)[0]:
-            chunk = os.read(self._report, 256)
-            self._said += chunk
-            if self._said.startswith(b"exit ") and self._said.endswith(b"\n"):
+        while self._returncode is None:
+            if self._said.startswith(b"exit ") and self._said.endswith(b"\n"):  # it may have come together with the pid
                 self._returncode = int(self._said.split()[1])
-            elif not chunk:
+            elif self._report < 0 or not select.select([self._report], [], [], 0)[0]:
+                break
+            elif chunk := os.read(self._report, 256):
+                self._said += chunk
+            else:
                 self._returncode = self._guard.wait()
         return self._returncode
 
