@@ -163,7 +163,7 @@ class WorkerEngine(Engine):
         def published() -> bool:
             return all(row["final"] for name in names for row in self._newest(document, name).values())
 
-        wait_until(done, 90, f"all applied and final\n{workers[0].tail()}")
+        wait_until(done, 120, "all applied and final")
         wait_until(published, 30, "all final on Kafka")
 
     def _outcome(self, document: dict[str, Any], names: list[str]) -> Outcome:
