@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from dlq import headers as h
-from dlq.dialects import DIALECTS, Failure, Foreign, Headers, Origin, last_values, read_foreign
+from dlq.dialects import DIALECTS, UNKNOWN, Failure, Foreign, Headers, Origin, last_values, read_foreign
 from dlq.dialects.base import number, text
 from dlq.earlier import is_failure_header, read_earlier
 from dlq.encoding import (
@@ -42,8 +42,6 @@ from tidegate.record import TopicPartition, record_id
 from tidegate.stages.batch import Reason, Rejection
 
 ENVELOPE_VERSION = b"1"
-
-UNKNOWN = "unknown"  # what another tool's dead letter does not say
 
 
 class DeadLetterRecord(NamedTuple):
@@ -182,7 +180,7 @@ class Envelope:
         offset: int,
         timestamp: int,
     ) -> Envelope:
-        """What `to_record` wrote, or a dead letter of Connect, Spring or Kafka Streams, as far as its headers tell.
+        """What `to_record` wrote, or a dead letter in one of the dialects, as far as its headers tell.
 
         `tp`, `offset` and `timestamp` (ms) are those of the record in the dead-letter topic. They stand in where
         headers are missing or broken, so that everything in the topic can be shown.
@@ -198,16 +196,22 @@ class Envelope:
         if message is None:
             message = foreign.message or ""
         own_id = text(values, h.ID)
+        origin_known = origin.topic != UNKNOWN
         last_failure = parse_iso_utc(text(values, h.FAILED_LAST))
         return cls(
-            id=own_id or record_id(TopicPartition(origin.topic, origin.partition), origin.offset),
+            id=own_id
+            or (
+                record_id(TopicPartition(origin.topic, origin.partition), origin.offset)
+                if origin_known
+                else record_id(tp, offset)
+            ),
             pipeline=text(values, h.PIPELINE) or foreign.pipeline or UNKNOWN,
             stage=stage,
             error_type=error_type,
             message=message,
             stack=text(values, h.STACK) or foreign.stack,
             reasons=decode_reasons(values.get(h.REASONS)) or (Reason(error_type, message),),
-            attempt=number(values, h.ATTEMPT) or 1,
+            attempt=number(values, h.ATTEMPT) or foreign.attempt or 1,
             first_failure=timestamp if earlier.first_failure is None else earlier.first_failure,
             last_failure=timestamp if last_failure is None else last_failure,
             origin=origin,

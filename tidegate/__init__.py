@@ -1,6 +1,6 @@
 """tidegate: one declared pipeline over Kafka topics, on two engines, losing nothing.
 
-A map for readers. Imports go one way: worker → dlq → tidegate.
+A map for readers. Imports go one way: worker → dlq → transport → tidegate.
 
     tidegate/stages/pipeline.py   the whole way of a record, in one function: start here
     tidegate/record.py            the words: stages, lanes, source partitions, ids
@@ -17,7 +17,7 @@ A map for readers. Imports go one way: worker → dlq → tidegate.
 
     worker/commit.py              can this lose a record? The order of all writes
     worker/partition.py           the life of an assigned partition: open, work, wait out an outage, close
-    worker/transport/             Faust in record batches
+    transport/                    Faust in record batches, and how a process on it lives and ends
     dlq/envelope.py               what a dead letter carries
 """
 

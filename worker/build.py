@@ -10,10 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
-import faust
 import structlog
-from faust.app.base import BootStrategy
-from mode.supervisors import CrashingSupervisor
 
 from tidegate.clock import SystemClock
 from tidegate.config.kafka import aiokafka_options, confluent_options
@@ -21,14 +18,15 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
-from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TidegateError
+from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import Store
 from tidegate.telemetry.logs import logging_config
-from worker.lifecycle import Lifecycle
+from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
+from transport.lifecycle import Lifecycle
 from worker.naming import (
     FOREVER_KEPT,
     internal_topics,
@@ -41,39 +39,17 @@ from worker.observe import Observer
 from worker.owner import Owner, delivery
 from worker.partition import Consumer, Context
 from worker.topics import TopicSpec, ensure_topics, partition_counts
-from worker.transport import TransportSettings, batch_topic, faust_settings, use_transport
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
 _THREADS = 4  # stages, store and local state run here; more threads than cores, since the store's wait is not work
 
 
-class _WithoutWeb(BootStrategy):
-    """Faust's own web server listens on every address, on one fixed port, and shows the tables: ours takes its place.
+class WorkerApp(BatchApp):
+    """The worker's app."""
 
-    (`web_enabled=False` would not do: Faust's command line sets it back.)
-    """
-
-    enable_web = False
-
-
-class WorkerApp(faust.App):
-    """A Faust app that sets the pipeline up before anything is consumed, and takes it down last."""
-
-    BootStrategy = _WithoutWeb
     tide: Runtime
     tide_ownership: Owner
-
-    async def on_first_start(self) -> None:
-        try:
-            await self.tide.set_up(self)
-        except TidegateError as error:
-            self.tide.lifecycle.give_up(error)
-        await super().on_first_start()
-
-    async def on_stop(self) -> None:
-        await super().on_stop()
-        await self.tide.take_down()
 
 
 class Runtime:
@@ -99,7 +75,9 @@ class Runtime:
         self._partitions: dict[str, int] = {}
         self._refresh: asyncio.Task[None] | None = None
         self.observer = Observer(self.plan)
-        self.lifecycle = Lifecycle(pipeline, self.observer)
+        self.lifecycle = Lifecycle(
+            "worker", pipeline.telemetry, self.observer, stuck_timeout=pipeline.worker.stuck_timeout / 1000
+        )
 
     async def set_up(self, app: WorkerApp) -> None:
         """1. health and metrics  2. topics  3. store  4. watermarks of the other partitions  5. the owner of partitions."""
@@ -135,6 +113,11 @@ class Runtime:
         self.lifecycle.watch(self.owner, app.consumer)
         _quieten_garbage_collection()
         self._refresh = asyncio.create_task(self._watch_partitions(context))
+
+    def offer(self, stream: Any, event: Any) -> None:
+        """A batch for its partition's task, which acknowledges it when it is committed."""
+        assert self.owner is not None
+        self.owner.offer(event.value.tp, delivery(stream, event))
 
     async def take_down(self) -> None:
         if self._refresh is not None:
@@ -247,20 +230,7 @@ def create_app(pipeline: Pipeline) -> WorkerApp:
             kafka_options=aiokafka_options(pipeline.kafka),
         ),
     )
-    _add_agent(app, "process", *runtime.topics)
+    add_agent(app, "process", runtime.topics, runtime.offer)
     if merged_aggregations(runtime.plan):
-        _add_agent(app, "merge", partials_topic(pipeline))
+        add_agent(app, "merge", [partials_topic(pipeline)], runtime.offer)
     return app
-
-
-def _add_agent(app: WorkerApp, name: str, *topics: str) -> None:
-    """An agent's whole work: each batch goes to its partition's task, which acknowledges it when it is committed."""
-
-    async def hand_over(stream: Any) -> None:
-        stream = stream.noack()
-        async for event in stream.events():
-            assert app.tide.owner is not None
-            app.tide.owner.offer(event.value.tp, delivery(stream, event))
-
-    hand_over.__name__ = hand_over.__qualname__ = name
-    app.agent(batch_topic(app, *topics), name=name, concurrency=1, supervisor_strategy=CrashingSupervisor)(hand_over)

@@ -21,8 +21,8 @@ from tidegate.telemetry import metric_defs as m
 from tidegate.telemetry.bind import bind_resilience
 from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.prometheus import PrometheusReporter
+from transport.batch import SourceBatch
 from worker.source import Step
-from worker.transport.batch import SourceBatch
 
 log = structlog.get_logger(__name__)
 

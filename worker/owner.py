@@ -12,11 +12,11 @@ from confluent_kafka import TopicPartition as ConfluentPartition
 from tidegate.clock import Deadline
 from tidegate.errors import OffsetOutOfRange, TidegateError
 from tidegate.record import TopicPartition
+from transport.ownership import EARLIEST
 from worker.merge_partition import MergePartition
 from worker.naming import partials_topic
 from worker.partition import Context, Delivery, PartitionTask
 from worker.source_partition import SourcePartition
-from worker.transport.ownership import EARLIEST
 
 log = structlog.get_logger(__name__)
 

@@ -32,12 +32,12 @@ from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Store
 from tidegate.store.rows import changelog_topic
+from transport.batch import SourceBatch
 from worker import keys
 from worker.observe import Observer
 from worker.producer import PartitionProducer, transactional_id
 from worker.restore import restore
 from worker.statedb import PartitionDB
-from worker.transport.batch import SourceBatch
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

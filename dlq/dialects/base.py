@@ -7,6 +7,8 @@ from typing import ClassVar, NamedTuple, Protocol
 
 Headers = list[tuple[str, bytes | None]]
 
+UNKNOWN = "unknown"  # what another tool's dead letter does not say
+
 
 class Origin(NamedTuple):
     """Where a record was. `timestamp`: Kafka's, ms; `timestamp_type`: CreateTime or LogAppendTime. None: not known."""
@@ -30,7 +32,7 @@ class Failure(NamedTuple):
 
 
 class Foreign(NamedTuple):
-    """What a dialect's headers tell. Texts that are not there are None."""
+    """What a dialect's headers tell. What is not there is None; a topic that is not there is UNKNOWN."""
 
     origin: Origin
     pipeline: str | None
@@ -38,19 +40,24 @@ class Foreign(NamedTuple):
     error_type: str | None
     message: str | None
     stack: str | None
+    attempt: int | None = None
 
 
-class Dialect(Protocol):
-    """One tool's header names and encodings. `prefix` starts all of its names; "" for the dialect that has none."""
+class Reader(Protocol):
+    """One tool's header names and encodings. `prefixes`: how its names begin; none for the dialect that has none."""
 
     name: ClassVar[str]
-    prefix: ClassVar[str]
+    prefixes: ClassVar[tuple[str, ...]]
+
+    def read(self, values: dict[str, bytes]) -> Foreign | None:
+        """What the headers tell, or None when the origin is not wholly there and readable."""
+
+
+class Dialect(Reader, Protocol):
+    """A dialect that is also written."""
 
     def write(self, failure: Failure) -> Headers:
         """The headers this tool would have written."""
-
-    def read(self, values: dict[str, bytes]) -> Foreign | None:
-        """What the headers tell, or None when topic, partition and offset are not all there and readable."""
 
 
 def last_values(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:

@@ -22,7 +22,7 @@ class Connect:
     converter's Java class) has no counterpart here and is not written."""
 
     name: ClassVar[str] = "connect"
-    prefix: ClassVar[str] = "__connect.errors."
+    prefixes: ClassVar[tuple[str, ...]] = ("__connect.errors.",)
 
     def write(self, failure: Failure) -> Headers:
         origin = failure.origin

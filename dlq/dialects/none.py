@@ -11,7 +11,7 @@ class NoDialect:
     """Writes nothing, reads nothing."""
 
     name: ClassVar[str] = "none"
-    prefix: ClassVar[str] = ""
+    prefixes: ClassVar[tuple[str, ...]] = ()
 
     def write(self, failure: Failure) -> Headers:
         return []

@@ -18,7 +18,7 @@ class Streams:
     """The smallest of the dialects: origin and exception."""
 
     name: ClassVar[str] = "streams"
-    prefix: ClassVar[str] = "__streams.errors."
+    prefixes: ClassVar[tuple[str, ...]] = ("__streams.errors.",)
 
     def write(self, failure: Failure) -> Headers:
         origin = failure.origin

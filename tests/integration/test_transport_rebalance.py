@@ -116,7 +116,7 @@ def test_failures_stop_the_worker(kafka: KafkaTopics, tmp_path: Path, fault: str
         import os, faust
         from mode.supervisors import CrashingSupervisor
         from tidegate.config.kafka import Kafka
-        from worker.transport import batch_topic, faust_settings, use_transport
+        from transport import batch_topic, faust_settings, use_transport
         fault = os.environ["FAULT"]
         settings = faust_settings(Kafka(bootstrap_servers=os.environ["SERVERS"]))
         app = faust.App("f-" + os.environ["TOPIC"], web_enabled=False, datadir=os.environ["DIRECTORY"], **settings)

@@ -21,12 +21,12 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.errors import BrokerUnavailable, ConfigError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
+from transport import EARLIEST
 from worker.build import Runtime
 from worker.owner import Owner
 from worker.partition import Context
 from worker.source_partition import SourcePartition
 from worker.topics import partition_counts
-from worker.transport import EARLIEST
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
 

@@ -15,7 +15,7 @@ import faust
 from tidegate.clock import Deadline
 from tidegate.config.kafka import Kafka
 from tidegate.record import TopicPartition
-from worker.transport import (
+from transport import (
     EARLIEST,
     Consumer,
     SourceBatch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dlq import headers as h
-from dlq.dialects import DIALECTS
+from dlq.dialects import READERS
 from tests.unit.dlq.dead_letters import envelope, read_back, rejection
 from tidegate.config.errorhandling import DeadLetterConfig
 
@@ -97,6 +97,6 @@ def test_half_an_origin_is_none(dialect: str, part: str) -> None:
 
 def test_names_do_not_overlap() -> None:
     """No dialect takes another one's headers for its own."""
-    prefixes = [dialect.prefix for dialect in DIALECTS.values() if dialect.prefix]
+    prefixes = [prefix for reader in READERS for prefix in reader.prefixes]
     for dialect in ("connect", "spring", "streams"):
         assert len({prefix for prefix in prefixes for name in written(dialect) if name.startswith(prefix)}) == 1

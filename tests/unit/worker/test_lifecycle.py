@@ -15,7 +15,7 @@ from tidegate.errors import (
     PipelineAborted,
     RowTooLarge,
 )
-from worker.lifecycle import exit_code
+from transport.lifecycle import exit_code
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from tests.unit.worker.pieces import TP, partition, plan_of, raw, record
 from tidegate.clock import ManualClock
 from tidegate.errors import BrokerUnavailable, PipelineAborted
 from tidegate.record import TopicPartition
+from transport.batch import SourceBatch
 from worker.observe import Observer
-from worker.transport.batch import SourceBatch
 
 RULES: list[dict[str, Any]] = [
     {"type": "range", "column": "amount", "min": 0},

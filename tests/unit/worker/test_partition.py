@@ -22,10 +22,10 @@ from tidegate.errors import (
     StoreUnavailable,
 )
 from tidegate.record import TopicPartition
+from transport.batch import SourceBatch
 from worker import partition as module
 from worker.observe import Observer
 from worker.partition import Context, Delivery, PartitionTask
-from worker.transport.batch import SourceBatch
 
 
 @dataclass

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.record import TopicPartition
-from worker.transport.batch import record_size, split
-from worker.transport.positions import Position
-from worker.transport.thread import End
+from transport.batch import record_size, split
+from transport.positions import Position
+from transport.thread import End
 
 TP = TopicPartition("flights", 0)
 

@@ -10,8 +10,8 @@ from faust.types import TP
 
 from tidegate.clock import Deadline
 from tidegate.record import TopicPartition
-from worker.transport.control import PartitionControl
-from worker.transport.positions import OPENING, REVOKED, Position
+from transport.control import PartitionControl
+from transport.positions import OPENING, REVOKED, Position
 
 _CLOSING = 10.0  # seconds beyond the drain for letting go of producers and state, which must not be cut short
 

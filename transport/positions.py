@@ -6,8 +6,8 @@ from collections import deque
 from itertools import count
 from typing import Any
 
-from worker.transport.batch import SourceBatch
-from worker.transport.thread import End
+from transport.batch import SourceBatch
+from transport.thread import End
 
 # Why nothing is fetched or delivered of a partition; other reasons are the callers' own.
 OPENING, SEEKING, LOST, REVOKED = "opening", "seeking", "out of range", "revoked"

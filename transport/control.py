@@ -10,10 +10,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from tidegate.record import TopicPartition
-from worker.transport.batch import SourceBatch
-from worker.transport.ownership import Ownership, TransportSettings
-from worker.transport.positions import LOST, SEEKING, Position
-from worker.transport.thread import ConsumerThread
+from transport.batch import SourceBatch
+from transport.ownership import Ownership, TransportSettings
+from transport.positions import LOST, SEEKING, Position
+from transport.thread import ConsumerThread
 
 
 class PartitionControl(driver.Consumer):

@@ -20,16 +20,16 @@ from mode.utils.futures import notify
 
 from tidegate.errors import OffsetOutOfRange
 from tidegate.record import TopicPartition
-from worker.transport.batch import split
-from worker.transport.positions import LOST, OPENING, SEEKING, Position
-from worker.transport.rebalance import RebalancingConsumer
-from worker.transport.thread import Fetched
+from transport.batch import split
+from transport.positions import LOST, OPENING, SEEKING, Position
+from transport.rebalance import RebalancingConsumer
+from transport.thread import Fetched
 
 _POLL = 0.1  # seconds that one fetch waits for records: what was resumed meanwhile is included no later than this
 
 
 class Consumer(RebalancingConsumer):
-    """Delivers `SourceBatch`es. See worker.transport for an agent that reads them."""
+    """Delivers `SourceBatch`es. See transport for an agent that reads them."""
 
     # 1.-3. Fetch, split, deliver
 

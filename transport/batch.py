@@ -8,7 +8,7 @@ from typing import Any
 from faust.serializers.schemas import Schema
 
 from tidegate.record import TopicPartition
-from worker.transport.records import Record
+from transport.records import Record
 
 _RECORD_OVERHEAD = (
     64  # bytes charged to a record beside key and value, so that a million empty ones do not count as nothing

@@ -1,4 +1,7 @@
-"""Is the worker alive, is it at work, and how does it end: health, metrics over HTTP, the watchdog, the exit code."""
+"""Is the process alive, is it at work, and how does it end: health, metrics over HTTP, the watchdog, the exit code.
+
+The worker and the agent of dead letters live by it: what they have in common is partitions, and progress on them.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,19 @@ import os
 import sys
 import threading
 import time
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Protocol
 
 import structlog
 
 from tidegate.clock import SystemClock
-from tidegate.config.pipeline import Pipeline
+from tidegate.config.pipeline import Telemetry
 from tidegate.errors import ConfigError, FloodGuardTripped, OffsetOutOfRange, PipelineAborted, TidegateError
 from tidegate.record import TopicPartition
 from tidegate.telemetry.health import Health
+from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.prometheus import PrometheusReporter
 from tidegate.telemetry.server import TelemetryServer
-from worker.observe import Observer
-from worker.owner import Owner
 
 log = structlog.get_logger(__name__)
 STUCK = (
@@ -35,15 +39,43 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 
 def exit_code(error: BaseException) -> int:
-    """What the worker ends with after this error: 2 configuration, 65 data, 66 the log, 1 anything else."""
+    """What the process ends with after this error: 2 configuration, 65 data, 66 the log, 1 anything else."""
     return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1)
 
 
-class Lifecycle:
-    """One per worker process."""
+class Applied(Protocol):
+    """One partition: the last offset that is applied."""
 
-    def __init__(self, pipeline: Pipeline, observer: Observer) -> None:
-        self._telemetry, self._stuck_timeout = pipeline.telemetry, pipeline.worker.stuck_timeout / 1000
+    @property
+    def upto(self) -> int: ...
+
+
+class Partitions(Protocol):
+    """What the process has: its partitions, and those that it is opening."""
+
+    @property
+    def tasks(self) -> Mapping[TopicPartition, Applied]: ...
+
+    @property
+    def opening(self) -> set[TopicPartition]: ...
+
+
+class Observed(Protocol):
+    """What the process tells of itself. `waiting`: partitions held up on purpose → why."""
+
+    metrics: Metrics
+    reporter: PrometheusReporter
+    waiting: dict[TopicPartition, str]
+    on_progress: Callable[[], None]
+
+    def lag(self, tp: TopicPartition, records: int) -> None: ...
+
+
+class Lifecycle:
+    """One per process. `name`: what it calls itself in its last words. `stuck_timeout` in seconds."""
+
+    def __init__(self, name: str, telemetry: Telemetry, observer: Observed, *, stuck_timeout: float) -> None:
+        self._name, self._telemetry, self._stuck_timeout = name, telemetry, stuck_timeout
         self._observer = observer
         self.health = Health(SystemClock(), stuck_timeout=self._stuck_timeout)
         self.health.not_ready("starting", "topics and store are being prepared")
@@ -63,7 +95,7 @@ class Lifecycle:
         self._server.start()
         threading.Thread(target=self._watchdog, name="watchdog", daemon=True).start()
 
-    def watch(self, owner: Owner, consumer: Any) -> None:
+    def watch(self, owner: Partitions, consumer: Any) -> None:
         """The preparations are over: from now on partitions, lag and progress decide."""
         self.health.is_ready("starting")
         self.health.check_ready("partitions", lambda: _partitions(owner))
@@ -71,10 +103,10 @@ class Lifecycle:
         self._beating = asyncio.create_task(self._beat(owner, consumer))
 
     def fail(self, app: Any, error: BaseException) -> None:
-        """Stop the worker with a non-zero exit code. What was not committed is read again by whoever comes next."""
+        """Stop the process with a non-zero exit code. What was not committed is read again by whoever comes next."""
         if self._failing is None:
             expected = isinstance(error, TidegateError)  # a bug is shown with its traceback
-            log.error("worker.failed", error=type(error).__name__, exc_info=None if expected else error)
+            log.error(f"{self._name}.failed", error=type(error).__name__, exc_info=None if expected else error)
             self._failing = asyncio.create_task(self._end(app, error))
 
     async def _end(self, app: Any, error: BaseException) -> None:
@@ -86,13 +118,13 @@ class Lifecycle:
             async with asyncio.timeout(_LAST_STOP):
                 await app.stop()
         except Exception as trouble:
-            log.warning("worker.stop_failed", error=f"{type(trouble).__name__}: {trouble}")
+            log.warning(f"{self._name}.stop_failed", error=f"{type(trouble).__name__}: {trouble}")
         finally:
             self.give_up(error)
 
     def give_up(self, error: BaseException) -> NoReturn:
         """Say why, and end the process at once."""
-        sys.stderr.write(f"\nworker stopped: {error}\n")
+        sys.stderr.write(f"\n{self._name} stopped: {error}\n")
         sys.stderr.flush()
         os._exit(exit_code(error))
 
@@ -103,7 +135,7 @@ class Lifecycle:
         if self._server is not None:
             self._server.stop()
 
-    async def _beat(self, owner: Owner, consumer: Any) -> None:
+    async def _beat(self, owner: Partitions, consumer: Any) -> None:
         while True:
             self.health.beat()
             lag, waiting = 0, True
@@ -116,12 +148,12 @@ class Lifecycle:
             await asyncio.sleep(_BEAT)
 
     def _watchdog(self) -> None:
-        """A worker that is stuck holds its partitions for nothing: it goes, and says why."""
+        """A process that is stuck holds its partitions for nothing: it goes, and says why."""
         while not self._ended.wait(_BEAT):
             report = self.health.live()
             reason = report.reasons.get("progress") or report.reasons.get("heartbeat")
             if reason is not None and self._beyond_doubt(report.reasons):
-                sys.stderr.write(f"worker.stuck: {reason}; exiting with code {STUCK}\n")
+                sys.stderr.write(f"{self._name}.stuck: {reason}; exiting with code {STUCK}\n")
                 sys.stderr.flush()
                 os._exit(STUCK)
 
@@ -140,7 +172,7 @@ class Lifecycle:
         return "; ".join(f"{tp} waits: {reason}" for tp, reason in waiting) or None
 
 
-def _behind(owner: Owner, consumer: Any, tp: TopicPartition) -> int:
+def _behind(owner: Partitions, consumer: Any, tp: TopicPartition) -> int:
     """Records that wait, those that were delivered and are not committed included."""
     lag, end = consumer.lag(tp) or 0, consumer.end_offset(tp)
     if not consumer.in_flight(tp):
@@ -148,7 +180,7 @@ def _behind(owner: Owner, consumer: Any, tp: TopicPartition) -> int:
     return max(1, int(lag), (end or 0) - 1 - owner.tasks[tp].upto)
 
 
-def _partitions(owner: Owner) -> str | None:
+def _partitions(owner: Partitions) -> str | None:
     if owner.opening:
         return f"state is being restored for {', '.join(str(tp) for tp in sorted(owner.opening))}"
     return None if owner.tasks else "no partitions are assigned (yet)"

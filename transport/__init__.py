@@ -24,12 +24,13 @@ Faust takes every fetch apart into single records, at 70 to 250 µs each. Here t
 - `app.consumer` is the `Consumer`: `pause_partitions_for`, `resume_partitions_for`, `seek_to`, `at_end`, `lag`, …
 """
 
-from worker.transport.batch import BatchSchema, SourceBatch, split
-from worker.transport.consumer import Consumer
-from worker.transport.driver import Transport, batch_topic, faust_settings, use_transport
-from worker.transport.ownership import EARLIEST, LATEST, Ownership, TransportSettings
+from transport.app import BatchApp, add_agent
+from transport.batch import BatchSchema, SourceBatch, split
+from transport.consumer import Consumer
+from transport.driver import Transport, batch_topic, faust_settings, use_transport
+from transport.ownership import EARLIEST, LATEST, Ownership, TransportSettings
 
 __all__ = [
-    "EARLIEST", "LATEST", "BatchSchema", "Consumer", "Ownership", "SourceBatch", "Transport", "TransportSettings",
-    "batch_topic", "faust_settings", "split", "use_transport",
+    "EARLIEST", "LATEST", "BatchApp", "BatchSchema", "Consumer", "Ownership", "SourceBatch", "Transport", "TransportSettings",
+    "add_agent", "batch_topic", "faust_settings", "split", "use_transport",
 ]  # fmt: skip

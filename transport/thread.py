@@ -17,8 +17,8 @@ from faust.transport.drivers import aiokafka as driver
 
 from tidegate.clock import Deadline
 from tidegate.record import TopicPartition
-from worker.transport.ownership import EARLIEST, LATEST, TransportSettings
-from worker.transport.records import Record, use_unpacked_records
+from transport.ownership import EARLIEST, LATEST, TransportSettings
+from transport.records import Record, use_unpacked_records
 
 _COMMIT_TIMEOUT = 5.0  # group offsets are for monitoring: a broker that is away must not hold up a rebalance or a stop
 

@@ -10,9 +10,9 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 
 from tidegate.config.kafka import Kafka
-from worker.transport.batch import BatchSchema
-from worker.transport.consumer import Consumer
-from worker.transport.ownership import TransportSettings
+from transport.batch import BatchSchema
+from transport.consumer import Consumer
+from transport.ownership import TransportSettings
 
 
 class Producer(driver.Producer):
@@ -33,7 +33,7 @@ class Transport(driver.Transport):
 def use_transport(app: faust.App, settings: TransportSettings | None = None) -> None:
     """Give an app this transport, whether or not the package's entry point is installed."""
     app.tide_settings = settings or TransportSettings()  # type: ignore[attr-defined]
-    TRANSPORTS.aliases["tide"] = "worker.transport:Transport"
+    TRANSPORTS.aliases["tide"] = "transport:Transport"
     transport = Transport(app.conf.broker_consumer, app)
     app.transport = transport
     app.producer_transport = transport
