@@ -9,5 +9,10 @@ dialects    the headers of Kafka Connect, Spring and Kafka Streams, written and 
 policy      the flood guard
 publishers  Kafka (in the batch's transaction), log, none
 placement   which partition of its topic
-reader      the topic, read back; cli shows it
+reader      the topic, read back
+
+index       groups, search, counters: PostgreSQL or SQLite
+agent, app  what fills it (Faust only in app); watch and retention: totals, and what is about to expire
+service     one pipeline's index and the raw records behind it, for the shell, the console, the API and replays
+cli         the shell; export writes files
 """

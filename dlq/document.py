@@ -12,7 +12,7 @@ from dlq.reader import DeadLetter
 from tidegate.stages.batch import Reason
 
 # Whatever could move the cursor, change colours or turn the reading direction: payloads are hostile.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _LINE_BREAKS = re.compile(r"[\t\n\u2028\u2029]+")
 
 
@@ -61,6 +61,13 @@ def full_document(letter: DeadLetter) -> dict[str, Any]:
             "timestamp": letter.timestamp,
         },
     }
+
+
+def safe_json(document: object, *, indent: int | None = None) -> str:
+    """JSON that is harmless in a terminal: what could steer it is escaped, and means the same to a program."""
+    written = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
+    written = _CONTROL.sub(lambda match: match[0] if match[0] in "\r\n" else f"\\u{ord(match[0]):04x}", written)
+    return written.encode("utf-8", "backslashreplace").decode()
 
 
 def moment(ms: int) -> str | None:

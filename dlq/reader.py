@@ -21,6 +21,15 @@ _POLL_RECORDS = 500
 _POLL_SECONDS = 0.1
 _PREFETCH_KIB = 16_384  # librdkafka would hold 64 MiB of each topic
 
+# What librdkafka says of an offset, partition or topic that the cluster does not have.
+_NOT_THERE = (
+    KafkaError._AUTO_OFFSET_RESET,
+    KafkaError._PARTITION_EOF,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+
 # Ids remembered for telling repeats, about 20 MB. What is written twice after a crash is at most a batch apart.
 _REMEMBERED_IDS = 200_000
 
@@ -64,6 +73,28 @@ def read_dead_letters(
                     remaining.discard(cast(int, message.partition()))
                 else:
                     raise _unavailable(kafka, reasons, error.str())
+    finally:
+        consumer.close()
+
+
+def read_one(
+    kafka: Kafka, topic: str, partition: int, offset: int, *, patience: float = 15.0, clock: Clock | None = None
+) -> DeadLetter | None:
+    """The dead letter at one place, or None when the log does not have it any more. Raises BrokerUnavailable."""
+    clock = clock or SystemClock()
+    reasons: list[str] = []
+    consumer = Consumer({**_options(kafka, reasons), "auto.offset.reset": "error"})
+    try:
+        consumer.assign([KafkaPartition(topic, partition, offset)])
+        until = clock.monotonic() + patience
+        while clock.monotonic() < until:
+            for message in consumer.consume(1, timeout=_POLL_SECONDS):
+                error = message.error()
+                if error is None:
+                    return _dead_letter(message) if message.offset() == offset else None
+                if error.code() in _NOT_THERE:
+                    return None
+        raise _unavailable(kafka, reasons, f"no answer for {patience:g} s")
     finally:
         consumer.close()
 

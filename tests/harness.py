@@ -106,11 +106,12 @@ def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None
 
 @dataclass
 class WorkerProcess:
-    """`faust -A worker.app worker` on a pipeline, as a process of its own."""
+    """`faust -A worker.app worker` on a pipeline, as a process of its own. `app`: another Faust app."""
 
     pipeline: dict[str, Any]
     directory: Path
     name: str = "worker"
+    app: str = "worker.app"
     log: Path = field(init=False)
     port: int = field(init=False)
     process: subprocess.Popen[bytes] | None = None
@@ -130,7 +131,7 @@ class WorkerProcess:
         environment = {**os.environ, "TIDEGATE_PIPELINE": str(self.file), "PYTHONPATH": str(ROOT)}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "faust", "-A", "worker.app", "worker", "-l", "info"],
+                [sys.executable, "-m", "faust", "-A", self.app, "worker", "-l", "info"],
                 env=environment,
                 cwd=self.directory,
                 stdout=log,

@@ -35,7 +35,7 @@ COMMANDS: dict[str, Command] = {
     "worker": Command("worker.cli:worker", "Run a pipeline file on a Faust worker."),
     "status": Command("tidegate.cli.status:status", "Show how far each partition is."),
     "ledger": Command("tidegate.cli.ledger:ledger", "Audit that every record read is accounted for."),
-    "dlq": Command("dlq.cli:app", "Look at dead letters."),
+    "dlq": Command("dlq.cli:app", "Look at dead letters, and work on them."),
     "jars": Command("tidegate.cli.jars:jars", "Fetch the Kafka jars of the local stack."),
 }
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from tidegate.config.base import Millis, Model, refuse
 from tidegate.config.consistency import problems_of
+from tidegate.config.deadletters import DeadLetters
 from tidegate.config.errorhandling import ErrorHandling
 from tidegate.config.kafka import Kafka
 from tidegate.config.schema import Column, Source
@@ -58,6 +59,7 @@ class Pipeline(Model):
     sinks: tuple[Sink, ...] = ()
     late_data: LateData = LateData()
     error_handling: ErrorHandling = ErrorHandling()
+    dead_letters: DeadLetters = DeadLetters()
     telemetry: Telemetry = Telemetry()
     worker: Worker = Worker()
 

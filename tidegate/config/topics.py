@@ -16,6 +16,12 @@ def dead_letter_topic(pipeline: Pipeline) -> str | None:
     return queue.config.topic or f"{pipeline.pipeline_id}.dlq" if queue.takes_records else None
 
 
+def indexed_topics(pipeline: Pipeline) -> tuple[str, ...]:
+    """Every dead-letter topic that the index reads: the pipeline's own, then those of other tools, each once."""
+    own = dead_letter_topic(pipeline)
+    return tuple(dict.fromkeys([*([] if own is None else [own]), *pipeline.dead_letters.topics]))
+
+
 def late_topic(pipeline: Pipeline) -> str | None:
     """The topic of late records; None when the strategy is another than `separateStream`."""
     if pipeline.late_data.strategy != "separateStream":

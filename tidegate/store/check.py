@@ -10,7 +10,7 @@ from tidegate.store.columns import shown_type
 _WAY_OUT = "give the results another table (sinks.tables), or change this one while no worker runs"
 
 
-def check_table(inspector: Inspector, table: Table) -> None:
+def check_table(inspector: Inspector, table: Table, way_out: str = _WAY_OUT) -> None:
     """Raises ConfigError that names the table, the column, what was found and what was expected."""
     name = ".".join(part for part in (table.schema, table.name) if part)
     dialect = inspector.dialect
@@ -22,14 +22,14 @@ def check_table(inspector: Inspector, table: Table) -> None:
         wanted = shown_type(column.type, dialect)
         if column.name not in found:
             raise ConfigError(
-                f"table {name} has no column {column.name}", expected=f"{column.name} {wanted}", hint=_WAY_OUT
+                f"table {name} has no column {column.name}", expected=f"{column.name} {wanted}", hint=way_out
             )
         if found[column.name] != wanted:
             raise ConfigError(
                 f"table {name}: column {column.name} has another type",
                 value=found[column.name],
                 expected=wanted,
-                hint=_WAY_OUT,
+                hint=way_out,
             )
     for other in found:
         if other not in table.columns:
@@ -37,7 +37,7 @@ def check_table(inspector: Inspector, table: Table) -> None:
                 f"table {name} has a column that this pipeline does not fill",
                 value=f"{other} {found[other]}",
                 expected=", ".join(table.columns.keys()),
-                hint=_WAY_OUT,
+                hint=way_out,
             )
     _check_key(inspector, table, name)
 

@@ -36,7 +36,7 @@ class PostgresStore(SqlStore):
 
     def __init__(self, plan: Plan, sink: PostgresSink, clock: Clock) -> None:
         tables = store_tables(plan, sink.tables, sink.schema_)
-        engine = _engine(sink)
+        engine = connect_server(sink.url.get_secret_value(), timeout=sink.timeout)
         super().__init__(plan, tables, engine, clock, f"sink {sink.name!r} (PostgreSQL)")
         self._schema = sink.schema_
 
@@ -120,15 +120,18 @@ class PostgresStore(SqlStore):
         return deltas
 
 
-def _engine(sink: PostgresSink) -> Engine:
-    """A pool that tests a connection before it lends it, and connections that cannot hold a partition for ever."""
+def connect_server(url: str, *, timeout: int) -> Engine:
+    """A pool that tests a connection before it lends it, and connections that cannot hold a partition for ever.
+
+    `timeout` (ms): of a statement.
+    """
     engine = create_engine(
-        make_url(sink.url.get_secret_value()).set(drivername="postgresql+psycopg"),
+        make_url(url).set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
-        pool_timeout=sink.timeout / 1000,
+        pool_timeout=timeout / 1000,
         connect_args={
             "connect_timeout": _CONNECT_TIMEOUT,
-            "tcp_user_timeout": sink.timeout,
+            "tcp_user_timeout": timeout,
             "application_name": "tidegate",
             "client_encoding": "utf8",
         },
@@ -136,10 +139,10 @@ def _engine(sink: PostgresSink) -> Engine:
     settings = {
         "timezone": "UTC",
         "client_min_messages": "warning",
-        "statement_timeout": str(sink.timeout),
+        "statement_timeout": str(timeout),
         # A worker that is stopped (SIGSTOP, a long pause) in the middle of a transaction holds the partition row. The
         # server ends that transaction in half of what the new owner's claim is given to wait.
-        "idle_in_transaction_session_timeout": str(max(sink.timeout // 2, 500)),
+        "idle_in_transaction_session_timeout": str(max(timeout // 2, 500)),
     }
 
     @event.listens_for(engine, "connect")

@@ -190,6 +190,24 @@ DLQ_PUBLISH_DURATION = Histogram(
     {"sink": ("kafka", "s3", "log")},
 )
 
+# The index of dead letters (here `topic` is the dead-letter topic).
+DLQ_INDEXED = Counter("tidegate_dlq_indexed_records_total", "Dead letters that are new in the index.", {"topic": OPEN})
+DLQ_INDEX_DURATION = Histogram("tidegate_dlq_index_duration_seconds", "Writing one batch of dead letters to the index.")
+DLQ_OPEN_RECORDS = Gauge("tidegate_dlq_open_records", "Dead letters that nobody has resolved.")
+DLQ_GROUPS = Gauge(
+    "tidegate_dlq_groups", "Groups of dead letters, by their state.", {"state": ("open", "acknowledged", "resolved")}
+)
+DLQ_OLDEST_OPEN_TIMESTAMP = Gauge(
+    "tidegate_dlq_oldest_open_record_timestamp_seconds",
+    "Kafka's timestamp of the oldest open dead letter, from which its topic's retention counts.",
+    {"topic": OPEN},
+)
+DLQ_EXPIRING_RECORDS = Gauge(
+    "tidegate_dlq_expiring_records",
+    "Open dead letters that the topic's retention deletes within deadLetters.expiryWarning.",
+    {"topic": OPEN},
+)
+
 # Rules.
 QUALITY_RECORDS = Counter(
     "tidegate_quality_records_total",

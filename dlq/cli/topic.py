@@ -1,4 +1,4 @@
-"""`tidegate dlq list` and `tidegate dlq show`: what is in the dead-letter topic."""
+"""`tidegate dlq list` and `tidegate dlq show`: what is in the dead-letter topic. They need no index."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dlq.document import document, full_document, moment, one_line, printable, readable
-from dlq.encoding import parse_iso_utc
+from dlq.cli.options import PipelineFile, moment_of
+from dlq.document import document, full_document, moment, one_line, printable, readable, safe_json
 from dlq.listing import Groups, Wanted, newest, without_payload
 from dlq.reader import DeadLetter, distinct, read_dead_letters
-from tidegate.cli.output import print_json, print_table
-from tidegate.clock import Clock, SystemClock
-from tidegate.config.durations import parse_duration
+from tidegate.cli.output import print_table
+from tidegate.clock import SystemClock
 from tidegate.config.loading import load_pipeline
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import dead_letter_topic
@@ -30,12 +28,7 @@ _GROUP_ROWS = 20
 _SHOWN_MESSAGE = 120  # characters in a cell
 _COMPARED_IDS = 5_000  # of the newest, for hints: comparing them takes under a second
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at dead letters.")
 
-PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")]
-
-
-@app.command("list")
 def list_(
     pipeline: PipelineFile,
     stage: Annotated[str | None, typer.Option(help="Only those of this stage.")] = None,
@@ -52,17 +45,16 @@ def list_(
 
     As JSON without --limit they come in the order of the topic, as they are read.
     """
-    wanted = Wanted(_stage(stage), error, _since(since, SystemClock()))
+    wanted = Wanted(_stage(stage), error, moment_of(since, SystemClock()))
     groups = Groups()
     letters = groups.counting(filter(wanted.takes, distinct(_letters(load_pipeline(pipeline)))))
     if as_json:
         for letter in letters if limit is None else newest(letters, limit):
-            sys.stdout.write(json.dumps(document(letter), ensure_ascii=False) + "\n")
+            sys.stdout.write(safe_json(document(letter)) + "\n")
         return
     _print_list(newest(without_payload(letters), limit or _TABLE_ROWS), groups)
 
 
-@app.command()
 def show(
     pipeline: PipelineFile,
     id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq list` shows it: topic-partition-offset.")],
@@ -73,7 +65,7 @@ def show(
     for letter in _letters(load_pipeline(pipeline)):
         if letter.envelope.id == id:
             if as_json:
-                print_json(full_document(letter))
+                typer.echo(safe_json(full_document(letter), indent=2))
             else:
                 typer.echo(_text(letter))
             return
@@ -107,21 +99,6 @@ def _stage(text: str | None) -> str | None:
         expected=", ".join(Stage),
         hint=f"did you mean '{near[0]}'?" if near else None,
     )
-
-
-def _since(text: str | None, clock: Clock) -> int | None:
-    """The option as ms since the epoch: a duration is counted back from now. Raises ConfigError."""
-    if text is None:
-        return None
-    moment_ms = parse_iso_utc(text)
-    if moment_ms is not None:
-        return moment_ms
-    try:
-        return int(clock.time() * 1000) - parse_duration(text)
-    except ValueError:
-        raise ConfigError(
-            "not a time", field="--since", value=text, expected='"2 hours", "PT2H", "2026-01-31" or "2026-01-31T12:00Z"'
-        ) from None
 
 
 def _unknown(id: str, passed: Iterable[str]) -> ConfigError:

@@ -1,0 +1,254 @@
+"""`tidegate dlq groups | search | stats | export | ack | resolve`: what the index knows, and work on it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dlq.cli import options as o
+from dlq.document import moment, one_line, safe_json
+from dlq.export import CSV_COLUMNS, exported, write_csv
+from dlq.index.search import Cursor, Document
+from dlq.service import DeadLetterIndex, open_index
+from tidegate.cli.output import print_table
+from tidegate.config.durations import format_duration
+from tidegate.config.loading import load_pipeline
+from tidegate.errors import ConfigError
+
+_CELL = 120  # characters
+_MINUTE = 60_000
+
+
+def groups(
+    pipeline: o.PipelineFile,
+    group: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="Everything about this one.")] = None,
+    state: Annotated[
+        o.Several, typer.Option(help="open, acknowledged or resolved. Default: what is not resolved.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Resolved ones, too.")] = False,
+    topic: o.TopicOption = None,
+    source: o.SourceOption = None,
+    stage: o.StageOption = None,
+    error: o.ErrorOption = None,
+    rule: o.RuleOption = None,
+    since: o.SinceOption = None,
+    order: Annotated[Literal["impact", "newest", "oldest"], typer.Option(help="What comes first.")] = "impact",
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    index: o.IndexUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Show failures by their kind: how many, since when, how fast, and what has been done about them."""
+    with open_index(load_pipeline(pipeline), index) as opened:
+        if group is not None:
+            _show_group(opened, group, as_json)
+            return
+        states = tuple(state or (() if all_ else ("open", "acknowledged")))
+        wanted = o.letter_filter(topic=topic, source=source, stage=stage, error=error, rule=rule, since=since)
+        rows = opened.reader.groups(wanted, state=states, order=order, limit=limit)
+        expiring = opened.expiring()
+    if as_json:
+        typer.echo(safe_json([_group_document(row) for row in rows], indent=2))
+        return
+    if not rows:
+        typer.echo("no groups: nothing has failed, or all of it is resolved (--all shows it)")
+        return
+    columns = ["open", "count", "per hour", "group", "state", "stage", "error", "message", "first", "last"]
+    print_table([_group_row(row) for row in rows], columns)
+    _warn(expiring, opened)
+
+
+def search(
+    pipeline: o.PipelineFile,
+    text: Annotated[
+        list[str] | None, typer.Argument(metavar="[WORDS]...", help="Words of the message, all of them.")
+    ] = None,
+    group: o.GroupOption = None,
+    topic: o.TopicOption = None,
+    source: o.SourceOption = None,
+    stage: o.StageOption = None,
+    error: o.ErrorOption = None,
+    rule: o.RuleOption = None,
+    state: o.StateOption = None,
+    key: o.KeyOption = None,
+    field: o.FieldOption = None,
+    since: o.SinceOption = None,
+    until: o.UntilOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    after: Annotated[str | None, typer.Option(help="Go on where a page ended: what it gave as `next`.")] = None,
+    index: o.IndexUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Find dead letters, newest first. Values are shown masked, as the pipeline file says."""
+    wanted = o.letter_filter(
+        " ".join(text) if text else None, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule,
+        state=state, key=key, field=field, since=since, until=until,
+    )  # fmt: skip
+    with open_index(load_pipeline(pipeline), index) as opened:
+        page = opened.reader.page(wanted, after=None if after is None else Cursor.parse(after), limit=limit)
+        count = opened.reader.count(wanted)
+    following = None if page.next is None else str(page.next)
+    if as_json:
+        found = {"count": count.number, "exact": count.exact, "next": following}
+        typer.echo(safe_json({**found, "letters": [exported(letter) for letter in page.letters]}, indent=2))
+        return
+    number = f"{count.number:,}".replace(",", " ")
+    title = f"{len(page.letters)} of {'' if count.exact else 'more than '}{number} dead letters, newest first"
+    columns = ["when", "id", "state", "stage", "error", "message", "group"]
+    print_table([_letter_row(letter) for letter in page.letters], columns, title=title)
+    if following is not None:
+        typer.echo(f"more: --after {following}")
+
+
+def stats(pipeline: o.PipelineFile, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
+    """Show totals: by stage, by topic, how many are open, the oldest of them, and what is about to expire."""
+    with open_index(load_pipeline(pipeline), index) as opened:
+        found, expiring = opened.reader.stats(), opened.expiring()
+    if as_json:
+        oldest = {topic: moment(at) for topic, at in found["oldestOpen"].items()}
+        typer.echo(safe_json({**found, "oldestOpen": oldest, "expiring": expiring}, indent=2))
+        return
+    states = ", ".join(f"{number} {state}" for state, number in sorted(found["groups"].items())) or "none"
+    typer.echo(f"{found['letters']} dead letters, {found['open']} open; groups: {states}")
+    stages = [{"stage": one_line(stage, _CELL), **numbers} for stage, numbers in sorted(found["stages"].items())]
+    print_table(stages, ["stage", "letters", "open"])
+    topics = [
+        {"topic": topic, "letters": number, "oldest open": moment(found["oldestOpen"].get(topic, -1))}
+        for topic, number in sorted(found["topics"].items())
+    ]
+    print_table(topics, ["topic", "letters", "oldest open"])
+    _warn(expiring, opened)
+
+
+def export(
+    pipeline: o.PipelineFile,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file. Default: standard output.")] = None,
+    form: Annotated[Literal["csv", "json"], typer.Option("--format", help="json: one object per line.")] = "csv",
+    text: Annotated[str | None, typer.Option(help="Words of the message, all of them.")] = None,
+    group: o.GroupOption = None,
+    topic: o.TopicOption = None,
+    source: o.SourceOption = None,
+    stage: o.StageOption = None,
+    error: o.ErrorOption = None,
+    rule: o.RuleOption = None,
+    state: o.StateOption = None,
+    key: o.KeyOption = None,
+    field: o.FieldOption = None,
+    since: o.SinceOption = None,
+    until: o.UntilOption = None,
+    index: o.IndexUrl = None,
+) -> None:
+    """Write all dead letters that the options choose, masked, for a spreadsheet or a program."""
+    wanted = o.letter_filter(
+        text, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule, state=state, key=key,
+        field=field, since=since, until=until,
+    )  # fmt: skip
+    with open_index(load_pipeline(pipeline), index) as opened:
+        letters = (exported(letter) for letter in opened.reader.every(wanted))
+        target = sys.stdout if out is None else out.open("w", newline="", encoding="utf-8")
+        try:
+            if form == "csv":
+                write_csv(letters, target)
+            else:
+                target.writelines(safe_json(letter) + "\n" for letter in letters)
+        finally:
+            if out is not None:
+                target.close()
+
+
+def ack(pipeline: o.PipelineFile, group: o.Fingerprint, note: o.Note = "", index: o.IndexUrl = None) -> None:
+    """Say that somebody is looking at a group."""
+    with open_index(load_pipeline(pipeline), index) as opened:
+        opened.lifecycle.acknowledge(group, actor=o.actor(), note=note)
+    typer.echo(f"{group} is acknowledged")
+
+
+def resolve(pipeline: o.PipelineFile, group: o.Fingerprint, note: o.Note = "", index: o.IndexUrl = None) -> None:
+    """Close a group and its open dead letters by hand. It opens again by itself when it fails again."""
+    with open_index(load_pipeline(pipeline), index) as opened:
+        closed = opened.lifecycle.resolve(group, actor=o.actor(), note=note)
+    typer.echo(f"{group} is resolved, {closed} dead letters closed")
+
+
+def _show_group(opened: DeadLetterIndex, fingerprint: str, as_json: bool) -> None:
+    found = opened.reader.group(fingerprint)
+    if found is None:
+        raise ConfigError(
+            "there is no group with this fingerprint",
+            field="GROUP", value=fingerprint, expected="one that `tidegate dlq groups` shows",
+        )  # fmt: skip
+    history = opened.reader.history(fingerprint)
+    if as_json:
+        sample = None if found["sample"] is None else exported(found["sample"])
+        typer.echo(safe_json({**_group_document(found), "sample": sample, "history": history}, indent=2))
+        return
+    lines = {
+        **{name: str(value) for name, value in _group_row(found).items()},
+        "reopened": f"{found['reopened']} times" if found["reopened"] else "",
+        "note": one_line(found["note"], 1000),
+        **{facet: _numbered(values) for facet, values in found["facets"].items()},
+        "sample": one_line(found["sample_id"], _CELL),
+    }
+    typer.echo("\n".join(f"{name:<14}{value}" for name, value in lines.items() if value))
+    for entry in history:
+        note = one_line(entry["note"], 500)
+        typer.echo(f"  {moment(entry['at'])}  {one_line(entry['actor'], 40)}  {entry['action']}  {note}".rstrip())
+
+
+def _numbered(values: dict[str, int]) -> str:
+    return ", ".join(f"{one_line(value, _CELL)} ({count})" for value, count in list(values.items())[:10])
+
+
+def _group_row(row: Document) -> Document:
+    return {
+        "open": row["open"],
+        "count": row["count"],
+        "per hour": row["rate"],
+        "group": one_line(row["fingerprint"], _CELL),
+        "state": row["state"],
+        "stage": one_line(row["stage"], _CELL),
+        "error": one_line(row["error_type"], _CELL),
+        "message": one_line(row["message"], _CELL),
+        "first": _when(row["first_seen"]),
+        "last": _when(row["last_seen"]),
+    }
+
+
+def _group_document(row: Document) -> Document:
+    return {
+        "group": row["fingerprint"], "state": row["state"], "note": row["note"], "reopened": row["reopened"],
+        "count": row["count"], "open": row["open"], "perHour": row["rate"], "stage": row["stage"],
+        "errorType": row["error_type"], "message": row["message"], "firstSeen": moment(row["first_seen"]),
+        "lastSeen": moment(row["last_seen"]), "sample": row["sample_id"], **row["facets"],
+    }  # fmt: skip
+
+
+def _letter_row(letter: Document) -> Document:
+    return {
+        "when": _when(letter["last_failed"]),
+        "id": one_line(letter["id"], _CELL),
+        "state": letter["state"],
+        "stage": one_line(letter["stage"], _CELL),
+        "error": one_line(letter["error_type"], _CELL),
+        "message": one_line(letter["message"], _CELL),
+        "group": one_line(letter["fingerprint"], _CELL),
+    }
+
+
+def _warn(expiring: list[Document], opened: DeadLetterIndex) -> None:
+    now = int(opened.clock.time() * 1000)
+    for entry in expiring:
+        left = max(0, entry["at"] - now) // _MINUTE * _MINUTE
+        when = f"in {format_duration(left)}" if left else "now"
+        name, topic = one_line(entry["fingerprint"], _CELL), entry["dlq_topic"]
+        typer.echo(f"warning: {entry['count']} dead letters of {name} expire in {topic}, the first {when}", err=True)
+
+
+def _when(ms: int) -> str | None:
+    text = moment(ms)
+    return None if text is None else text[:19].replace("T", " ")
+
+
+__all__ = ["CSV_COLUMNS", "ack", "export", "groups", "resolve", "search", "stats"]

@@ -1,0 +1,413 @@
+"""The index of dead letters: one suite, both databases."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from dlq.index.database import IndexDatabase
+from dlq.index.filters import FieldIs, LetterFilter
+from dlq.index.letters import index_row
+from dlq.index.lifecycle import Lifecycle
+from dlq.index.masking import Masker
+from dlq.index.search import IndexReader
+from dlq.index.writer import IndexWriter
+from dlq.retention import note_retentions
+from tests.unit.dlq.dead_letters import envelope, rejection
+from tidegate.clock import ManualClock
+from tidegate.config.deadletters import DeadLetters, Mask
+from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.errors import ConfigError
+from tidegate.record import Stage, TopicPartition
+from tidegate.stages.batch import Reason
+
+TP = TopicPartition("flights.dlq", 0)
+DAY = 86_400_000
+
+
+class Record(NamedTuple):
+    """As the transport delivers it."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+def dead(
+    offset: int,
+    *,
+    at: int | None = None,
+    source: int | None = None,
+    message: str = "expected bigint, found 'x'",
+    rule: str | None = None,
+    **fields: Any,
+) -> Record:
+    """Our own dead letter at `offset` of the dead-letter topic. `source`: the offset that failed; default the same."""
+    source = offset if source is None else source
+    failed_at = 1_700_000_000_000 + offset * 1000 if at is None else at
+    reason = Reason(fields.pop("error", "WrongType"), message, rule=rule, field="dep_time", found="x")
+    failed = rejection(
+        source, reasons=(reason,), stage=fields.pop("stage", Stage.DECODE), **fields.pop("rejection", {})
+    )
+    key, value, headers = envelope(source, now_ms=failed_at, failed=failed, **fields).to_record(DeadLetterConfig())
+    return Record(offset, failed_at, key, value, tuple(headers))
+
+
+class Index:
+    """Everything of one index, and a shorthand for writing."""
+
+    def __init__(self, url: str, *masks: Mask) -> None:
+        self.clock = ManualClock(1_700_000_000.0)
+        self.database = IndexDatabase(url, DeadLetters())
+        self.writer = IndexWriter(self.database, self.clock)
+        self.reader, self.lifecycle = IndexReader(self.database), Lifecycle(self.database, self.clock)
+        self.masker = Masker(masks)
+
+    def write(self, records: Sequence[Record], tp: TopicPartition = TP) -> int:
+        return self.writer.write(tp, [index_row(record, tp, self.masker) for record in records], records[-1].offset)
+
+    def ids(self, wanted: LetterFilter | None = None) -> list[str]:
+        return [letter["id"] for letter in self.reader.every(wanted or LetterFilter())]
+
+    @property
+    def only_group(self) -> dict[str, Any]:
+        (group,) = self.reader.groups()
+        return group
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def open_index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Index]]:
+    """`open_index(*masks)`: an index in a fresh database."""
+    sqlite = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path / 'index.sqlite'}" if sqlite else request.getfixturevalue("postgres").url
+    opened: list[Index] = []
+
+    def open_(*masks: Mask) -> Index:
+        opened.append(Index(url, *masks))
+        opened[-1].database.prepare()
+        return opened[-1]
+
+    yield open_
+    for index in opened:
+        index.database.close()
+
+
+@pytest.fixture
+def index(open_index: Callable[..., Index]) -> Index:
+    return open_index()
+
+
+def test_once_per_offset(index: Index) -> None:
+    """A batch that is written again, or cut in another place, changes nothing; the partition goes on after it."""
+    records = [dead(offset) for offset in range(10)]
+    assert index.write(records[:6]) == 6
+    assert index.write(records[:6]) == 0
+    assert index.write(records[2:]) == 4
+    assert index.writer.starts([TP, TopicPartition("other", 1)]) == {TP: 9, TopicPartition("other", 1): -1}
+    assert sorted(index.ids()) == sorted(f"flights-1-{offset}" for offset in range(10))
+    assert (index.only_group["count"], index.only_group["open"]) == (10, 10)
+
+
+def test_once_per_id(index: Index) -> None:
+    """The same failure written to the topic again is one letter, which says how often it came again."""
+    index.write([dead(0), dead(1, source=0), dead(2)])
+    index.write([dead(3, source=2), dead(4, source=0)])
+    repeats = {letter["id"]: letter["repeats"] for letter in index.reader.every(LetterFilter())}
+    assert repeats == {"flights-1-0": 2, "flights-1-2": 1}
+    assert index.only_group["count"] == 2
+
+
+def test_two_topics_may_have_the_same_id(index: Index) -> None:
+    """Two tools that dead-letter the same record make two letters."""
+    other = TopicPartition("connect.dlq", 0)
+    index.write([dead(0)])
+    index.write([dead(0)], other)
+    assert [letter["dlq_topic"] for letter in index.reader.every(LetterFilter())] == ["connect.dlq", "flights.dlq"]
+    assert index.only_group["facets"]["topic"] == {"connect.dlq": 1, "flights.dlq": 1}
+
+
+def test_groups_count_what_is_there(index: Index, seed: int) -> None:
+    """Counters, times, facets and rates of every group are those that counting the letters gives."""
+    rng, offset, letters = random.Random(seed), 0, []
+    for _ in range(12):
+        records = []
+        for _ in range(rng.randrange(1, 30)):
+            error, rule = rng.choice(["WrongType", "MissingField"]), rng.choice([None, "sane", "known"])
+            at = 1_700_000_000_000 + rng.randrange(10 * 3_600_000)
+            source = rng.randrange(400)
+            records.append(dead(offset, at=at, source=source, error=error, rule=rule))
+            offset += 1
+        index.write(records)
+    letters = list(index.reader.every(LetterFilter()))
+    groups = index.reader.groups(limit=100)
+    assert Counter({group["fingerprint"]: group["count"] for group in groups}) == Counter(
+        letter["fingerprint"] for letter in letters
+    )
+    for group in groups:
+        own = [letter for letter in letters if letter["fingerprint"] == group["fingerprint"]]
+        assert group["open"] == len(own)
+        assert group["first_seen"] == min(letter["first_failed"] for letter in own)
+        assert group["facets"]["version"] == {"flights@0": len(own)}
+        assert sum(count for _, count in index.reader.rates(group["fingerprint"], since=0)) == len(own)
+        assert index.reader.count(LetterFilter(group=(group["fingerprint"],))).number == len(own)
+    assert index.reader.stats()["letters"] == len(letters) == len({letter["id"] for letter in letters})
+
+
+def test_pages(index: Index) -> None:
+    """Pages follow each other without a gap or a repeat, newest first, also when many letters failed at one time."""
+    index.write([dead(offset, at=1_700_000_000_000 + offset // 7) for offset in range(40)])
+    seen, after = [], None
+    while True:
+        page = index.reader.page(LetterFilter(), after=after, limit=6)
+        seen += [letter["id"] for letter in page.letters]
+        after = page.next
+        if after is None:
+            break
+    assert seen == [f"flights-1-{offset}" for offset in reversed(range(40))]
+
+
+def test_life_of_a_group(index: Index) -> None:
+    """open → acknowledged → resolved → reopened by a letter that comes after; every act is in the history."""
+    index.write([dead(0), dead(1)])
+    name = index.only_group["fingerprint"]
+    index.lifecycle.acknowledge(name, actor="ada", note="looking")
+    assert (index.only_group["state"], index.only_group["note"]) == ("acknowledged", "looking")
+    index.write([dead(2)])
+    assert index.only_group["state"] == "acknowledged"
+    assert index.lifecycle.resolve(name, actor="ada", note="mended in 1.2") == 3
+    group = index.only_group
+    assert (group["state"], group["open"], group["count"], group["note"]) == ("resolved", 0, 3, "mended in 1.2")
+    assert {letter["state"] for letter in index.reader.every(LetterFilter())} == {"resolved"}
+    index.write([dead(3)])
+    group = index.only_group
+    assert (group["state"], group["open"], group["count"], group["reopened"]) == ("open", 1, 4, 1)
+    acts = [(entry["actor"], entry["action"]) for entry in index.reader.history(name)]
+    assert acts == [("index", "reopen"), ("ada", "resolve"), ("ada", "acknowledge")]
+
+
+def test_a_repeat_does_not_reopen_our_own(index: Index) -> None:
+    """Our own failure written twice is nothing new; another tool's record that failed again is."""
+    headers = [
+        ("__connect.errors.topic", b"o"),
+        ("__connect.errors.partition", b"0"),
+        ("__connect.errors.offset", b"1"),
+    ]
+    index.write([dead(0), Record(1, 5, None, b"{}", tuple(headers))])
+    for group in index.reader.groups():
+        index.lifecycle.resolve(group["fingerprint"], actor="ada")
+    index.write([dead(2, source=0)])
+    assert index.reader.stats()["open"] == 0
+    index.write([Record(3, 6, None, b"{}", tuple(headers))])
+    (group,) = index.reader.groups(state=("open",))
+    assert (group["count"], group["open"], group["reopened"]) == (1, 1, 1)
+    assert index.ids(LetterFilter(state=("open",))) == ["o-0-1"]
+
+
+def test_closing_letters(index: Index) -> None:
+    """Letters are closed one by one; the group is resolved with its last one, and nothing is closed twice."""
+    index.write([dead(offset) for offset in range(3)])
+    assert index.lifecycle.close_letters([("flights.dlq", "flights-1-0")], actor="replay") == 1
+    assert index.lifecycle.close_letters([("flights.dlq", "flights-1-0")], actor="replay") == 0
+    assert (index.only_group["state"], index.only_group["open"]) == ("open", 2)
+    rest = [("flights.dlq", "flights-1-1"), ("flights.dlq", "flights-1-2")]
+    assert index.lifecycle.close_letters(rest, actor="ada", state="parked") == 2
+    assert (index.only_group["state"], index.only_group["open"]) == ("resolved", 0)
+
+
+def test_an_unknown_group(index: Index) -> None:
+    """Acting on a group that is not there is an error that names it."""
+    with pytest.raises(ConfigError, match="no-such"):
+        index.lifecycle.resolve("no-such", actor="ada")
+
+
+VALUES = [
+    {"carrier": "UA", "flight": 17, "late": True, "to": {"code": "IAH"}},
+    {"carrier": "AA", "flight": "17", "late": False, "to": {"code": "JFK"}},
+    {"carrier": "UA", "flight": 18.5, "late": None, "to": {"code": "J'F\"K"}},
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (LetterFilter(), {0, 1, 2, 3}),
+        (LetterFilter(field=(FieldIs.parse("carrier=UA"),)), {0, 2}),
+        (LetterFilter(field=(FieldIs.parse("flight=17"),)), {0, 1}),
+        (LetterFilter(field=(FieldIs.parse("late=true"),)), {0}),
+        (LetterFilter(field=(FieldIs.parse("to.code=JFK"), FieldIs.parse("carrier=AA"))), {1}),
+        (LetterFilter(field=(FieldIs.parse("to.code=J'F\"K"),)), {2}),
+        (LetterFilter(field=(FieldIs.parse("to.nothing=JFK"),)), set()),
+        (LetterFilter(text="departure"), {0, 1}),
+        (LetterFilter(text="Departure gate"), {1}),
+        (LetterFilter(text="depart*"), {0, 1}),
+        (LetterFilter(text="\" OR 1=1 -- ' & | ! * ("), set()),
+        (LetterFilter(text="…"), set()),
+        (LetterFilter(stage=("validate",)), {2}),
+        (LetterFilter(error=("wrongtype",)), {0, 1, 3}),
+        (LetterFilter(rule=("sane_distance",)), {2}),
+        (LetterFilter(rule=("sane%",)), set()),
+        (LetterFilter(key=("k1",)), {1}),
+        (LetterFilter(source=("flights",), topic=("flights.dlq",), pipeline=("flights",)), {0, 1, 2, 3}),
+        (LetterFilter(source=("'; DROP TABLE letters; --",)), set()),
+        (LetterFilter(since=1_700_000_001_000, until=1_700_000_003_000), {1, 2}),
+        (LetterFilter(id=("flights-1-3",)), {3}),
+        (LetterFilter(state=("resolved",)), set()),
+    ],
+)
+def test_filters(index: Index, wanted: LetterFilter, found: set[int]) -> None:
+    """Every part of the filter finds what it says, whatever is typed; the URL's form means the same."""
+    messages = ["no departure time", "no departure gate", "too far", "odd"]
+    index.write(
+        [
+            dead(
+                number,
+                message=messages[number],
+                key=b"k%d" % number,
+                value=json.dumps(VALUES[number]).encode() if number < 3 else b"\xff no JSON",
+                stage=Stage.VALIDATE if number == 2 else Stage.DECODE,
+                error="RuleViolation" if number == 2 else "WrongType",
+                rule="sane_distance" if number == 2 else None,
+            )
+            for number in range(4)
+        ]
+    )
+    assert set(index.ids(wanted)) == {f"flights-1-{number}" for number in found}
+    assert index.reader.count(wanted).number == len(found)
+    params: dict[str, list[str]] = {}
+    for name, value in wanted.to_params():
+        params.setdefault(name, []).append(value)
+    assert LetterFilter.from_params(params) == wanted
+
+
+HOSTILE = [
+    b'{"a": "\\u0000 nul", "b": "\\u202e rtl \\u001b[31m"}',
+    b'{"a": 123456789012345678901234567890123456789012345678901234567890}',
+    b'{"a": ' + b"9" * 5_000 + b"}",
+    b'{"a": 1e400}',
+    b'{"a": "\\ud800"}',
+    b'{"a": 1, "a": 2}',
+    b'"\\\\u0000"',
+    b"[" * 900 + b"]" * 900,
+    b"[" * 100_000,
+    b"\x00\xff\xfe",
+    b"",
+    b'"' + b"x" * 2_000_000 + b'"',
+    b"NaN",
+    b'{"": {"": 1}}',
+]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_hostile_letters_are_indexed(open_index: Callable[..., Index], masked: bool) -> None:
+    """Whatever key, value, header and message are, the letter is found, and its batch with it."""
+    index = open_index(Mask(path="a"), Mask(regex=r"\d{4}")) if masked else open_index()
+    records = [
+        Record(
+            offset,
+            1_700_000_000_000,
+            value,
+            value,
+            (("h\x00", value[:100]), ("__connect.errors.exception.message", value[:5000]), ("\u202e", None)),
+        )
+        for offset, value in enumerate(HOSTILE)
+    ]
+    assert index.write([*records, dead(len(records))]) == len(records) + 1
+    assert len(index.ids()) == len(records) + 1
+    assert index.reader.stats()["letters"] == len(records) + 1
+
+
+def test_extreme_numbers(index: Index) -> None:
+    """Numbers that no column holds do not stop the index."""
+    huge = b"9" * 30
+    names = ("topic", "partition", "offset")
+    headers = tuple((f"__dlq.errors.{name}", b"o" * 5_000 if name == "topic" else huge) for name in names)
+    assert index.write([Record(0, -1, None, None, headers)]) == 1
+    assert index.ids()[0].startswith("ooo")
+
+
+def test_masking(open_index: Callable[..., Index]) -> None:
+    """What a mask names is in no column of no table: not in the value, the message that quotes it, headers or keys."""
+    index = open_index(
+        Mask(path="card.number"), Mask(path="items[].owner"), Mask(header="Authorization"), Mask(regex=r"[\w.]+@[\w.]+")
+    )
+    value = {
+        "card": {"number": "4111-1111"},
+        "items": [{"owner": "Alice"}, {"owner": "Bob"}],
+        "mail": "a.b@example.org",
+    }
+    quoting = "card 4111-1111 of Alice <a.b@example.org> refused"
+    index.write(
+        [
+            dead(
+                0,
+                message=quoting,
+                value=json.dumps(value).encode(),
+                key=b"4111-1111",
+                headers=(("Authorization", b"Bearer s3cret"), ("note", b"for Alice")),
+                rejection={"stack": f"ValueError: {quoting}"},
+            ),
+            dead(1, message="malformed: 'Carol'", value=b'{"card": {"number": "5222-2222"'),
+            dead(2, message="x", value=b'{"card": {"number": 61166116}, "id": 61166116}'),
+        ]
+    )
+    with index.database.transaction(reads=True) as connection:
+        stored = "\n".join(
+            str(row)
+            for table in index.database.tables.metadata.sorted_tables
+            for row in connection.execute(table.select())
+        )
+    for secret in ("4111", "Alice", "Bob", "example.org", "s3cret", "Carol", "5222"):
+        assert secret not in stored
+    assert index.reader.letter("flights-1-0")["message"] == "card *** of *** <***> refused"  # type: ignore[index]
+    assert index.reader.letter("flights-1-2")["payload"] == {"card": {"number": "***"}, "id": 61166116}  # type: ignore[index]
+    assert index.ids(LetterFilter(field=(FieldIs.parse("card.number=4111-1111"),))) == []
+    assert index.ids(LetterFilter(text="Alice")) == []
+
+
+def test_expiring(index: Index) -> None:
+    """Open letters that retention is about to delete are told, with when; resolved ones and kept topics are not."""
+    other = TopicPartition("kept.dlq", 0)
+    index.write([dead(0, at=1_000 * DAY), dead(1, at=1_001 * DAY), dead(2, at=1_005 * DAY, rule="new", error="Other")])
+    index.write([dead(0, at=900 * DAY)], other)
+    note_retentions(index.database, {"flights.dlq": 7 * DAY, "kept.dlq": None}, index.clock)
+    (entry,) = index.reader.expiring(1_006 * DAY, within=2 * DAY + 1)
+    assert (entry["count"], entry["at"], entry["seen"], entry["dlq_topic"]) == (2, 1_007 * DAY, False, "flights.dlq")
+    index.lifecycle.acknowledge(entry["fingerprint"], actor="ada")
+    assert index.reader.expiring(1_006 * DAY, within=2 * DAY)[0]["seen"] is True
+    index.lifecycle.resolve(entry["fingerprint"], actor="ada")
+    assert index.reader.expiring(1_006 * DAY, within=2 * DAY) == []
+
+
+def test_prepare_twice_and_a_foreign_table(index: Index) -> None:
+    """Preparing again changes nothing; a table of another make is refused with a way out."""
+    index.write([dead(0)])
+    index.database.prepare()
+    assert len(index.ids()) == 1
+    with index.database.transaction() as connection:
+        name = f"{index.database.schema}.topics" if index.database.schema else "topics"
+        connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN mine integer")
+    with pytest.raises(ConfigError, match="mine"):
+        index.database.prepare()
+
+
+def test_a_topic_made_anew(index: Index) -> None:
+    """After a restart of a partition its letters are read again, and those that are known are not counted twice."""
+    index.write([dead(offset) for offset in range(5)])
+    index.writer.restart(TP, -1)
+    index.write([dead(0), dead(1, source=77)])
+    assert sorted(index.ids()) == [
+        "flights-1-0",
+        "flights-1-1",
+        "flights-1-2",
+        "flights-1-3",
+        "flights-1-4",
+        "flights-1-77",
+    ]

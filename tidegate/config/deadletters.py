@@ -1,0 +1,65 @@
+"""deadLetters: the index of dead letters (groups, search), what it reads, and what it must not hold."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from tidegate.config.base import Millis, Model, Problem, refuse
+from tidegate.config.schema import Topic
+
+_INDEX_URL: Final = re.compile(r"postgres(ql)?(\+psycopg)?://\S+|sqlite:///.+")
+
+
+def index_url(url: SecretStr) -> SecretStr:
+    """Raises for anything but the URL of a PostgreSQL database or of a SQLite file."""
+    if not _INDEX_URL.fullmatch(url.get_secret_value()):
+        expected = "postgresql://user:password@host:5432/database or sqlite:///path/of/file"
+        refuse(Problem("not the URL of a database", (), expected))
+    return url
+
+
+class Mask(Model):
+    """What the index must not hold. One of `path`, `header` and `regex`."""
+
+    path: str | None = Field(default=None, min_length=1)
+    """A field of the value or key, as `customer.card` or `items[].price`; what it held is masked in messages too."""
+    header: str | None = Field(default=None, min_length=1)
+    """A header's name."""
+    regex: str | None = Field(default=None, min_length=1)
+    """What matches is masked wherever it stands: values, keys, headers, messages, stacks."""
+    replacement: str = "***"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Mask:
+        given = [name for name in ("path", "header", "regex") if getattr(self, name) is not None]
+        if len(given) != 1:
+            refuse(Problem("a mask says in one way what it hides", (), "one of `path`, `header` and `regex`"))
+        if self.regex is not None:
+            try:
+                found = re.compile(self.regex)
+            except re.error as error:
+                refuse(Problem(f"not a regular expression: {error}", ("regex",), "Python's syntax"))
+            else:
+                if found.match("") is not None:
+                    refuse(Problem("this regular expression matches nothing at all", ("regex",), "one that needs text"))
+        return self
+
+
+class DeadLetters(Model):
+    """The index of dead letters, which `tidegate dlq agent` fills. Raw bytes stay in the dead-letter topic."""
+
+    index: Annotated[SecretStr, AfterValidator(index_url)] | None = None
+    """`postgresql://…` or `sqlite:///path`. Default: the database of the PostgreSQL sink, else a file in `stateDir`."""
+    schema_: str = Field(default="tidegate_dlq", alias="schema", min_length=1)
+    """The database schema of its tables (PostgreSQL). Pipelines that share it share one index."""
+    topics: tuple[Topic, ...] = ()
+    """More dead-letter topics to read, of whatever tool: Kafka Connect, Spring, Kafka Streams, share groups, …"""
+    masking: tuple[Mask, ...] = ()
+    """Applied before anything is written to the index."""
+    expiry_warning: Millis = 172_800_000
+    """How long before the topic's retention deletes a dead letter that is still open a warning is given."""
+    timeout: Millis = Field(default=30_000, gt=0)
+    """How long one statement may take."""
