@@ -64,11 +64,12 @@ def job(bench: Bench, topic: str, **changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Worker:
-    """`faust -A worker.app worker` on a pipeline."""
+    """`faust -A worker.app worker` on a pipeline. `app`: another Faust app."""
 
     pipeline: dict[str, Any]
     directory: Path
     environment: dict[str, str] = field(default_factory=dict)
+    app: str = "worker.app"
     process: subprocess.Popen[bytes] = field(init=False)
     port: int = field(init=False)
 
@@ -78,11 +79,14 @@ class Worker:
         file = self.directory / f"{name}.yaml"
         (self.port,) = free_ports(1)
         worker = {"stateDir": str(self.state), **self.pipeline.get("worker", {})}
-        file.write_text(yaml.safe_dump({**self.pipeline, "telemetry": {"port": self.port}, "worker": worker}))
+        document = {**self.pipeline, "telemetry": {"port": self.port}, "worker": worker}
+        if "deadLetters" in document:
+            document["deadLetters"] = {**document["deadLetters"], "port": self.port}
+        file.write_text(yaml.safe_dump(document))
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TIDEGATE_PIPELINE": str(file), **self.environment}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "faust", "-A", "worker.app", "worker", "-l", "info"],
+                [sys.executable, "-m", "faust", "-A", self.app, "worker", "-l", "info"],
                 env=environment,
                 cwd=self.directory,
                 stdout=log,

@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 
 FILE = Path(__file__).parent / "RESULTS.md"
-_HEAD = """# What the worker costs
+_HEAD = """# What tidegate costs
 
-Written by `uv run python -m benchmarks.worker`; each part rewrites its own section, so that parts can be run one by
-one (`--only throughput`). One broker, one worker and the producers share one machine, and other work may run on it
-at the same time: figures are medians, and what a quiet machine would give is not guessed.
+Written by `uv run python -m benchmarks.worker` and `… benchmarks.dlq`; each part rewrites its own section, so that parts
+can be run one by one (`--only throughput`). Brokers, databases, workers and producers share one machine, and other work
+may run on it at the same time: figures are medians, and what a quiet machine would give is not guessed.
 """
 
 
@@ -44,7 +44,8 @@ class Section:
         self.targets.append((wanted, measured, met))
 
     def render(self) -> str:
-        command = "uv run python -m benchmarks.worker " + " ".join(sys.argv[1:])
+        module = sys.modules["__main__"].__spec__
+        command = f"uv run python -m {module.name if module else 'benchmarks'} " + " ".join(sys.argv[1:])
         lines = [f"## {self.title}", "", f"{_today()}, {machine()}, `{command.strip()}`", "", *self.lines]
         if self.targets:
             lines += ["| target | measured | |", "|---|---|---|"]
@@ -64,11 +65,12 @@ def machine() -> str:
 
 
 def write(section: Section, order: Sequence[str], file: Path = FILE) -> None:
-    """Put the section into the file, in the order of the parts."""
+    """Put the section into the file: its command's parts in their order, after those of other commands."""
     old = file.read_text() if file.exists() else ""
     sections = dict(re.findall(r"<!-- part: (\w+) -->\n(.*?)(?=<!-- part: |\Z)", old, re.DOTALL))
     sections[section.name] = section.render()
-    body = [f"<!-- part: {name} -->\n{sections[name].strip()}\n" for name in order if name in sections]
+    names = [name for name in sections if name not in order] + [name for name in order if name in sections]
+    body = [f"<!-- part: {name} -->\n{sections[name].strip()}\n" for name in names]
     file.write_text("\n".join([_HEAD, *body]))
 
 

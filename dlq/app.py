@@ -29,9 +29,10 @@ from tidegate.resilience.guard import Guard
 from tidegate.telemetry.bind import bind_resilience
 from tidegate.telemetry.logs import configure_logging, logging_config
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
-from transport.lifecycle import Lifecycle
+from transport.lifecycle import Lifecycle, quieten_garbage_collection
 
 log = structlog.get_logger(__name__)
+_FETCH_BYTES = 8_388_608  # per partition: counters cost as much for a thousand letters as for ten thousand
 _LOOK = 30.0  # seconds between looks at totals and retention
 
 
@@ -62,7 +63,8 @@ class Runtime:
             self.database, self.observer.metrics, self._confluent, self.topics, expiry_warning=settings.expiry_warning
         )
         stuck = pipeline.worker.stuck_timeout / 1000
-        self.lifecycle = Lifecycle("agent", pipeline.telemetry, self.observer, stuck_timeout=stuck)
+        telemetry = pipeline.telemetry.model_copy(update={"port": settings.port})
+        self.lifecycle = Lifecycle("agent", telemetry, self.observer, stuck_timeout=stuck)
         self._indexing: Indexing | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -83,6 +85,7 @@ class Runtime:
             fail=lambda error: self.lifecycle.fail(app, error),
         )
         self.lifecycle.watch(self._indexing, app.consumer)
+        quieten_garbage_collection()
         self._looking = asyncio.create_task(self._look())
 
     async def take_down(self) -> None:
@@ -126,6 +129,7 @@ def create_app(pipeline: Pipeline, index: str | None = None) -> AgentApp:
             max_batch_records=10_000,  # a transaction's rows
             max_batch_bytes=settings.max_batch_bytes,
             drain_timeout=settings.drain_timeout / 1000,
+            fetch_max_bytes=_FETCH_BYTES,
             kafka_options=aiokafka_options(pipeline.kafka),
         ),
     )

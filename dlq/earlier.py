@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from dlq import headers as h
@@ -24,6 +25,7 @@ class Earlier(NamedTuple):
     value_sha256: str | None
 
 
+@lru_cache(maxsize=4096)  # every record of a topic has the same names
 def is_failure_header(name: str) -> bool:
     """Whether a header was written for a failure, by tidegate or in one of the dialects."""
     return name.startswith(FAILURE_PREFIXES)
@@ -47,4 +49,4 @@ def _origin(values: dict[str, bytes]) -> Origin | None:
         foreign = read_foreign(values)
         return None if foreign is None else foreign.origin
     timestamp, timestamp_type = number(values, h.ORIGIN_TIMESTAMP), text(values, h.ORIGIN_TIMESTAMP_TYPE)
-    return own._replace(timestamp=timestamp, timestamp_type=timestamp_type)
+    return Origin(own.topic, own.partition, own.offset, timestamp, timestamp_type)

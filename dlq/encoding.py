@@ -82,6 +82,7 @@ def iso_utc(ms: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
 
 
+@lru_cache(maxsize=1024)
 def parse_iso_utc(text: str | None) -> int | None:
     """Milliseconds since the epoch of an ISO 8601 time (UTC when it names no zone), or None when it is none."""
     if text is None:

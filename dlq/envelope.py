@@ -179,13 +179,14 @@ class Envelope:
         tp: TopicPartition,
         offset: int,
         timestamp: int,
+        values: dict[str, bytes] | None = None,
     ) -> Envelope:
         """What `to_record` wrote, or a dead letter in one of the dialects, as far as its headers tell.
 
         `tp`, `offset` and `timestamp` (ms) are those of the record in the dead-letter topic. They stand in where
-        headers are missing or broken, so that everything in the topic can be shown.
+        headers are missing or broken, so that everything in the topic can be shown. `values`: `last_values(headers)`.
         """
-        values = last_values(headers)
+        values = last_values(headers) if values is None else values
         earlier = read_earlier(values)
         foreign = None if h.ID in values else read_foreign(values)
         foreign = foreign or Foreign(Origin(*tp, offset), None, None, None, None, None)

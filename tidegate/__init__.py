@@ -19,6 +19,7 @@ A map for readers. Imports go one way: worker → dlq → transport → tidegate
     worker/partition.py           the life of an assigned partition: open, work, wait out an outage, close
     transport/                    Faust in record batches, and how a process on it lives and ends
     dlq/envelope.py               what a dead letter carries
+    dlq/index/                    dead letters grouped, searched and worked on: `tidegate dlq agent` fills it
 """
 
 from importlib.metadata import version

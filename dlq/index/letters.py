@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ _MAX_KEY = 512
 _MAX_HEADERS = 50
 _MAX_MESSAGE_BYTES = 4_096
 _NUL = re.compile(r"\x00|[\ud800-\udfff]")  # PostgreSQL's text has no NUL, and no database lone surrogates
+_MOST = 2**63 - 1
 _LONGEST_ID = 600  # characters: a topic has at most 249; a B-tree entry 2 700 bytes
 
 Row = dict[str, Any]
@@ -39,7 +41,7 @@ def index_row(record: Any, tp: TopicPartition, masker: Masker) -> Row:
     headers: Headers = list(record.headers)
     values = last_values(headers)
     envelope = Envelope.from_record(
-        record.key, record.value, headers, tp=tp, offset=record.offset, timestamp=record.timestamp
+        record.key, record.value, headers, tp=tp, offset=record.offset, timestamp=record.timestamp, values=values
     )
     dialect = OWN if h.ID in values else dialect_of(values) or "none"
     letter = DeadLetter(envelope, tp.topic, tp.partition, record.offset, record.timestamp)
@@ -151,9 +153,11 @@ def _text(value: str) -> str:
     return value if value.isascii() and "\x00" not in value else _NUL.sub("\ufffd", well_formed(value))
 
 
+@lru_cache(maxsize=4096)  # topics, stages, errors, fingerprints: few, and on every letter
 def _name(value: str) -> str:
     return _text(value)[:400]
 
 
 def _number(value: int) -> int:
-    return max(-(2**63), min(2**63 - 1, value))
+    """What a column holds: another tool can write any number."""
+    return value if -_MOST <= value <= _MOST else (_MOST if value > 0 else -_MOST)

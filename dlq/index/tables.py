@@ -45,16 +45,27 @@ def index_tables(schema: str | None) -> IndexTables:
     Index("letters_id", letters.c.dlq_topic, letters.c.id, unique=True)
     Index("letters_newest", letters.c.last_failed, letters.c.letter)
     Index("letters_of_group", letters.c.fingerprint, letters.c.last_failed, letters.c.letter)
-    Index("letters_expiring", letters.c.dlq_topic, letters.c.dlq_timestamp).ddl_if(dialect="sqlite")
-    still_open = Index(
-        "letters_open", letters.c.dlq_topic, letters.c.dlq_timestamp, postgresql_where=letters.c.state == OPEN
+    Index(
+        "letters_closed",
+        letters.c.state,
+        letters.c.last_failed,
+        letters.c.letter,
+        postgresql_where=letters.c.state != OPEN,
+        sqlite_where=letters.c.state != OPEN,
+    )
+    Index(
+        "letters_open",
+        letters.c.dlq_topic,
+        letters.c.dlq_timestamp,
+        postgresql_where=letters.c.state == OPEN,
+        sqlite_where=letters.c.state == OPEN,
     )
     words = Index("letters_words", func.to_tsvector(text("'simple'"), letters.c.message), postgresql_using="gin")
     fields = Index(
         "letters_fields", letters.c.payload, postgresql_using="gin", postgresql_ops={"payload": "jsonb_path_ops"}
     )
     key = Index("letters_key", letters.c.key, postgresql_using="hash")
-    for index in (still_open, words, fields, key):
+    for index in (words, fields, key):
         index.ddl_if(dialect="postgresql")
     return IndexTables(
         metadata,

@@ -174,6 +174,33 @@ def test_pages(index: Index) -> None:
     assert seen == [f"flights-1-{offset}" for offset in reversed(range(40))]
 
 
+@pytest.mark.parametrize("reach", [1, 4, 13])
+def test_pages_of_what_is_rare_and_of_what_is_frequent(
+    index: Index, reach: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However far a page is first looked for among the newest, the pages are those of the whole index in order."""
+    monkeypatch.setattr("dlq.index.search._REACH", reach)
+    index.write(
+        [
+            dead(offset, message=f"odd {offset}" if offset % 3 else "even", at=1_000 + offset // 2)
+            for offset in range(40)
+        ]
+    )
+    for wanted, expected in (
+        (LetterFilter(text="even"), [offset for offset in reversed(range(40)) if offset % 3 == 0]),
+        (LetterFilter(text="17"), [17]),
+        (LetterFilter(text="odd", state=("resolved",)), []),
+    ):
+        seen, after = [], None
+        while True:
+            page = index.reader.page(wanted, after=after, limit=4)
+            seen += [letter["id"] for letter in page.letters]
+            after = page.next
+            if after is None:
+                break
+        assert seen == [f"flights-1-{offset}" for offset in expected]
+
+
 def test_life_of_a_group(index: Index) -> None:
     """open → acknowledged → resolved → reopened by a letter that comes after; every act is in the history."""
     index.write([dead(0), dead(1)])

@@ -60,6 +60,14 @@ class Scene:
             "deadLetters": {"index": postgres.url, "topics": [self.other], **settings},
         }
         self.agent = WorkerProcess(document, folder, "agent", app="dlq.app")
+        self.set(port=self.agent.port)
+
+    def set(self, **settings: Any) -> None:
+        """Settings of the block `deadLetters`, into the file."""
+        self.agent.pipeline["deadLetters"] |= settings
+        port = self.agent.port
+        self.agent.__post_init__()
+        self.agent.port = port
 
     def write(self, topic: str, records: list[dict[str, Any]]) -> None:
         produce(self.kafka.bootstrap_servers, topic, records)
@@ -218,8 +226,7 @@ def test_the_database_goes_away(make: Callable[..., Scene], postgres: Database) 
 def test_a_topic_that_does_not_exist(make: Callable[..., Scene]) -> None:
     """The agent ends with 2, and says which topic it misses and where it was named."""
     scene = make()
-    scene.agent.pipeline["deadLetters"]["topics"] = ["no-such-topic"]
-    scene.agent.__post_init__()
+    scene.set(topics=["no-such-topic"])
     with running(scene.agent):
         assert scene.agent.wait(60) == 2
     assert "no-such-topic" in scene.agent.tail()

@@ -61,5 +61,7 @@ class DeadLetters(Model):
     """Applied before anything is written to the index."""
     expiry_warning: Millis = 172_800_000
     """How long before the topic's retention deletes a dead letter that is still open a warning is given."""
+    port: int = Field(default=6061, ge=0, le=65535)
+    """Of the agent's /live, /ready and /metrics, on `telemetry.host`. 0: any free port; it is printed."""
     timeout: Millis = Field(default=30_000, gt=0)
     """How long one statement may take."""

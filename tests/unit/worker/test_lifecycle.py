@@ -36,10 +36,14 @@ def test_the_exit_code_says_whether_starting_again_can_help(error: Exception, co
 
 
 @pytest.mark.slow
-def test_a_worker_without_a_pipeline_says_what_to_do() -> None:
+@pytest.mark.parametrize(
+    ("app", "command"),
+    [("worker.app", "tidegate worker pipeline.yaml"), ("dlq.app", "tidegate dlq agent pipeline.yaml")],
+)
+def test_a_process_without_a_pipeline_says_what_to_do(app: str, command: str) -> None:
     """No traceback: the variable, what it takes, and both commands; exit code 2."""
-    ended = subprocess.run([sys.executable, "-c", "import worker.app"], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", f"import {app}"], capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     assert "TIDEGATE_PIPELINE is not set" in ended.stderr
-    assert "tidegate worker pipeline.yaml" in ended.stderr
+    assert command in ended.stderr
     assert "Traceback" not in ended.stderr
