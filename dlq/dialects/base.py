@@ -68,7 +68,12 @@ def last_values(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]
 def text(values: dict[str, bytes], name: str) -> str | None:
     """A header as text; bytes that are no UTF-8 become replacement characters: reading a dead letter never fails."""
     value = values.get(name)
-    return None if value is None else value.decode("utf-8", "replace")
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("utf-8", "replace")
 
 
 def number(values: dict[str, bytes], name: str) -> int | None:

@@ -4,7 +4,7 @@ tables     letters, groups with their counters, facets, rates, offsets, history
 database   PostgreSQL or a SQLite file; made or checked; transactions
 masking    what must not get in
 letters    a dead letter as a row
-writer     batches in, exactly once
+writer     batches in, exactly once; counters: what they add to their groups
 filters    which letters: one model for shell, console, API and replay
 search     pages, groups, totals, what expires
 lifecycle  acknowledge, resolve, park; the history

@@ -42,6 +42,8 @@ class Masker:
 
     def text(self, text: str, hidden: dict[str, str]) -> str:
         """A message, stack or key without what is to be hidden. `hidden`: text → its replacement, from `value`."""
+        if not hidden and not self._regexes:
+            return text
         for secret in sorted(hidden, key=len, reverse=True):
             text = text.replace(secret, hidden[secret])
         for regex, replacement in self._regexes:

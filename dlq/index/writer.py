@@ -13,10 +13,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, case, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 
+from dlq.index.counters import facets_of, groups_of, rates_of
 from dlq.index.database import DRIVER_ERRORS, IndexDatabase
 from dlq.index.letters import OWN, Row
-from dlq.index.tables import COPIED, OPEN, RATE_BUCKET, RESOLVED
+from dlq.index.tables import COPIED, OPEN, RESOLVED
 from tidegate.clock import Clock, SystemClock
 from tidegate.record import TopicPartition
 from tidegate.store.failures import Failure, failure_of, public_error
@@ -165,7 +167,7 @@ class IndexWriter:
         t, insert = self._tables, self._database.insert
         now = int(self._clock.time() * 1000)
         if fresh:
-            groups = _groups(fresh, now)
+            groups = groups_of(fresh, now)
             statement = insert(t.groups)
             new, old = statement.excluded, t.groups.c
             newer = new.last_seen >= old.last_seen
@@ -184,8 +186,8 @@ class IndexWriter:
                 statement.on_conflict_do_update(index_elements=[old.fingerprint], set_=changed),
                 groups,
             )
-            self._add(connection, t.facets, ("fingerprint", "facet", "value"), _facets(fresh))
-            self._add(connection, t.rates, ("fingerprint", "bucket"), _rates(fresh))
+            self._add(connection, t.facets, ("fingerprint", "facet", "value"), facets_of(fresh))
+            self._add(connection, t.rates, ("fingerprint", "bucket"), rates_of(fresh))
         if reopened:
             raised = update(t.groups).where(t.groups.c.fingerprint == bindparam("which"))
             raised = raised.values(open=t.groups.c.open + bindparam("more"))
@@ -200,8 +202,17 @@ class IndexWriter:
             index_elements=[table.c[name] for name in key],
             set_={"count": table.c["count"] + statement.excluded["count"]},
         )
-        rows = [{**dict(zip(key, values, strict=True)), "count": counts[values]} for values in sorted(counts)]
-        connection.execute(statement, rows)
+        if not self._database.is_postgres:
+            rows = [{**dict(zip(key, values, strict=True)), "count": counts[values]} for values in sorted(counts)]
+            connection.execute(statement, rows)
+            return
+        # One statement of arrays: a round for each of some hundred counters would cost more than the letters.
+        ordered = sorted(counts)
+        arrays = [bindparam(name, [values[i] for values in ordered], _array(table, name)) for i, name in enumerate(key)]
+        arrays.append(bindparam("count", [counts[values] for values in ordered], _array(table, "count")))
+        names = [*key, "count"]
+        unnested = func.unnest(*arrays).table_valued(*names).render_derived()
+        connection.execute(statement.from_select(names, select(*(unnested.c[name] for name in names))))
 
     def _reopen(self, connection: Connection, fingerprints: list[str], now: int) -> None:
         groups, history = self._tables.groups, self._tables.history
@@ -238,6 +249,10 @@ class IndexWriter:
         return [{**row, "payload": None, "detail": plain} if i in guilty else row for i, row in enumerate(rows)]
 
 
+def _array(table: Table, name: str) -> ARRAY[Any]:
+    return ARRAY(table.c[name].type)
+
+
 def _distinct(rows: Sequence[Row]) -> list[Row]:
     """Each id once: its first row, with how often it came again."""
     by_id: dict[str, Row] = {}
@@ -247,48 +262,3 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
             last = max(first["last_failed"], row["last_failed"])
             by_id[row["id"]] = {**first, "repeats": first["repeats"] + 1, "last_failed": last}
     return list(by_id.values())
-
-
-def _groups(rows: Sequence[Row], now: int) -> list[dict[str, Any]]:
-    """One row per fingerprint, to be added up."""
-    groups: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        group = groups.get(row["fingerprint"])
-        if group is None:
-            group = groups[row["fingerprint"]] = {
-                "fingerprint": row["fingerprint"],
-                "stage": row["stage"],
-                "error_type": row["error_type"],
-                "count": 0,
-                "open": 0,
-                "first_seen": row["first_failed"],
-                "last_seen": row["last_failed"],
-                "state": OPEN,
-                "state_at": now,
-                "note": "",
-                "reopened": 0,
-            }
-        group["count"] += 1
-        group["open"] += 1
-        group["first_seen"] = min(group["first_seen"], row["first_failed"])
-        if row["last_failed"] >= group["last_seen"]:
-            group["last_seen"] = row["last_failed"]
-            group |= {"message": row["message"], "sample_topic": row["dlq_topic"], "sample_id": row["id"]}
-    return [groups[name] for name in sorted(groups)]
-
-
-def _facets(rows: Sequence[Row]) -> Counter[tuple[Any, ...]]:
-    counts: Counter[tuple[Any, ...]] = Counter()
-    for row in rows:
-        name = row["fingerprint"]
-        counts[name, "topic", row["dlq_topic"]] += 1
-        counts[name, "source", row["origin_topic"]] += 1
-        counts[name, "version", row["schema_version"]] += 1
-        counts[name, "pipeline", row["pipeline"]] += 1
-        for rule in row["rules"].split("|")[1:-1]:
-            counts[name, "rule", rule] += 1
-    return counts
-
-
-def _rates(rows: Sequence[Row]) -> Counter[tuple[Any, ...]]:
-    return Counter((row["fingerprint"], row["last_failed"] // RATE_BUCKET * RATE_BUCKET) for row in rows)
