@@ -119,6 +119,7 @@ class SourceStages:
         bound = self._own_watermark(result.state, closed_upto)
         self._emit(changed, closed_upto, bound, step)
         self._drop_expired(state, changed, step)
+        step.effects.deletes += map(_verdict_key, verdicts)  # they are applied with this batch, and needed no more
         self._finish(step, state)
         return step
 
