@@ -2,14 +2,17 @@
 
 A step (one batch of one partition) is committed in this order, and nothing is acknowledged before the last of it:
 
-1. the store      results, late windows and the partition row in one database transaction; compare-and-set on the row,
-                  so that a zombie or another engine is fenced
+1. the store      results, late windows, the partition row, and what handlers and the sink said, in one database
+                  transaction; compare-and-set on the row, so that a zombie or another engine is fenced
 2. Kafka          changelog, results, dead letters and late records in one transaction of the partition's own producer;
                   a zombie is fenced by the producer epoch
 3. local state    RocksDB, together with the changelog offset it stands for
 4. the offset     acknowledged to Faust, whose group offset is for monitoring only
 
-A crash between 1 and 2 leaves the store ahead: its `upto` is read at the next start and the store skips what it has.
+A crash between 1 and 2 leaves the store ahead, by that one batch: the next starts from what the store has. Its `upto` is
+read at the next start, the store skips what it has, and for Kafka the batch is repeated with the answers that the store
+keeps of it (tidegate/store/answers.py). Handlers and sink are not asked again: they might say something else, and the two
+would differ for ever. That they do not differ is checked before anything more is written.
 A crash between 2 and 3 leaves the changelog ahead: it is restored. A crash after 3 repeats nothing: the partition starts
 from `upto` in the state, whatever the group's offset says.
 """
@@ -21,8 +24,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
+from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
+from tidegate.stages.batch import Answers, PartitionState
+from tidegate.store.answers import decode_answers, encode_answers
 from tidegate.store.base import PartitionRow, Store, StoreBatch
 from worker.effects import Effects
 from worker.producer import PartitionProducer
@@ -30,6 +36,12 @@ from worker.source import Step
 from worker.statedb import PartitionDB
 
 T = TypeVar("T")
+
+
+_WAY_OUT = (
+    "start once with the pipeline file as it was before the last stop; if it was not changed, the state or the database "
+    "was: take a new pipelineId and compute everything from the log again"
+)
 
 
 class StoreClaim:
@@ -53,17 +65,55 @@ class StoreClaim:
         rows = await self._guard.call_async(self._in_thread, lambda: self._store.claim([self._tp], self._owner))
         self._row = rows[self._tp]
 
+    async def answers(self, upto: int, *, of_handlers: bool) -> Answers | None:
+        """What was said of the batch that the store has and a state at `upto` lacks; None: it lacks none, or nobody was asked.
+
+        `of_handlers`: whether the pipeline has handlers. Raises ConfigError when they would have to be asked again: the
+        store is ahead by more than its last batch, or keeps no answers of it.
+        """
+        row = self._row
+        if row is None or row.state.upto <= upto:
+            return None
+        kept = row.answers
+        answers = None if kept is None else await self._in_thread(lambda: decode_answers(kept, self._tp))
+        if of_handlers and (answers is None or not answers.covers(upto, row.state.upto)):
+            known = "none" if answers is None else f"those after offset {answers.after}"
+            raise ConfigError(
+                f"the database has {self._tp} up to offset {row.state.upto}, the state up to {upto}, and of the handlers' "
+                f"answers in between {known} are kept: asked again, they might answer differently",
+                field="handlers",
+                hint=_WAY_OUT,
+            )
+        return answers
+
     async def write(self, step: Step) -> None:
         """Step 1. Does nothing for a batch that the store already has.
 
-        Raises StoreFenced, SinkRecordError, DependencyError.
+        Raises StoreFenced, SinkRecordError, DependencyError, and ConfigError when a repeat did not give what the store has.
         """
         row, result = self._row, step.result
-        if row is None or result is None or step.state.upto <= row.state.upto:
+        if row is None or result is None or step.state.upto < row.state.upto:
             return
-        batch = StoreBatch(self._tp, row.epoch, row.state.upto, step.state, result.deltas, result.late_windows)
+        if step.state.upto == row.state.upto:
+            self._require_same(step.state, row.state)
+            return
+        self._require_same(result.before, row.state)
+        answers = result.answers
+        encoded = None if answers is None else await self._in_thread(lambda: encode_answers(answers))
+        batch = StoreBatch(self._tp, row.epoch, row.state.upto, step.state, result.deltas, result.late_windows, encoded)
         await self._guard.call_async(self._in_thread, lambda: self._store.write(batch))
         self._row = PartitionRow(self._tp, step.state, row.epoch, self._owner)
+
+    def _require_same(self, ours: PartitionState, theirs: PartitionState) -> None:
+        """Both have counted the same records the same way. (`upto` may differ where `startAt` has skipped some.)"""
+        compared = [(s.ledger, s.high_water, s.dedupe_clock) for s in (ours, theirs)]
+        if compared[0] != compared[1]:
+            raise ConfigError(
+                f"at offset {theirs.upto} of {self._tp} the state would not be what the database has",
+                value=compared[0],
+                expected=str(compared[1]),
+                hint=_WAY_OUT,
+            )
 
     async def set_idle(self, idle: bool) -> None:
         await self._guard.call_async(self._in_thread, lambda: self._store.set_idle([self._tp], idle))

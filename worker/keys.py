@@ -15,7 +15,6 @@ LATE = b"L"  # + aggregation + window end: how many records the window misses
 SEEN = b"S"  # + dedupe key: event time of the first record
 SEEN_BY_TIME = b"T"  # + event time + dedupe key: for forgetting what is past the horizon
 MERGE = b"M"  # + aggregation + window end + group: the newest partial of each source partition
-VERDICT = b"R"  # + offset: what the sink said of a record whose batch is not committed yet
 SOURCE = b"V"  # + source partition: its watermark, as the merge agent knows it
 
 _INT64 = struct.Struct("<q")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -22,7 +21,7 @@ from dlq.publishers import open_publisher
 from tidegate.clock import Clock
 from tidegate.config.topics import late_topic, result_topics
 from tidegate.record import OutRow, TopicPartition
-from tidegate.stages.batch import RAW_SCHEMA, BatchResult, NothingSeen, PartitionState, RawBatch, Rejection, Verdicts
+from tidegate.stages.batch import RAW_SCHEMA, Answers, BatchResult, NothingSeen, PartitionState, RawBatch
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import connect
@@ -38,9 +37,6 @@ from worker.seen import SeenTable
 from worker.statedb import PartitionDB
 from worker.watermarks import NEVER, SourceWatermark, encode_watermark, watermark_key
 from worker.windows import BEGINNING, WindowRows, WindowTable
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_verdict = msgspec.msgpack.Decoder(Rejection).decode
 
 
 @dataclass(slots=True)
@@ -99,12 +95,12 @@ class SourceStages:
         state = decode_state(row) if row is not None else PartitionState()
         return state, keys.unpack_int(closed) if closed is not None else BEGINNING
 
-    def batch(self, raw: RawBatch, state: PartitionState, closed_upto: int, verdicts: Verdicts) -> Step:
-        """Take one batch through the stages and work out all that it changes.
+    def batch(self, raw: RawBatch, state: PartitionState, closed_upto: int, known: Answers | None) -> Step:
+        """Take one batch through the stages and work out all that it changes. `known`: see StagePipeline.run.
 
         Raises FloodGuardTripped, PipelineAborted, DependencyError (a handler's outage). Nothing has been written then.
         """
-        result = self._stages.run(raw, state, self._seen, verdicts)
+        result = self._stages.run(raw, state, self._seen, known)
         begun = self._clock.monotonic()
         dead, late = envelopes(result, self.plan, self._clock, context=self._context), self._late(result)
         self._flood.observe(result, dead)
@@ -119,22 +115,8 @@ class SourceStages:
         bound = self._own_watermark(result.state, closed_upto)
         self._emit(changed, closed_upto, bound, step)
         self._drop_expired(state, changed, step)
-        step.effects.deletes += map(_verdict_key, verdicts)  # they are applied with this batch, and needed no more
         self._finish(step, state)
         return step
-
-    def verdicts(self) -> dict[int, Rejection]:
-        """What the sink has refused of batches that are not committed yet, by offset."""
-        rows = self.db.scan(keys.VERDICT, keys.VERDICT + b"\xff")
-        return {rejection.offset: rejection for rejection in (_decode_verdict(value) for _, value in rows)}
-
-    def remember(self, verdicts: Iterable[Rejection]) -> Effects:
-        """The verdicts as state. They are committed before the store writes the rest of the batch: if Kafka then fails, the
-        store skips the batch and would not refuse the records again."""
-        effects = Effects()
-        listed = list(verdicts)
-        effects.put([_verdict_key(v.offset) for v in listed], [_encode(v) for v in listed])
-        return effects
 
     def closing(self, state: PartitionState, closed_upto: int, bound: int) -> Step:
         """Close the windows that end up to `bound` (ms) without a batch: the partition is quiet, the pipeline went on."""
@@ -271,10 +253,6 @@ class SourceStages:
         effects.send(watermarks_topic(self.plan.pipeline), 0, [watermark_key(self.tp)], [encode_watermark(row)])
         if self._partials is not None:
             self._partials.mark(row, effects)
-
-
-def _verdict_key(offset: int) -> bytes:
-    return keys.VERDICT + order_preserving(np.array([offset], dtype=np.int64))
 
 
 def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:

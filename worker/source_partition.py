@@ -7,9 +7,8 @@ from typing import Any
 
 from tidegate.errors import ConfigError, SinkRecordError
 from tidegate.record import Stage, TopicPartition
-from tidegate.stages.batch import PartitionState, RawBatch, Reason, Rejection
+from tidegate.stages.batch import Answers, PartitionState, RawBatch, Reason, Rejection
 from worker.commit import StoreClaim, commit
-from worker.effects import Effects
 from worker.partition import Context, PartitionTask
 from worker.source import SourceStages, Step, cut, raw_batch
 from worker.statedb import PartitionDB
@@ -29,6 +28,8 @@ class SourcePartition(PartitionTask):
         event_time = context.plan.pipeline.event_time
         self._idle_after = event_time.idle_timeout / 1000 if event_time else None
         self._claim: StoreClaim | None = None
+        self._kept: Answers | None = None  # of the batch that the store has and the state lacks
+        self._said: Answers | None = None  # of the batch in hand, which may have to be tried again
 
     def _load(self, db: PartitionDB) -> int:
         context = self.context
@@ -51,6 +52,7 @@ class SourcePartition(PartitionTask):
                 field="sinks",
                 hint="restore the database, or take a new pipelineId and compute everything from the log again",
             )
+        self._kept = await claim.answers(self._state.upto, of_handlers=bool(self.context.plan.pipeline.handlers))
         self._claim = claim
 
     def _release_claim(self) -> None:
@@ -83,31 +85,38 @@ class SourcePartition(PartitionTask):
 
     async def _batch(self, raw: RawBatch) -> None:
         """One batch, committed whole. A row that the store refuses is found, dead-lettered, and the rest goes on without it."""
-        stages = self._open_stages()
-        known = await self._in_thread(stages.verdicts)
-        verdicts = {offset: said for offset, said in known.items() if raw.first <= offset <= raw.last}
-        before = replace(self._state, idle=False)
+        stages, before = self._open_stages(), replace(self._state, idle=False)
+        known = self._known(before.upto, raw.last)
         clock = self.context.clock
         with self.context.observer.batch(self.tp, raw):
             while True:
-                step = await self._in_thread(lambda: stages.batch(raw, before, self._closed_upto, dict(verdicts)))
-                begun = clock.monotonic()
+                step = await self._in_thread(lambda: stages.batch(raw, before, self._closed_upto, known))  # noqa: B023
+                assert step.result is not None
+                self._said, begun = step.result.answers, clock.monotonic()
                 try:
                     if self._claim is not None:
                         await self._claim.write(step)
                     break
                 except SinkRecordError as error:
                     refused = self._refused(stages, step, error)
-                    if not refused.keys() - verdicts.keys():
+                    if known is not None and not refused.keys() - known.rejected.keys():
                         raise
-                    verdicts.update(refused)
-                    await self._write(stages.remember(refused.values()))
+                    known = self._said = step.result.answers_with(refused)
             written = clock.monotonic()
             await self._commit(step)
+            self._said = None
+            if self._kept is not None and self._kept.upto <= self.upto:
+                self._kept = None
             self.context.observer.committed(self.tp, step, written - begun, clock.monotonic() - written)
 
+    def _known(self, after: int, upto: int) -> Answers | None:
+        """What was said of these records when they were tried before, so that nobody is asked again. What the store keeps
+        goes first: another worker may have written it meanwhile."""
+        tried = (self._kept, self._said)
+        return next((answers for answers in tried if answers is not None and answers.covers(after, upto)), None)
+
     def _refused(self, stages: SourceStages, step: Step, error: SinkRecordError) -> dict[int, Rejection]:
-        """Verdicts on the records behind the rows that the sink refuses."""
+        """What the sink says of the records behind the rows that it refuses."""
         aggregation = next(a for a in self.context.plan.aggregations if a.name == error.aggregation)
         assert step.result is not None
         reason = Reason("SinkRefused", str(error), field=aggregation.name)
@@ -120,16 +129,15 @@ class SourcePartition(PartitionTask):
         for key, value in self._new_layouts:
             step.effects.put([key], [value])
         with self.context.observer.producing(self.tp, step):
-            await self._write(step.effects)
+            await commit(
+                step.effects,
+                changelog=self.changelog,
+                producer=self.producer,
+                db=self.db,
+                executor=self.context.executor,
+            )
         self._new_layouts = []
         self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto
-
-    async def _write(self, effects: Effects) -> None:
-        assert self.producer is not None
-        assert self.db is not None
-        await commit(
-            effects, changelog=self.changelog, producer=self.producer, db=self.db, executor=self.context.executor
-        )
 
     async def _tick(self) -> None:
         """A partition that is at its end for `idleTimeout` is idle; its windows close when the rest of the pipeline passes."""

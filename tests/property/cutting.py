@@ -13,7 +13,7 @@ from tests.reference import Cell, Late, Record, raw_batch
 from tidegate.config.pipeline import Pipeline
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.aggregate import finalize, merge_partials
-from tidegate.stages.batch import PartitionState, Reason, Rejection
+from tidegate.stages.batch import Answers, PartitionState, Reason, Rejection
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import Plan, compile_plan
 from tidegate.stages.sql import connect
@@ -55,14 +55,16 @@ def run(
 ) -> Account:
     """`cuts`: the sizes of the batches; when they run out, the rest is one batch."""
     account, seen, start = Account(), SeenKeys(), 0
-    verdicts = {
-        offset: Rejection(offset, Stage(stage), (Reason("Refused", "no"),)) for offset, stage in (refused or {}).items()
-    }
+    known = Answers(
+        -1,
+        2**62,
+        rejected={o: Rejection(o, Stage(stage), (Reason("Refused", "no"),)) for o, stage in (refused or {}).items()},
+    )
     for size in [*cuts, len(records)]:
         part, start = records[start : start + size], start + size
         if not part:
             break
-        result = stages.run(raw_batch(TP, part), account.state, seen, verdicts)
+        result = stages.run(raw_batch(TP, part), account.state, seen, known)
         assert result.before == account.state
         account.state = result.state
         seen.held.update(result.seen)

@@ -78,7 +78,9 @@ def test_any_cut_gives_what_the_model_gives(document: str, records: list[Record]
 
 @given(records=logs(), cuts=_CUTS, data=st.data())
 @_MANY
-def test_verdicts_keep_a_record_out_of_the_results_only(records: list[Record], cuts: list[int], data: Any) -> None:
+def test_what_a_sink_refused_keeps_a_record_out_of_the_results_only(
+    records: list[Record], cuts: list[int], data: Any
+) -> None:
     """A refused record is dead-lettered and counts in no window; it moves the high water as if it had not been."""
     document = json.dumps(PIPELINE)
     offsets = [record.offset for record in records]

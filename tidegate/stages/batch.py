@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tidegate.ledger import Ledger
 from tidegate.record import Lane, Stage, TopicPartition
@@ -95,6 +97,27 @@ class Rejection:
     attempt: int = 1
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What was said by those whom a repeat might hear say something else: handlers and sinks. By offset, for one stretch
+    of one partition: the records with `after` < offset ≤ `upto`. Whoever repeats the stretch takes these and asks nobody.
+
+    `rows`: what the handlers gave back, the last one's columns and `_offset`, in offset order; None when there were no
+    handlers. `rejected`: what a handler or a sink has refused; it goes before `rows`. `filtered`: the offsets that handlers
+    left out. On records that did not get as far as the handlers the log alone decides: they are not in it.
+    """
+
+    after: int
+    upto: int
+    rows: pa.Table | None = None
+    rejected: Mapping[int, Rejection] = field(default_factory=dict)
+    filtered: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def covers(self, after: int, upto: int) -> bool:
+        """Whether it stands for all records with `after` < offset ≤ `upto`."""
+        return self.after <= after and upto <= self.upto
+
+
 @dataclass(frozen=True, slots=True)
 class MissedWindow:
     """A window that was closed for a record: aggregation name, and the window's bounds in ms."""
@@ -132,6 +155,7 @@ class BatchResult:
     the group's columns, the measures' partial columns (tidegate.stages.measures), `records`, `upto` (largest offset in it).
     `late_windows`: `aggregation`, `window_start`, `window_end`, `missing`: a row per window that missed records.
     `accepted`: the typed rows, with `_offset`, `_timestamp`, `_event_time` (ms, null without event time) and `_lane`.
+    `answers`: what handlers and sinks said, to be kept with what is written; None when nobody was asked.
     `seconds`: how long each stage took, by its name.
     """
 
@@ -145,6 +169,7 @@ class BatchResult:
     late_windows: pa.Table | None = None
     seen: list[tuple[bytes, int]] = field(default_factory=list)
     rules: dict[str, RuleTally] = field(default_factory=dict)
+    answers: Answers | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -152,6 +177,11 @@ class BatchResult:
         """What this batch alone adds."""
         before, after = self.before.ledger, self.state.ledger
         return Ledger(*(getattr(after, n) - getattr(before, n) for n in Ledger.__slots__))
+
+    def answers_with(self, refused: Mapping[int, Rejection]) -> Answers:
+        """The answers of this batch and what a sink has refused of it, by offset: for running it again without that."""
+        given = self.answers or Answers(self.before.upto, self.state.upto)
+        return replace(given, rejected={**given.rejected, **refused})
 
 
 LATE_WINDOWS_SCHEMA = pa.schema(
@@ -163,10 +193,7 @@ LATE_WINDOWS_SCHEMA = pa.schema(
     ]
 )
 
-# A verdict that was already reached (by a sink, or before a crash) and is to be applied instead of being found again.
-Verdicts = Mapping[int, Rejection]
-
 __all__ = [
-    "HEADERS_TYPE", "LATE_WINDOWS_SCHEMA", "RAW_SCHEMA", "BatchResult", "Lane", "LateRecord", "MissedWindow", "NothingSeen",
-    "PartitionState", "RawBatch", "Reason", "Rejection", "RuleTally", "Seen", "Verdicts",
+    "HEADERS_TYPE", "LATE_WINDOWS_SCHEMA", "RAW_SCHEMA", "Answers", "BatchResult", "Lane", "LateRecord", "MissedWindow",
+    "NothingSeen", "PartitionState", "RawBatch", "Reason", "Rejection", "RuleTally", "Seen",
 ]  # fmt: skip

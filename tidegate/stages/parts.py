@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from tidegate.stages.aggregate import merge_partials
-from tidegate.stages.batch import BatchResult, RawBatch, RuleTally, Seen
+from tidegate.stages.batch import Answers, BatchResult, RawBatch, RuleTally, Seen
 from tidegate.stages.eventtime import count_missing
 from tidegate.stages.plan import Plan
 from tidegate.stages.rules.ruleset import MAX_SAMPLES
@@ -49,6 +50,7 @@ def join(parts: Sequence[BatchResult], plan: Plan, con: duckdb.DuckDBPyConnectio
         late_windows=count_missing(late),
         seen=[entry for part in parts for entry in part.seen],
         rules={name: _add([part.rules[name] for part in parts]) for name in parts[0].rules},
+        answers=_join_answers(parts),
         seconds={stage: sum(part.seconds.get(stage, 0.0) for part in parts) for stage in parts[0].seconds},
     )
 
@@ -56,3 +58,17 @@ def join(parts: Sequence[BatchResult], plan: Plan, con: duckdb.DuckDBPyConnectio
 def _add(tallies: Sequence[RuleTally]) -> RuleTally:
     samples = [sample for tally in tallies for sample in tally.samples]
     return RuleTally(tallies[0].severity, sum(tally.failures for tally in tallies), samples[:MAX_SAMPLES])
+
+
+def _join_answers(parts: Sequence[BatchResult]) -> Answers | None:
+    given = [part.answers for part in parts if part.answers is not None]
+    if not given:
+        return None
+    tables = [answers.rows for answers in given if answers.rows is not None]
+    return Answers(
+        parts[0].before.upto,
+        parts[-1].state.upto,
+        pa.concat_tables(tables) if tables else None,
+        {offset: rejection for answers in given for offset, rejection in answers.rejected.items()},
+        np.concatenate([answers.filtered for answers in given]),
+    )

@@ -11,11 +11,11 @@ import pyarrow as pa
 from tidegate.ledger import Ledger
 from tidegate.record import Stage
 from tidegate.stages.aggregate import Aggregator
-from tidegate.stages.batch import BatchResult, NothingSeen, PartitionState, RawBatch, Rejection, Seen, Verdicts
+from tidegate.stages.batch import Answers, BatchResult, NothingSeen, PartitionState, RawBatch, Seen
 from tidegate.stages.decode import Decoder
 from tidegate.stages.dedupe import Dedupe
-from tidegate.stages.eventtime import EventTimes, count_missing, longs
-from tidegate.stages.handle import HandlerChain
+from tidegate.stages.eventtime import EventTimes, count_missing
+from tidegate.stages.handle import HandlerChain, ask
 from tidegate.stages.parts import Recollection, join
 from tidegate.stages.plan import Plan
 from tidegate.stages.rules import RuleSet
@@ -43,27 +43,28 @@ class StagePipeline:
         self._nothing = accepted_schema(plan).empty_table()
 
     def run(
-        self, raw: RawBatch, state: PartitionState, seen: Seen | None = None, verdicts: Verdicts | None = None
+        self, raw: RawBatch, state: PartitionState, seen: Seen | None = None, known: Answers | None = None
     ) -> BatchResult:
         """Take one partition's records through every stage up to the aggregates.
 
         Records that were applied before (offset ≤ `state.upto`) are left out and not counted again. Every result but
-        the handlers' depends on the log alone, not on how it is cut into batches. Raises PipelineAborted,
-        DependencyError (a handler's outage), AggregateOverflow; nothing has changed then.
+        the handlers' depends on the log alone, not on how it is cut into batches. `known`: what handlers and sinks said
+        of some of these records before; they are not asked again. Raises PipelineAborted, DependencyError (a handler's
+        outage), AggregateOverflow, ConfigError (`known` is of another pipeline file); nothing has changed then.
         """
         rest = _split(raw, state.upto)[1]
         if len(rest) == 0:
             return BatchResult(rest, state, state, self._nothing)
         memory, parts = Recollection(seen or NothingSeen()), list[BatchResult]()
         while len(rest):
-            result, rest = self._through(rest, state, memory, verdicts or {})
+            result, rest = self._through(rest, state, memory, known)
             memory.remember(result.seen)
             state = result.state
             parts.append(result)
         return join(parts, self.plan, self._con)
 
     def _through(
-        self, raw: RawBatch, state: PartitionState, seen: Seen, verdicts: Verdicts
+        self, raw: RawBatch, state: PartitionState, seen: Seen, known: Answers | None
     ) -> tuple[BatchResult, RawBatch]:
         """The way of the records, stage by stage; and those that could not go yet (see dedupe.py), as a rule none.
 
@@ -73,8 +74,8 @@ class StagePipeline:
         4. dedupe      the first record with a key goes on
         5. event time  decides: records whose windows have all closed are late; valid ones move the high water;
                        replays of records whose windows are forgotten are rejected
-        6. handle      the user's Python steps; they may reject, filter and change records. What a sink or a handler
-                       has refused before (`verdicts`) is rejected as it said
+        6. handle      the user's Python steps; they may reject, filter and change records. Whatever they, or a sink,
+                       have said of a record before (`known`) holds, and they are not asked again
         7. aggregate   partials per window, group and lane
         8. account     the ledger moves by what happened, and must balance
         """
@@ -89,17 +90,17 @@ class StagePipeline:
         deduped = self._dedupe.split(timed.rows, state, seen)
         if deduped.cut is not None:
             head, rest = _split(raw, deduped.cut - 1)
-            return self._through(head, state, seen, verdicts)[0], rest
+            return self._through(head, state, seen, known)[0], rest
         watch.lap(Stage.DEDUPE)
         judged = self._event_times.judge(deduped.rows, state.high_water)
         watch.lap(Stage.EVENT_TIME)
-        undecided, decided = _apply_verdicts(judged.rows, verdicts)
-        handled = self._handlers.apply(undecided, raw.tp)
+        asked = ask(self._handlers, judged.rows, raw, state.upto, known)
+        handled = asked.handled
         watch.lap(Stage.HANDLE)
         aggregated = self._aggregator.apply(handled.rows, judged.bar_of(handled.rows))
         watch.lap(Stage.AGGREGATE)
 
-        refused = [*judged.rejected, *decided, *handled.rejected, *aggregated.rejected]
+        refused = [*judged.rejected, *handled.rejected, *aggregated.rejected]
         invalid = [*decoded.rejected, *checked.rejected, *timed.rejected, *deduped.rejected]
         moved = Ledger(
             read=len(raw),
@@ -123,6 +124,7 @@ class StagePipeline:
             count_missing(late),
             deduped.seen + deduped.marks({*(r.offset for r in refused), *(late.offset for late in judged.late)}),
             checked.tallies,
+            asked.answers,
             watch.seconds,
         )
         return result, _split(raw, raw.last)[1]
@@ -130,7 +132,7 @@ class StagePipeline:
     def offsets_of(self, result: BatchResult, aggregation: str, rows: Sequence[int]) -> list[int]:
         """The offsets of the records behind these rows (by index) of `result.deltas[aggregation]`, ascending.
 
-        For dead-lettering what a sink refuses: the batch is run again with a verdict for each.
+        For dead-lettering what a sink refuses: the batch is run again with an answer for each (`BatchResult.answers_with`).
         """
         keys = self._aggregator.keys(aggregation, result.accepted)
         closed = {
@@ -162,15 +164,6 @@ def _split(raw: RawBatch, upto: int) -> tuple[RawBatch, RawBatch]:
     """The records up to this offset, and those after it."""
     at = int(np.searchsorted(raw.records.column("offset").to_numpy(), upto, side="right"))
     return RawBatch(raw.tp, raw.records.slice(0, at)), RawBatch(raw.tp, raw.records.slice(at))
-
-
-def _apply_verdicts(rows: pa.Table, verdicts: Verdicts) -> tuple[pa.Table, list[Rejection]]:
-    """The rows without a verdict, and the verdicts on the others."""
-    if not verdicts:
-        return rows, []
-    offsets = longs(rows.column(OFFSET))
-    judged = np.isin(offsets, np.fromiter(verdicts, np.int64, len(verdicts)))
-    return rows.filter(pa.array(~judged)), [verdicts[offset] for offset in offsets[judged].tolist()]
 
 
 def _require_balance(moved: Ledger, raw: RawBatch) -> None:

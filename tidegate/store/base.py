@@ -14,17 +14,27 @@ from tidegate.stages.batch import PartitionState
 
 @dataclass(frozen=True, slots=True)
 class PartitionRow:
-    """One source partition as the store has it. `epoch` grows by one with every claim; `owner` is who claimed last."""
+    """One source partition as the store has it. `epoch` grows by one with every claim; `owner` is who claimed last.
+
+    `answers`: what was written with the batch up to `state.upto` (StoreBatch.answers). Only `Store.claim` gives it; None
+    when nothing was.
+    """
 
     tp: TopicPartition
     state: PartitionState
     epoch: int
     owner: str
+    answers: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoreBatch:
-    """One batch's results. Written only if the partition row still has `expected_upto` and `epoch`."""
+    """One batch's results. Written only if the partition row still has `expected_upto` and `epoch`.
+
+    `answers`: BatchResult.answers by `encode_answers` (answers.py), for a writer that keeps a second state which this batch
+    reaches only after the store, as the worker's changelog: should it have to repeat the batch for that state alone, it
+    takes these instead of asking handlers and sink again. None: there are none. A later batch replaces them.
+    """
 
     tp: TopicPartition
     epoch: int
@@ -32,6 +42,7 @@ class StoreBatch:
     state: PartitionState
     deltas: Mapping[str, pa.Table] = field(default_factory=dict)
     late_windows: pa.Table | None = None
+    answers: bytes | None = None
 
 
 class Store(Protocol):
@@ -51,11 +62,13 @@ class Store(Protocol):
     def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
         """Take the partitions: each row's epoch grows by one (a missing row is created with `upto` −1, epoch 1).
 
-        The rows returned hold the new epoch, and in `owner` the *previous* owner ("" for a new row).
+        The rows returned hold the new epoch, in `owner` the *previous* owner ("" for a new row), and the answers of the
+        last batch if it has any.
         """
 
     def write(self, batch: StoreBatch) -> None:
-        """Apply one batch in one transaction: late windows and deltas added up, the partition row compared and set.
+        """Apply one batch in one transaction: late windows and deltas added up, the partition row compared and set, its
+        answers kept.
 
         Raises StoreFenced (nothing written), SinkRecordError with the guilty delta rows (nothing written),
         StoreUnavailable (unknown whether written: claim again to learn it).

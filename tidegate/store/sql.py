@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import psycopg
@@ -19,6 +20,7 @@ from tidegate.errors import SinkRecordError, StoreUnavailable
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import literal
+from tidegate.store.answer_rows import AnswerRows
 from tidegate.store.base import PartitionRow, StoreBatch
 from tidegate.store.dialect import SqlDialect
 from tidegate.store.failures import Failure, driver_error, failure_of, public_error
@@ -50,6 +52,7 @@ class SqlStore(ABC):
     def __init__(self, plan: Plan, tables: StoreTables, engine: Engine, clock: Clock, name: str) -> None:
         self._plan, self._tables, self._engine, self._name = plan, tables, engine, name
         self._rows = PartitionRows(tables.partitions, plan.pipeline.pipeline_id, clock)
+        self._answers = AnswerRows(tables.answers, plan.pipeline.pipeline_id)
         self._statements = {
             aggregation: Statements(of, self.sql, engine.dialect) for aggregation, of in tables.aggregations.items()
         }
@@ -85,12 +88,14 @@ class SqlStore(ABC):
     def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
         with self._transaction() as connection:
             rows = self._rows.claim(connection, tps, owner)
+            answers = self._answers.of(connection, rows)
         with self._epochs_lock:
             self._epochs.update({row.tp: row.epoch for row in rows})
-        return {row.tp: row for row in rows}
+        return {row.tp: replace(row, answers=answers.get(row.tp)) for row in rows}
 
     def write(self, batch: StoreBatch) -> None:
-        """In one transaction: 1. compare and set the partition row 2. add late windows 3. add deltas 4. commit.
+        """In one transaction: 1. compare and set the partition row 2. keep the answers 3. add late windows 4. add deltas
+        5. commit.
 
         A deadlock or serialization failure is tried once more here, because the transaction as a whole was undone.
         """
@@ -98,6 +103,8 @@ class SqlStore(ABC):
             try:
                 with self._transaction(translate=False) as connection:
                     self._rows.compare_and_set(connection, batch)
+                    if batch.answers is not None:
+                        self._answers.put(connection, batch)
                     if batch.late_windows is not None and batch.late_windows.num_rows:
                         pipeline = self._plan.pipeline.pipeline_id
                         self._execute(connection, late_windows(self._tables, self.sql, pipeline, batch))

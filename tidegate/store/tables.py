@@ -1,6 +1,7 @@
 """The store's tables, from a plan: partition rows, late windows, and per aggregation the partials (and HLL estimates).
 
 tidegate_partitions      one row per source partition: offset, high water, ledger, epoch, owner
+tidegate_answers         what handlers and the sink said of each source partition's last batch, if anybody was asked
 tidegate_late_windows    how many records each window misses, per source partition
 {table}_partials         one row per window, group, source partition and lane
 {table}_estimates        one row per window and group: distinct counts over all its partials (approxDistinct only)
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     UniqueConstraint,
@@ -34,6 +36,7 @@ from tidegate.store.columns import INSTANT, TEXT, column_type, widest_decimal
 
 PARTITIONS = "tidegate_partitions"
 LATE_WINDOWS = "tidegate_late_windows"
+ANSWERS = "tidegate_answers"
 
 WINDOW = ("window_start", "window_end")
 SOURCE = ("topic", "partition", "lane")
@@ -77,6 +80,7 @@ class AggregationTables:
 class StoreTables:
     metadata: MetaData
     partitions: Table
+    answers: Table
     late_windows: Table
     aggregations: Mapping[str, AggregationTables]
 
@@ -102,7 +106,7 @@ def store_tables(plan: Plan, names: Mapping[str, str], schema: str | None) -> St
         aggregations[aggregation.name] = AggregationTables(
             aggregation, view, _partials(metadata, aggregation, view), _estimates(metadata, aggregation, view)
         )
-    return StoreTables(metadata, partition_table(metadata), _late_windows(metadata), aggregations)
+    return StoreTables(metadata, partition_table(metadata), _answers(metadata), _late_windows(metadata), aggregations)
 
 
 def partition_table(metadata: MetaData) -> Table:
@@ -122,6 +126,19 @@ def partition_table(metadata: MetaData) -> Table:
         Column("previous_owner", TEXT, nullable=False),
         *(Column(name, BigInteger, nullable=False) for name in LEDGER_COLUMNS),
         Column("updated_at", INSTANT, nullable=False),
+    )
+
+
+def _answers(metadata: MetaData) -> Table:
+    """Beside the partition rows, so that whoever reads or updates those does not drag a batch's rows along."""
+    return Table(
+        ANSWERS,
+        metadata,
+        Column("pipeline", TEXT, primary_key=True),
+        Column("topic", TEXT, primary_key=True),
+        Column("partition", Integer, primary_key=True, autoincrement=False),
+        Column("upto", BigInteger, nullable=False),
+        Column("answers", LargeBinary, nullable=False),
     )
 
 
@@ -202,7 +219,7 @@ def null_safe(table: Table, names: tuple[str, ...]) -> list[str]:
 def _check_names(aggregation: AggregationPlan, view: str, taken: list[str]) -> None:
     """Raises ConfigError for a table or column name that cannot be used."""
     where = f"aggregations.{aggregation.name}"
-    used = {PARTITIONS, LATE_WINDOWS, *(name for other in taken for name in _tables_of(other))}
+    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, *(name for other in taken for name in _tables_of(other))}
     if used.intersection(_tables_of(view)):
         raise ConfigError(
             "this table is used twice", field=where, value=view, hint="sinks.tables gives it another name"

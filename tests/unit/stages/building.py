@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from tests.reference import Record, raw_batch
 from tidegate.config.pipeline import Pipeline
-from tidegate.record import TopicPartition
+from tidegate.record import Stage, TopicPartition
 from tidegate.stages.aggregate import finalize, merge_partials
-from tidegate.stages.batch import BatchResult, PartitionState, Seen, Verdicts
+from tidegate.stages.batch import Answers, BatchResult, PartitionState, Reason, Rejection, Seen
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import Plan, compile_plan
 from tidegate.stages.sql import connect
@@ -73,9 +73,16 @@ def run(
     records: Sequence[Record],
     state: PartitionState | None = None,
     seen: Seen | None = None,
-    verdicts: Verdicts | None = None,
+    known: Answers | None = None,
 ) -> BatchResult:
-    return stages.run(raw_batch(TP, records), state or PartitionState(), seen, verdicts)
+    return stages.run(raw_batch(TP, records), state or PartitionState(), seen, known)
+
+
+def refused(*offsets: int, after: int = -1, upto: int = 2**62) -> Answers:
+    """What a sink has refused of the records in a stretch."""
+    return Answers(
+        after, upto, rejected={offset: Rejection(offset, Stage.SINK, (Reason("Refused", "no"),)) for offset in offsets}
+    )
 
 
 def result_rows(plan: Plan, *tables: pa.Table) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ import pytest
 
 from tests.property.cutting import SeenKeys
 from tests.reference import Record
-from tests.unit.stages.building import counting, log, run, stages_of
+from tests.unit.stages.building import counting, log, refused, run, stages_of
 from tidegate.record import Stage
-from tidegate.stages.batch import BatchResult, PartitionState, Reason, Rejection
+from tidegate.stages.batch import BatchResult, PartitionState
 from tidegate.stages.pipeline import StagePipeline
 
 
@@ -75,10 +75,10 @@ def test_a_key_that_cannot_be_computed_rejects_only_its_record() -> None:
 def replayed(first: dict[str, object], stages: StagePipeline, *, refuse: bool) -> tuple[BatchResult, ...]:
     """One record, refused by a sink or not, then two replays of it, each in a batch of its own."""
     seen, state, results = SeenKeys(), PartitionState(), []
-    verdicts = {0: Rejection(0, Stage.SINK, (Reason("Refused", "no"),))} if refuse else {}
+    known = refused(0) if refuse else None
     for offset in range(3):
         row = first | ({"_replay": True} if offset else {})
-        results.append(run(stages, log(row, start=offset), state, seen, verdicts))
+        results.append(run(stages, log(row, start=offset), state, seen, known))
         seen.held.update(results[-1].seen)
         state = results[-1].state
     return tuple(results)
@@ -107,8 +107,7 @@ def test_a_replay_is_a_duplicate_of_what_came_in_meanwhile() -> None:
 def test_a_batch_is_cut_before_a_replay_that_meets_its_first_record() -> None:
     """In one batch as in two: the refused record's replay counts, and the whole batch gives one result."""
     rows = log({"user": "ann", "at": 7}, {"user": "bob", "at": 8}, {"user": "ann", "at": 7, "_replay": True})
-    verdicts = {0: Rejection(0, Stage.SINK, (Reason("Refused", "no"),))}
-    result = run(deduping(), rows, verdicts=verdicts)
+    result = run(deduping(), rows, known=refused(0))
     assert (offsets(result), [r.offset for r in result.rejected]) == ([1, 2], [0])
     assert len(result.raw) == 3
     assert result.state.upto == 2
@@ -117,6 +116,5 @@ def test_a_batch_is_cut_before_a_replay_that_meets_its_first_record() -> None:
 
 def test_live_records_do_not_see_what_a_sink_refused() -> None:
     """A duplicate of a refused record stays a duplicate, so that lateness never depends on a sink."""
-    verdicts = {0: Rejection(0, Stage.SINK, (Reason("Refused", "no"),))}
-    result = run(deduping(), log({"user": "ann", "at": 0}, {"user": "ann", "at": 3}), verdicts=verdicts)
+    result = run(deduping(), log({"user": "ann", "at": 0}, {"user": "ann", "at": 3}), known=refused(0))
     assert (result.ledger.duplicate, result.ledger.accepted, result.state.high_water) == (1, 0, 0)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tests.reference import Record, raw_batch
-from tests.unit.stages.building import TP, counting, judging, log, run, stages_of
+from tests.unit.stages.building import TP, counting, judging, log, refused, run, stages_of
 from tidegate.ledger import Ledger
-from tidegate.record import Stage
 from tidegate.stages import pipeline as pipeline_module
-from tidegate.stages.batch import PartitionState, Reason, Rejection
+from tidegate.stages.batch import PartitionState
+from tidegate.stages.handle import Handled
+from tidegate.stages.handle.ask import Asked
 from tidegate.stages.pipeline import accepted_schema
 
 _PARTS = {
@@ -32,14 +33,14 @@ _ROWS: list[dict[str, Any]] = [
     {"user": "g", "at": 9_000, "text": "x"},  # aggregate
     {"user": "h", "at": 9_000, "text": "2"},  # refused by a sink before
 ]
-_SINK = Rejection(8, Stage.SINK, (Reason("Refused", "no"),))
 
 
 def test_each_record_ends_in_one_place() -> None:
     """One record for each place, a tombstone and bad bytes: the ledger, the rejections and the late list tell all."""
     stages = stages_of(**_PARTS)
     records = [*log(*_ROWS), Record(9, 0, None), Record(10, 0, b"{")]
-    result = run(stages, records, verdicts={8: _SINK})
+    known = refused(8, after=7, upto=8)
+    result = run(stages, records, known=known)
     assert (
         result.ledger
         == result.state.ledger
@@ -49,7 +50,7 @@ def test_each_record_ends_in_one_place() -> None:
         2: "validate", 3: "event_time", 6: "handle", 7: "aggregate", 8: "sink", 10: "decode"
     }  # fmt: skip
     assert result.rejected == sorted(result.rejected, key=lambda r: r.offset)
-    assert result.rejected[4] is _SINK
+    assert result.rejected[4] is known.rejected[8]
     assert [late.offset for late in result.late] == [4]
     assert result.accepted["small"].to_pylist() == [42]
     assert result.accepted.schema.names == accepted_schema(stages.plan).names
@@ -97,7 +98,9 @@ def test_any_record_ends_idleness() -> None:
 def test_a_batch_that_does_not_balance_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were a record lost between two stages, nothing of the batch would be written."""
     stages = stages_of()
-    monkeypatch.setattr(pipeline_module, "_apply_verdicts", lambda rows, verdicts: (rows.slice(1), []))
+    monkeypatch.setattr(
+        pipeline_module, "ask", lambda chain, rows, *_: Asked(Handled(chain.apply(rows.slice(1), TP).rows, [], 0), None)
+    )
     with pytest.raises(AssertionError, match=r"flights-0, offsets 0 to 1: the ledger does not balance"):
         run(stages, log(1, 2))
 
@@ -124,16 +127,14 @@ def test_the_offsets_behind_a_delta_row_are_found() -> None:
     assert result.late[0].partial
 
 
-def test_verdicts_of_a_sink_take_a_record_out_of_the_results() -> None:
-    """Running the batch again with verdicts gives the same state but for the account, and results without those
+def test_what_a_sink_refused_takes_a_record_out_of_the_results() -> None:
+    """Running the batch again with what the sink said gives the same state but for the account, and results without those
     records.
     """
     stages = stages_of(aggregations=[counting()])
     first = run(stages, log(1, 2, 1_500))
     offsets = stages.offsets_of(first, "per_second", [first.deltas["per_second"]["window_start"].to_pylist().index(0)])
-    again = run(
-        stages, log(1, 2, 1_500), verdicts={o: Rejection(o, Stage.SINK, (Reason("Refused", "no"),)) for o in offsets}
-    )
+    again = run(stages, log(1, 2, 1_500), known=refused(*offsets))
     assert offsets == [0, 1]
     assert (again.ledger.dead_lettered, again.ledger.accepted) == (2, 1)
     assert again.deltas["per_second"]["window_start"].to_pylist() == [1_000]

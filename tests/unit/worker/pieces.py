@@ -89,7 +89,7 @@ class Partition:
 
     def take(self, *records: Record) -> Step:
         """One batch, committed."""
-        step = self.stages.batch(_raw_batch(self.tp, records), self.state, self.closed_upto, {})
+        step = self.stages.batch(_raw_batch(self.tp, records), self.state, self.closed_upto, None)
         self.apply(step)
         return step
 

@@ -10,9 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.worker.pieces import SIZE, Partition, partition, plan_of, raw, record
-from tidegate.record import Stage
-from tidegate.stages.batch import Reason, Rejection
+from tests.unit.worker.pieces import SIZE, Partition, partition, plan_of, record
 from worker import keys
 
 
@@ -111,18 +109,6 @@ def test_dedupe_forgets_what_is_past_the_horizon(path: Path) -> None:
             keys.SEEN + k for k in (b"x", b"z", b"q")
         }
         assert p.state.ledger.duplicate == 1
-
-
-def test_a_verdict_of_the_sink_is_kept_until_its_batch_is_committed_and_no_longer(path: Path) -> None:
-    """What the sink refused is remembered for a repeat of the batch; once the batch is in the state, nothing is left of it."""
-    refused = Rejection(1, Stage.SINK, (Reason("SinkRefused", "value too long"),))
-    with partition(plan_of(), path) as p:
-        p.write(p.stages.remember([refused]))
-        assert p.stages.verdicts() == {1: refused}
-        step = p.stages.batch(raw(record(0, 1_000), record(1, 2_000)), p.state, p.closed_upto, p.stages.verdicts())
-        assert [letter.origin.offset for letter in step.dead] == [1]
-        p.apply(step)
-        assert p.stages.verdicts() == {}
 
 
 def test_the_watermark_is_written_last(path: Path) -> None:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegate.errors import ConfigError, DependencyError
-from tidegate.record import TopicPartition
+from tidegate.record import TopicPartition, record_id
 from tidegate.resilience.guard import Guard
 from tidegate.stages.batch import Rejection
+from tidegate.stages.handle.context import BatchContext
 from tidegate.stages.handle.loop import HANDLER_LOOP
 from tidegate.stages.handle.references import is_async
 from tidegate.stages.handle.step import Handled, Step, refusal, rejection
@@ -28,12 +29,13 @@ class BatchStep(Step):
         function: Callable[..., Any],
         guard: Guard,
         *,
+        with_context: bool,
         field: str,
         input_schema: pa.Schema,
         output_schema: pa.Schema,
     ) -> None:
         self.output_schema, self._input_schema, self._field = output_schema, input_schema, field
-        self._function, self._guard = function, guard
+        self._function, self._guard, self._with_context = function, guard, with_context
         self._one_at_a_time = threading.Lock()
         self._is_async = is_async(function)
         if self._is_async:
@@ -45,23 +47,24 @@ class BatchStep(Step):
         tables: list[pa.Table] = []
         rejected: list[Rejection] = []
         with self._one_at_a_time:
-            self._halve(given, tables, rejected)
+            self._halve(given, tp, tables, rejected)
         return self._collect(rows, tables, rejected)
 
     def close(self) -> None:
         if self._is_async:
             HANDLER_LOOP.close()
 
-    def _halve(self, given: pa.Table, tables: list[pa.Table], rejected: list[Rejection]) -> None:
+    def _halve(self, given: pa.Table, tp: TopicPartition, tables: list[pa.Table], rejected: list[Rejection]) -> None:
         """The handler on `given`, or on both its halves when it raises: a bad record costs 2·log2(n) calls."""
         if not len(given):
             return
         attempts = 0
+        arguments = (given, _context(given, tp)) if self._with_context else (given,)
 
         def attempt() -> Any:
             nonlocal attempts
             attempts += 1
-            return self._function(given)
+            return self._function(*arguments)
 
         try:
             result = HANDLER_LOOP.run(self._guard.call_async(attempt)) if self._is_async else self._guard.call(attempt)
@@ -72,8 +75,8 @@ class BatchStep(Step):
                 rejected.append(rejection(given.column(OFFSET)[0].as_py(), error, attempts))
                 return
             middle = len(given) // 2
-            self._halve(given.slice(0, middle), tables, rejected)
-            self._halve(given.slice(middle), tables, rejected)
+            self._halve(given.slice(0, middle), tp, tables, rejected)
+            self._halve(given.slice(middle), tp, tables, rejected)
         else:
             tables.append(self._checked(result, given))
 
@@ -129,3 +132,8 @@ class BatchStep(Step):
             keep = pc.invert(pc.is_in(result.column(OFFSET), value_set=pa.array(list(refused))))
             result = result.filter(keep)
         return list(refused.values()), result
+
+
+def _context(given: pa.Table, tp: TopicPartition) -> BatchContext:
+    ids = [record_id(tp, offset) for offset in given.column(OFFSET).to_pylist()]
+    return BatchContext(tp.topic, tp.partition, pa.array(ids, pa.string()))

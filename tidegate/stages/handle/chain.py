@@ -61,6 +61,11 @@ class HandlerChain:
             schema = step.output_schema
         self.output_schema = schema
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is a handler at all."""
+        return bool(self._steps)
+
     def apply(self, rows: pa.Table, tp: TopicPartition) -> Handled:
         """Every handler in turn; records that one filters or fails do not reach the next.
 
@@ -98,11 +103,18 @@ def _step(handler: Handler, guard: Guard, field: str, schema: pa.Schema) -> Step
     if handler.output is not None:
         output = pa.schema([pa.field(column.name, arrow_type(column), column.nullable) for column in handler.output])
     if handler.mode == "batch":
-        return BatchStep(function, guard, field=f"{field}.call", input_schema=schema, output_schema=output)
+        return BatchStep(
+            function,
+            guard,
+            with_context=wants_context(function, handler.call, field=f"{field}.call", takes="table"),
+            field=f"{field}.call",
+            input_schema=schema,
+            output_schema=output,
+        )
     return RecordStep(
         function,
         guard,
-        with_context=wants_context(function, handler.call, field=f"{field}.call"),
+        with_context=wants_context(function, handler.call, field=f"{field}.call", takes="record"),
         concurrency=handler.concurrency,
         input_schema=schema,
         output_schema=output,

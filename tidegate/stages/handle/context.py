@@ -1,8 +1,10 @@
-"""What a record handler may know of the record beside its columns."""
+"""What a handler may know beside the columns: where its records are from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +19,14 @@ class RecordContext:
     """Kafka's record timestamp, ms."""
     event_time: int | None
     """ms; None without event time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchContext:
+    """Where the rows of a batch are from. `ids`: text, one per row and in their order; each is the same whenever its record
+    is handled again, in whatever batch: use it as idempotency key.
+    """
+
+    topic: str
+    partition: int
+    ids: pa.Array

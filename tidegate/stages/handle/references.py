@@ -60,15 +60,16 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
-def wants_context(function: Callable[..., Any], reference: str, *, field: str) -> bool:
-    """Whether a record handler takes `(record, context)`, not `(record)`. Raises ConfigError when it takes neither."""
+def wants_context(function: Callable[..., Any], reference: str, *, field: str, takes: str) -> bool:
+    """Whether a handler takes a context beside its record or table (`takes`). Raises ConfigError when it takes neither."""
     signature = inspect.signature(function)
-    for arguments in (("record", "context"), ("record",)):
+    for arguments in ((takes, "context"), (takes,)):
         try:
             signature.bind(*arguments)
         except TypeError:
             continue
         return len(arguments) == 2
+    kind = "batch" if takes == "table" else takes
     raise ConfigError(
-        f"a record handler takes (record) or (record, context), not {signature}", field=field, value=reference
+        f"a {kind} handler takes ({takes}) or ({takes}, context), not {signature}", field=field, value=reference
     )
