@@ -273,6 +273,55 @@ class StoreSuite(ABC):
         self.assert_true(replace(plan, aggregations=(replace(plan.aggregations[0], name=table),)), written)
         assert store.partitions()[0].state.ledger == Ledger(read=40, accepted=40)
 
+    # Answers.
+
+    def answers(self, store: Store, *tps: TopicPartition) -> list[bytes | None]:
+        """What a claim finds of the last batches."""
+        rows = store.claim(tps, "asking")
+        return [rows[tp].answers for tp in tps]
+
+    def test_the_answers_of_the_last_batch_come_with_the_claim(self, opened: Open) -> None:
+        """Each batch's answers stand in for those before; other partitions and pipelines have their own or none."""
+        plan = flights_plan(groups=["overall"])
+        store = opened(plan)
+        store.claim([TP, OTHER], "w1")
+        assert self.answers(opened(plan), TP, OTHER) == [None, None]
+        first = batch_of(plan, TP, flights(5), epoch=2)
+        store.write(replace(first, answers=b"\x00first\xff"))
+        second = batch_of(plan, TP, flights(5, first=5), before=first.state, epoch=2)
+        store.write(replace(second, answers=b"second"))
+        store.write(replace(batch_of(plan, OTHER, flights(5), epoch=2), answers=b""))
+        assert [row.answers for row in store.partitions()] == [None, None]
+        assert self.answers(store, OTHER, TP) == [b"", b"second"]
+        other = opened(flights_plan("other", groups=["per_origin"]))
+        assert self.answers(other, TP) == [None]
+
+    def test_a_batch_without_answers_has_none(self, opened: Open) -> None:
+        """Those of the batch before are of no use to anyone, and are not given."""
+        plan = flights_plan(groups=["overall"])
+        store = opened(plan)
+        store.claim([TP], "w1")
+        first = batch_of(plan, TP, flights(5))
+        store.write(replace(first, answers=b"first"))
+        store.write(batch_of(plan, TP, flights(5, first=5), before=first.state))
+        assert self.answers(store, TP) == [None]
+
+    def test_answers_are_written_with_the_batch_or_not_at_all(self, opened: Open) -> None:
+        """Neither a refused batch nor a zombie's leaves answers behind."""
+        plan = flights_plan(groups=["per_origin"])
+        zombie, store = opened(plan), opened(plan)
+        zombie.claim([TP], "w1")
+        store.claim([TP], "w2")
+        first = batch_of(plan, TP, flights(5), epoch=2)
+        store.write(replace(first, answers=b"first"))
+        before = self.everything()
+        with pytest.raises(SinkRecordError):
+            store.write(replace(batch_of(plan, TP, self.refused(), before=first.state, epoch=2), answers=b"refused"))
+        with pytest.raises(StoreFenced):
+            zombie.write(replace(batch_of(plan, TP, flights(5, first=5), before=first.state), answers=b"zombie"))
+        assert self.everything() == before
+        assert self.answers(store, TP) == [b"first"]
+
     # Fencing.
 
     def test_a_repeated_batch_changes_nothing(self, opened: Open) -> None:
@@ -492,7 +541,12 @@ class StoreSuite(ABC):
 
     def everything(self) -> list[list[tuple[Any, ...]]]:
         """All that is in the tables."""
-        tables = ["tidegate_partitions", "tidegate_late_windows", *(f"{name}_partials" for name in GROUPS)]
+        tables = [
+            "tidegate_partitions",
+            "tidegate_answers",
+            "tidegate_late_windows",
+            *(f"{name}_partials" for name in GROUPS),
+        ]
         existing = {name for (name,) in self.query(self.tables_query())}
         return [sorted(self.query(f"SELECT * FROM {name}"), key=repr) for name in tables if name in existing]
 

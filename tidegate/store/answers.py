@@ -1,7 +1,7 @@
 """A batch's answers as bytes, for the row that is written with its results: what to take, should it have to be repeated.
 
-One byte of version, the CRC-32 of what follows, its length when it is decompressed; then, compressed by LZ4, a msgpack map
-with the rows as an Arrow IPC stream. 8 192 records that a handler gave back at ~200 bytes each take about a megabyte.
+One byte of version and the CRC-32 of what follows: the length of the rest when it is decompressed, and, compressed by LZ4, a
+msgpack map with the rows as an Arrow IPC stream. 8 192 records that a handler gave back at ~200 bytes each take about a megabyte.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from tidegate.record import TopicPartition
 from tidegate.stages.batch import Answers, Rejection
 
 _VERSION = 1
-_HEAD = struct.Struct(">BIQ")  # version, CRC-32 of the rest, bytes of the rest when it is decompressed
+_HEAD = struct.Struct(">BI")  # version, CRC-32 of the rest
+_LENGTH = struct.Struct(">Q")
 _CODEC = pa.Codec("lz4")
 
 
@@ -39,8 +40,8 @@ def encode_answers(answers: Answers) -> bytes:
     filtered = answers.filtered.astype("<i8").tobytes()
     rejected = [answers.rejected[offset] for offset in sorted(answers.rejected)]
     body = msgspec.msgpack.encode(_Body(answers.after, answers.upto, rejected, filtered, rows))
-    packed = bytes(_CODEC.compress(body))
-    return _HEAD.pack(_VERSION, zlib.crc32(packed), len(body)) + packed
+    rest = _LENGTH.pack(len(body)) + bytes(_CODEC.compress(body))
+    return _HEAD.pack(_VERSION, zlib.crc32(rest)) + rest
 
 
 def decode_answers(data: bytes, tp: TopicPartition) -> Answers:
@@ -50,17 +51,17 @@ def decode_answers(data: bytes, tp: TopicPartition) -> Answers:
     """
     if len(data) < _HEAD.size:
         raise _unreadable(tp, f"{len(data)} bytes, which is less than their head")
-    version, checksum, length = _HEAD.unpack_from(data)
+    version, checksum = _HEAD.unpack_from(data)
     if version != _VERSION:
         raise _unreadable(tp, f"version {version}, where this tidegate knows {_VERSION}")
-    packed = memoryview(data)[_HEAD.size :]
-    if zlib.crc32(packed) != checksum:
+    rest = memoryview(data)[_HEAD.size :]
+    if zlib.crc32(rest) != checksum:
         raise _unreadable(tp, "the checksum is another")
     try:
-        body = _DECODER.decode(_CODEC.decompress(packed, decompressed_size=length))
+        body = _DECODER.decode(_CODEC.decompress(rest[_LENGTH.size :], decompressed_size=_LENGTH.unpack_from(rest)[0]))
         rows = None if body.rows is None else pa.ipc.open_stream(body.rows).read_all()
         filtered = np.frombuffer(body.filtered, "<i8").astype(np.int64)
-    except (msgspec.DecodeError, pa.ArrowException, OSError, ValueError) as error:
+    except (msgspec.DecodeError, pa.ArrowException, OSError, ValueError, struct.error) as error:
         raise _unreadable(tp, str(error)) from error
     return Answers(body.after, body.upto, rows, {one.offset: one for one in body.rejected}, filtered)
 

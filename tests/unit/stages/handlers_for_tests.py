@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tidegate.stages.handle import RecordContext
+from tidegate.stages.handle import BatchContext, RecordContext
 
 Record = dict[str, Any]
 
@@ -151,6 +151,13 @@ def batch_only_even_backwards(table: pa.Table) -> pa.Table:
 def batch_away(table: pa.Table) -> pa.Table:
     LOG.calls.append(len(table))
     raise Away("gone")
+
+
+def batch_remember_context(table: pa.Table, context: BatchContext) -> pa.Table:
+    LOG.calls.append((context.topic, context.partition, context.ids.to_pylist()))
+    if pc.any(pc.less(table.column("n"), 0)).as_py():
+        raise ValueError("a negative number")
+    return table
 
 
 async def async_batch(table: pa.Table) -> pa.Table:

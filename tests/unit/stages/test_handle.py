@@ -148,6 +148,16 @@ def test_a_handler_may_ask_for_the_records_context(chain: Chain) -> None:
     assert LOG.calls == [RecordContext("orders-3-10", "orders", 3, 10, 1000, 5)]
 
 
+def test_a_batch_handler_may_ask_for_the_context_too(chain: Chain) -> None:
+    """It has the ids of exactly the rows that are handed over, also while a bad record is looked for by halving."""
+    chain({"call": "batch_remember_context", "mode": "batch"}).apply(rows(1, -2), TP)
+    assert LOG.calls == [
+        ("orders", 3, ["orders-3-10", "orders-3-11"]),
+        ("orders", 3, ["orders-3-10"]),
+        ("orders", 3, ["orders-3-11"]),
+    ]
+
+
 def test_an_outage_is_tried_again_and_dead_letters_nothing(chain: Chain) -> None:
     """A handler that fails with an outage twice and then works leaves no trace in the result."""
     LOG.failures_left = 2
@@ -338,6 +348,11 @@ def test_a_null_that_a_batch_handler_may_not_give_rejects_its_record(chain: Chai
         ({"call": "dubble"}, "handlers[0].call", "did you mean 'double'"),
         ({"call": "NOT_CALLABLE"}, "handlers[0].call", "cannot be called"),
         ({"call": "no_argument"}, "handlers[0].call", r"takes \(record\) or \(record, context\)"),
+        (
+            {"call": "no_argument", "mode": "batch"},
+            "handlers[0].call",
+            r"batch handler takes \(table\) or \(table, context",
+        ),
         ({"call": "double", "timeout": "1 s"}, "handlers[0].timeout", "make the handler async"),
         ({"call": "double", "retryOn": ["builtins:Missing"]}, "handlers[0].retryOn[0]", "has no 'Missing'"),
         ({"call": "double", "retryOn": ["builtins:int"]}, "handlers[0].retryOn[0]", "no exception class"),
