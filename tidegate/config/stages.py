@@ -148,12 +148,20 @@ class Dedupe(Model):
 
 
 class Handler(Model):
-    """A Python step of the user's: `module:function`, called per record or per batch."""
+    """A Python step of the user's: `module:function`, called per record or per batch.
+
+    What it does outside happens at least once: a batch that was not written yet is handled again after a crash. What it
+    gives back, leaves out or refuses counts once: with a database it is kept with the results until Kafka has them too, and
+    is not asked for again, so it may depend on the time, on chance or on another service. The context, which a handler gets
+    if it takes a second parameter, has the record's `id`, the same each time: the idempotency key for what it does outside.
+    """
 
     call: str = Field(pattern=_CALLABLE)
     """`module:function`."""
     mode: Literal["record", "batch"] = "record"
-    """`record`: a dict in; a dict, or None to filter it out. `batch`: an Arrow table in and out."""
+    """`record`: a dict in; a dict, or None to filter it out. `batch`: an Arrow table in and out, with the column `_offset`;
+    an offset that does not come back is filtered out. The context's fields: of a record `id`, `topic`, `partition`, `offset`,
+    `timestamp` and `event_time` (ms); of a batch `topic`, `partition` and `ids` (one per row)."""
     concurrency: int = Field(default=1, ge=1)
     """Records in flight at once; order is kept per record key."""
     timeout: Millis | None = None

@@ -41,7 +41,7 @@ class SqlStore(ABC):
     The order of locks, by which no two writers wait for each other in a ring:
 
     1. the partition row, compared and set *first*: from then on this transaction is the only writer of the partition,
-       so the rows of its partials and late windows need no order. A zombie waits here and then finds that it is
+       so the rows of its answers, partials and late windows need no order. A zombie waits here and then finds that it is
        fenced, before it has sent a row. (Set last, two writers of one partition would lock partials in two orders.)
     2. the estimates, which alone are shared between partitions: aggregation by aggregation in the plan's order, and
        within one sorted by key.
