@@ -22,7 +22,7 @@ from benchmarks.throughput import measure
 from tidegate.clock import SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.record import TopicPartition
-from tidegate.stages.aggregate import Aggregator
+from tidegate.stages.aggregate import Aggregator, Merger
 from tidegate.stages.decode import Decoder
 from tidegate.stages.dedupe import Dedupe
 from tidegate.stages.eventtime import EventTimes
@@ -56,7 +56,7 @@ _PARTS: tuple[tuple[Any, str, str], ...] = (
     (windows, "encode_keys", "row codec: keys"),
     (RowCodec, "encode", "row codec: rows to bytes"),
     (RowCodec, "decode", "row codec: bytes to rows"),
-    (windows, "merge_partials", "window merge: DuckDB"),
+    (Merger, "merge", "window merge: DuckDB"),
     (WindowTable, "_merge", "window merge: around it"),
     (WindowTable, "apply", "window merge: around it"),
     (PartitionDB, "get", "RocksDB: read"),
