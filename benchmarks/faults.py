@@ -86,16 +86,17 @@ def _guards(section: Section) -> None:
     sink = in_loop / _ROWS
     section.text(
         f"Retry and breaker around a call that succeeds, against the bare call; batches of {thousands(_ROWS)} records, one "
-        f"guarded call each. Median of {_ROUNDS} rounds, in turn."
+        f"guarded call each. Median of {_ROUNDS} rounds, in turn; for the handler the whole step was timed, so that it may "
+        "drown in the noise; the target is held against the largest of it and both calls over the records of a batch."
     )
     section.table(
         ["", "µs/call", "µs/record in a batch"],
         [
-            ["synchronous: a handler", f"{call:.2f}", f"{max(handler, 0):.4f}"],
+            ["synchronous: a handler", f"{call:.2f}", f"{handler:.4f}"],
             ["asynchronous: the store", f"{in_loop:.2f}", f"{sink:.4f}"],
         ],
     )
-    worst = max(handler, sink)
+    worst = max(handler, call / _ROWS, sink)
     section.target(
         f"retry and breaker < {_GUARD_US:.0f} µs per record in batches", f"{worst:.4f} µs", worst < _GUARD_US
     )
