@@ -16,7 +16,7 @@ import msgspec
 from dlq import headers as h
 from dlq.dialects import DIALECTS, UNKNOWN, Failure, Foreign, Headers, Origin, last_values, read_foreign
 from dlq.dialects.base import number, text
-from dlq.earlier import is_failure_header, read_earlier
+from dlq.earlier import is_failure_header, kept_headers, read_earlier
 from dlq.encoding import (
     decode_reasons,
     encode_fitting_reasons,
@@ -218,7 +218,7 @@ class Envelope:
             origin=origin,
             key=key,
             value=value,
-            headers=tuple(header for header in headers if not is_failure_header(header[0])),
+            headers=tuple(headers[index] for index in kept_headers(tuple([name for name, _ in headers]))),
             schema=text(values, h.SCHEMA) or UNKNOWN,
             fingerprint=text(values, h.FINGERPRINT) or fingerprint(stage, error_type, None, None, message),
             replays=earlier.replays,
