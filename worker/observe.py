@@ -156,10 +156,8 @@ class Observer:
         self.metrics.set(m.LAST_PROGRESS_TIMESTAMP, {}, self._clock.time())
         if step.result is not None:
             self._count(tp, step.result)
-        for envelope in step.dead:
-            self.metrics.inc(
-                m.DLQ_RECORDS, {"topic": tp.topic, "stage": envelope.stage, "error_class": envelope.error_type}
-            )
+        for (stage, error), letters in Tally((dead.stage, dead.error_type) for dead in step.dead).items():
+            self.metrics.inc(m.DLQ_RECORDS, {"topic": tp.topic, "stage": stage, "error_class": error}, letters)
         for rows in step.effects.topics:
             self.metrics.inc(m.RECORDS_PRODUCED, {"topic": rows.topic}, len(rows))
         self._event_time(tp, step.state)
