@@ -7,11 +7,11 @@ then those of one dialect.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from dlq import headers as h
 from dlq.dialects import DIALECTS, UNKNOWN, Failure, Foreign, Headers, Origin, last_values, read_foreign
@@ -64,8 +64,7 @@ class RawRecord(NamedTuple):
     timestamp_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fields takes several times as long to make
     """One dead letter. Times in ms since the epoch.
 
     `stage` is a `Stage`'s value; a dead letter that another tool wrote keeps that tool's word. `origin` and
