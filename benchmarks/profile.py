@@ -193,7 +193,7 @@ async def _work(bench: Bench, pipeline: Pipeline, records: dict[int, list[Any]],
         for at in range(0, len(found), _BATCH):
             with watches.running("records to Arrow"):
                 raw = raw_batch(tp, found[at : at + _BATCH])
-            step = stages.batch(raw, state, closed, {})
+            step = stages.batch(raw, state, closed, None)
             with watches.running("transaction: changelog to Kafka"):
                 await commit(step.effects, changelog=(log, partition), producer=producer, db=db, executor=executor)
             state, closed = step.state, step.closed_upto
