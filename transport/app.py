@@ -63,8 +63,10 @@ class BatchApp(faust.App):
 
     async def on_shutdown(self) -> None:
         await super().on_shutdown()
-        await self.tide.take_down()
-        self.tide.lifecycle.stopped(1 if self.crashed else 0)
+        try:
+            await self.tide.take_down()
+        finally:
+            self.tide.lifecycle.stopped(1 if self.crashed else 0)
 
 
 def add_agent(app: faust.App, name: str, topics: Iterable[str], offer: Callable[[Any, Any], None]) -> None:

@@ -37,13 +37,12 @@ from worker.statedb import PartitionDB
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+_RESTING = "nothing: all that came is done"
 _TICK = 0.25  # seconds between looks at a quiet partition; a window closes at most this much later than it could
 _OUTAGE_WAIT = (0.5, 10.0)  # seconds: first and longest wait between probes when no breaker says how long
-_FENCE_WAIT = (
-    3.0  # a zombie needs a heartbeat (a third of the session timeout, 10 s by default) to learn that it is one
-)
+# A zombie needs a heartbeat (a third of the session timeout, 10 s by default) to learn that it is one.
+_FENCE_WAIT = 3.0  # seconds
 _SETTLE = 3.0  # seconds for what was cancelled to end: a producer that is closed in mid-transaction takes 2 of them
-_FOR_EVER = float("inf")
 _MOMENT = 1.0  # seconds for a write that was begun just before the deadline
 
 
@@ -80,9 +79,14 @@ class PartitionTask(ABC):
     def _begin(self, doing: str) -> None:
         self._doing, self._since = doing, monotonic()
 
+    def _rest(self) -> None:
+        if self._doing != _RESTING:
+            self._begin(_RESTING)
+
     async def start(self) -> int:
         """Open the partition and begin. Returns the last applied offset (-1: none). Waits out an outage."""
         await self._until_done(self._ensure_open)
+        self._rest()
         self._task = asyncio.create_task(self._run(), name=f"partition {self.tp}")
         return self.upto
 
@@ -119,9 +123,9 @@ class PartitionTask(ABC):
                             self.context.observer.finished(self.tp, delivery.batch)
                             await delivery.ack()
                         self.steps += 1
-                        self._begin("nothing: all that came is done")
                     else:
                         await self._until_done(self._tick)
+                    self._rest()
                 except asyncio.CancelledError:
                     raise
                 except BaseException as error:
@@ -231,8 +235,9 @@ class PartitionTask(ABC):
             db.apply(*chunk)
             self.steps += 1
 
-        async def read(start: int) -> Restored:
-            return await restore(self.context.confluent, *self.changelog, start, apply, self._read_in_thread)
+        async def read(start: int) -> Restored:  # in a pool of its own: a long changelog must not hold up those at work
+            calls, readers = self._in_thread, self.context.readers
+            return await restore(self.context.confluent, *self.changelog, start, apply, lambda do: calls(do, readers))
 
         restored = await read(0 if db.changelog_offset is None else db.changelog_offset + 1)
         if restored.ahead:
@@ -240,10 +245,6 @@ class PartitionTask(ABC):
             restored = await read(0)
         self.steps += 1
         self.context.observer.restored(self.tp, restored.records, restored.seconds)
-
-    async def _read_in_thread(self, work: Callable[[], T]) -> T:
-        """In a pool for restoring: reading a long changelog must not hold up the partitions that are at work."""
-        return await self._in_thread(work, self.context.readers)
 
     def check_layouts(self, db: PartitionDB, layouts: Mapping[str, bytes]) -> list[tuple[bytes, bytes]]:
         """Rows to write for aggregations the state does not know yet. `layouts`: aggregation → digest of its rows' layout.
@@ -270,7 +271,7 @@ class PartitionTask(ABC):
         if not await self._in_thread.finished(deadline):
             self._log.error("partition.left_behind", doing=self.doing, next="its state is closed when that has ended")
             self._closing = self._closing or asyncio.create_task(
-                self._close(Deadline(_FOR_EVER)), name=f"closing {self.tp}"
+                self._close(Deadline(float("inf"))), name=f"closing {self.tp}"
             )
         elif self.db is not None:
             db, self.db = self.db, None

@@ -144,6 +144,7 @@ async def test_what_is_done_is_acknowledged(s: Stage) -> None:
     await s.until(lambda: s.acked == [1, 3])
     assert [offset for worked in s.task.worked for offset in worked] == [1, 2, 3]
     assert s.pauses.events == []
+    await s.until(lambda: s.task.doing.startswith("nothing"))
 
 
 @scenario(StoreUnavailable("away"), StoreUnavailable("away"))

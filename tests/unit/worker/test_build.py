@@ -1,4 +1,4 @@
-"""The look at new partitions goes on for as long as the worker lives."""
+"""A worker's runtime: the look at new partitions, and an end before the beginning."""
 
 from __future__ import annotations
 
@@ -28,3 +28,9 @@ async def test_only_a_topic_that_has_gone_ends_it_and_the_worker(tmp_path: Any) 
         await runtime._watch_partitions(cast(Any, SimpleNamespace(fail=failures.append)))
     assert (outcomes, [type(error) for error in failures]) == ([], [ConfigError])
     assert "topic 'flights' is gone" in str(failures[0])
+
+
+@in_a_loop
+async def test_a_worker_that_is_told_to_end_while_it_starts() -> None:
+    """A broker that is away, say: what was not begun need not be ended, and does not fail."""
+    await Runtime(plan_of().pipeline).take_down()
