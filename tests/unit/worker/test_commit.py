@@ -210,9 +210,12 @@ class TestTheClaim:
         guard = Guard("store", ErrorHandling.model_validate(QUIET), clock=ManualClock(), registry=Registry())
         return StoreClaim(cast(Any, world), guard, TP, "me", Calls(executor))
 
-    def step(self, upto: int) -> Any:
-        state = PartitionState(upto=upto, ledger=Ledger(read=upto + 1, accepted=upto + 1))
-        return SimpleNamespace(state=state, result=SimpleNamespace(deltas={}, late_windows=None))
+    def step(self, upto: int, *, after: int = -1) -> Any:
+        def state(upto: int) -> PartitionState:
+            return PartitionState(upto=upto, ledger=Ledger(read=upto + 1, accepted=upto + 1))
+
+        result = SimpleNamespace(before=state(after), deltas={}, late_windows=None, answers=None)
+        return SimpleNamespace(state=state(upto), result=result)
 
     def test_every_write_compares_with_the_one_before(self) -> None:
         """The epoch of the claim and the offset of the last write; before the claim there is nothing."""
@@ -225,7 +228,7 @@ class TestTheClaim:
                 assert (claim.upto, claim.read) == (-1, 0)
                 await claim.claim()
                 await claim.write(self.step(4))
-                await claim.write(self.step(9))
+                await claim.write(self.step(9, after=4))
                 assert (claim.upto, claim.read) == (9, 10)
                 assert world.events == ["claim", "store", "store"]
 
