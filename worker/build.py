@@ -17,7 +17,7 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
-from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError
+from tidegate.errors import ConfigError, DependencyError, TidegateError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
@@ -26,6 +26,7 @@ from tidegate.store.base import Store
 from tidegate.telemetry.logs import logging_config
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
 from transport.lifecycle import Lifecycle, quieten_garbage_collection
+from worker.context import Consumer, Context
 from worker.naming import (
     FOREVER_KEPT,
     internal_topics,
@@ -36,12 +37,12 @@ from worker.naming import (
 )
 from worker.observe import Observer
 from worker.owner import Owner, delivery
-from worker.partition import Consumer, Context
 from worker.topics import TopicSpec, ensure_topics, partition_counts
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
 _THREADS = 4  # stages, store and local state run here; more threads than cores, since the store's wait is not work
+_READERS = 6  # partitions that are restored at once: a reader has 64 MB of what librdkafka has fetched ahead
 
 
 class WorkerApp(BatchApp):
@@ -68,15 +69,14 @@ class Runtime:
         self.clock = SystemClock()
         self.owner: Owner | None = None
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="tidegate")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="restore")
         self._confluent: dict[str, Any] = confluent_options(pipeline.kafka)
         self._store = self._open_store()
         self._board = WatermarkBoard(self._confluent, watermarks_topic(pipeline))
         self._partitions: dict[str, int] = {}
         self._refresh: asyncio.Task[None] | None = None
         self.observer = Observer(self.plan)
-        self.lifecycle = Lifecycle(
-            "worker", pipeline.telemetry, self.observer, stuck_timeout=pipeline.worker.stuck_timeout / 1000
-        )
+        self.lifecycle = Lifecycle("worker", pipeline.telemetry, self.observer, pipeline.worker)
 
     async def set_up(self, app: WorkerApp) -> None:
         """1. health and metrics  2. topics  3. store  4. watermarks of the other partitions  5. the owner of partitions."""
@@ -96,6 +96,7 @@ class Runtime:
             owner=f"worker:{socket.gethostname()}:{os.getpid()}",
             state_dir=Path(self.pipeline.worker.state_dir) / self.pipeline.pipeline_id,
             executor=self._executor,
+            readers=self._readers,
             kafka=aiokafka_options(self.pipeline.kafka),
             confluent=self._confluent,
             store=self._store,
@@ -121,11 +122,11 @@ class Runtime:
     async def take_down(self) -> None:
         if self._refresh is not None:
             self._refresh.cancel()
-        self._board.stop()
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        if self._store is not None:
+        await asyncio.to_thread(self._board.stop)
+        for pool in (self._executor, self._readers):
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._store is not None and not (self.owner and self.owner.left_behind):
             self._store.close()
-        self.lifecycle.stop()
 
     def _open_store(self) -> Store | None:
         stores = [sink for sink in self.pipeline.sinks if not isinstance(sink, KafkaSink)]
@@ -157,12 +158,17 @@ class Runtime:
             return most
 
     async def _watch_partitions(self, context: Context) -> None:
+        """Look for new partitions for as long as the worker lives. A topic that has gone, or cannot be made, ends it."""
         while True:
             await asyncio.sleep(self.pipeline.kafka.metadata_max_age / 1000)
             try:
                 await self._grow(context)
-            except BrokerUnavailable as error:
-                log.warning("partitions.unknown", error=str(error))
+            except ConfigError as error:
+                context.fail(error)
+                return
+            except Exception as error:  # whatever it is, the next look may be luckier; to end here would go unnoticed
+                expected = isinstance(error, TidegateError)
+                log.warning("partitions.unknown", error=str(error), exc_info=None if expected else error)
 
     async def _grow(self, context: Context) -> None:
         """A source topic that grew: its changelog and dead-letter topics grow with it, before its records are read."""

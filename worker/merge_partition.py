@@ -7,8 +7,9 @@ from typing import Any
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
 from worker.commit import commit
+from worker.context import Context
 from worker.merge import MergeStages
-from worker.partition import Context, PartitionTask
+from worker.partition import PartitionTask
 from worker.statedb import PartitionDB
 from worker.windows import BEGINNING
 
@@ -35,9 +36,7 @@ class MergePartition(PartitionTask):
             return
         step = await self._in_thread(lambda: stages.batch(records, self._state, self._closed_upto))
         state, closed_upto, effects = step
-        await commit(
-            effects, changelog=self.changelog, producer=self.producer, db=self.db, executor=self.context.executor
-        )
+        await commit(effects, changelog=self.changelog, producer=self.producer, db=self.db, in_thread=self._in_thread)
         self._state, self._closed_upto, self.upto = state, closed_upto, state.upto
 
     async def _tick(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 
@@ -35,7 +35,6 @@ class Observer:
         self.reporter = PrometheusReporter()
         self.metrics = Metrics(self.reporter)
         self.waiting: dict[TopicPartition, str] = {}
-        self.on_progress: Callable[[], None] = lambda: None
         self._open_windows: dict[tuple[TopicPartition, str], frozenset[int]] = {}
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
         self._assigned: set[TopicPartition] = set()
@@ -62,7 +61,6 @@ class Observer:
 
     def assigned(self, tps: Iterable[TopicPartition]) -> None:
         self._assigned |= set(tps)
-        self.on_progress()
         self.metrics.inc(m.REBALANCES)
         self.metrics.set(m.ASSIGNED_PARTITIONS, {}, len(self._assigned))
 
@@ -95,7 +93,6 @@ class Observer:
     def resumed(self, tp: TopicPartition) -> None:
         if self.waiting.pop(tp, None) is not None:
             self._set_paused(tp.topic)
-        self.on_progress()
 
     def lag(self, tp: TopicPartition, records: int) -> None:
         labels = {"consumergroup": self._plan.pipeline.pipeline_id, "topic": tp.topic, "partition": str(tp.partition)}
@@ -152,7 +149,6 @@ class Observer:
 
     def committed(self, tp: TopicPartition, step: Step, sink_seconds: float, commit_seconds: float) -> None:
         """A step that is written for good."""
-        self.on_progress()
         self.metrics.set(m.LAST_PROGRESS_TIMESTAMP, {}, self._clock.time())
         if step.result is not None:
             self._count(tp, step.result)

@@ -79,6 +79,11 @@ class SourceStages:
         self._open_ends: dict[str, frozenset[int]] = {}
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
 
+    def close(self) -> None:
+        """Give back the connections, and the threads of the handlers."""
+        self._stages.close()
+        self._connection.close()
+
     @property
     def layouts(self) -> dict[str, bytes]:
         """Aggregation → digest of how its rows are laid out."""
