@@ -43,6 +43,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.importmode = "importlib"
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes `-n auto` means: one for each core, and none of its own for a run of named files or tests.
+
+    Each process starts its own broker and PostgreSQL when a test asks for them, hence the most.
+    """
+    named = any("::" in argument or argument.endswith(".py") for argument in config.args)
+    return 0 if named else min(max(os.cpu_count() or 1, 2), 4)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shared out over processes, the long tests go first: what is left for the end is short, and no process waits."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    """0: kills, outages and the demo; 1: starts workers; 2: slow in itself; 3: takes milliseconds."""
+    marked = [name for name in ("slow", "kafka", "chaos") if item.get_closest_marker(name)]
+    return 3 - len(marked)
+
+
 @pytest.fixture(scope="session")
 def chaos(request: pytest.FixtureRequest) -> str:
     """ "short" or "long"."""
