@@ -50,12 +50,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """How many processes `-n auto` means: one for each core, and none of its own for a run of named files or tests.
+    """How many processes `-n auto` means: one more than cores, since tests also wait; none for named files or tests.
 
     Each process starts its own broker and PostgreSQL when a test asks for them, hence the most.
     """
     named = any("::" in argument or argument.endswith(".py") for argument in config.args)
-    return 0 if named else min(max(os.cpu_count() or 1, 2), 4)
+    return 0 if named else min((os.cpu_count() or 1) + 1, 4)
 
 
 @pytest.hookimpl(trylast=True)
