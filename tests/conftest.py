@@ -66,9 +66,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _rank(item: pytest.Item) -> int:
-    """0: kills, outages and the demo; 1: starts workers; 2: slow in itself; 3: takes milliseconds."""
-    marked = [name for name in ("slow", "kafka", "chaos") if item.get_closest_marker(name)]
-    return 3 - len(marked)
+    """0: slow and with a broker, so with workers as a rule; 1: slow in itself; 2: takes milliseconds."""
+    return 2 - sum(item.get_closest_marker(name) is not None for name in ("slow", "kafka"))
 
 
 @pytest.fixture(scope="session")
