@@ -21,6 +21,8 @@ import yaml
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 2.0
+"""Tests run side by side, and each takes longer than alone. Waiting longer costs nothing when all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +99,13 @@ def read_topic(servers: str, topic: str, *, isolation: str = "read_committed", t
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
-    """Poll until the condition holds; AssertionError naming `what` when it does not in time."""
-    deadline = time.monotonic() + timeout
+    """Poll until the condition holds; AssertionError naming `what` when it does not in time.
+
+    `timeout`: s, for a test that has the machine for itself.
+    """
+    deadline = time.monotonic() + timeout * PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        assert time.monotonic() < deadline, f"not within {timeout * PATIENCE} s: {what}"
         time.sleep(0.1)
 
 

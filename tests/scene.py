@@ -18,7 +18,7 @@ import psycopg
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.harness import Message, WorkerProcess, produce, read_topic
+from tests.harness import PATIENCE, Message, WorkerProcess, produce, read_topic
 from tests.truth import LEDGER, MEASURES, Aggregate, Produced, Truth
 
 SESSION = "6 s"  # the shortest session timeout that a broker takes by default
@@ -169,7 +169,7 @@ class Scene:
 
     def check(self, within: float = 30.0, *, final: bool = True) -> None:
         """Everything that came out is the truth, within so many seconds. The last difference is the error."""
-        truth, deadline = self.truth(), time.monotonic() + within
+        truth, deadline = self.truth(), time.monotonic() + within * PATIENCE
         while True:
             try:
                 self._check(truth, final=final)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics
     from tests.providers.postgres import Database
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 
 @cache

@@ -21,7 +21,7 @@ from tests.harness import running, wait_until
 from tests.scene import MINUTE, Scene, events, record
 from tests.truth import Aggregate
 
-pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres]
 
 
 def work_off(scene: Scene) -> None:
@@ -156,7 +156,6 @@ def test_records_without_keys(make_scene: Callable[..., Scene], seed: int) -> No
     work_off(scene)
 
 
-@pytest.mark.timeout(240)
 def test_a_topic_that_grows_while_the_worker_runs(make_scene: Callable[..., Scene], seed: int) -> None:
     """From 3 to 6 partitions: changelog and dead letters grow with it, and the groups that now come from two partitions
     are added up."""
