@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent.parent
 PATIENCE = 2.0
 """Tests run side by side, and each takes longer than alone. Waiting longer costs nothing when all is well."""
 
+_NOISE = ("nanobind:", "- leaked", "- ... skipped", "See https://nanobind")
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -200,7 +202,9 @@ class WorkerProcess:
         return total
 
     def tail(self, lines: int = 40) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        """The end of its log, without what DuckDB's binding adds when an interpreter ends on an error."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join([line for line in text.splitlines() if not line.lstrip().startswith(_NOISE)][-lines:])
 
 
 @contextlib.contextmanager

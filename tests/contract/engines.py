@@ -128,7 +128,8 @@ class WorkerEngine(Engine):
             with running(*workers):
                 self._wait(document, names, sum(map(len, logs)), workers)
                 outcome = self._outcome(document, names)
-                assert [worker.stop() for worker in workers] == [0] * len(workers), workers[0].tail()
+                codes = [worker.stop() for worker in workers]
+                assert not any(codes), f"exit codes {codes}\n" + "\n\n".join(worker.tail() for worker in workers)
         finally:
             self._delete(document["pipelineId"])
         return outcome
