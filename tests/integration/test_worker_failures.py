@@ -18,7 +18,7 @@ from tests.scene import MINUTE, Scene, events, record
 from tests.truth import Aggregate
 from transport.ending import GRACE
 
-pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres]
 
 CONFIGURATION, DATA, LOG, STUCK = 2, 65, 66, 70
 
