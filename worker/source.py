@@ -274,13 +274,6 @@ def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:
     return RawBatch(tp, pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA))
 
 
-def cut(raw: RawBatch, offset: int) -> tuple[RawBatch | None, RawBatch | None]:
-    """The records up to `offset`, and those after it; None for an empty part."""
-    at = int(np.searchsorted(raw.records.column(0).to_numpy(), offset, side="right"))
-    head, tail = raw.records.slice(0, at), raw.records.slice(at)
-    return (RawBatch(raw.tp, head) if len(head) else None, RawBatch(raw.tp, tail) if len(tail) else None)
-
-
 def _by_partition(out: Sequence[OutRow]) -> list[Rows]:
     grouped: dict[tuple[str, int], list[OutRow]] = {}
     for row in out:

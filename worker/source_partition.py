@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from tidegate.errors import ConfigError, SinkRecordError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Answers, PartitionState, RawBatch, Reason, Rejection
@@ -12,7 +14,7 @@ from worker.commit import StoreClaim, commit
 from worker.context import Context
 from worker.partition import PartitionTask
 from worker.restore import log_bounds
-from worker.source import SourceStages, Step, cut, raw_batch
+from worker.source import SourceStages, Step, raw_batch
 from worker.statedb import PartitionDB
 from worker.watermarks import EVERYTHING
 from worker.windows import BEGINNING
@@ -90,10 +92,10 @@ class SourcePartition(PartitionTask):
 
     def _parts(self, raw: RawBatch) -> list[RawBatch]:
         """What is not applied yet; cut where the store is ahead, so that it skips exactly what it has."""
-        _, rest = cut(raw, self._state.upto)
+        _, rest = _cut(raw, self._state.upto)
         if rest is None:
             return []
-        had, new = cut(rest, self._claim.upto if self._claim else -1)
+        had, new = _cut(rest, self._claim.upto if self._claim else -1)
         return [part for part in (had, new) if part is not None]
 
     async def _batch(self, raw: RawBatch) -> None:
@@ -180,3 +182,10 @@ class SourcePartition(PartitionTask):
     def _open_stages(self) -> SourceStages:
         assert self._stages is not None
         return self._stages
+
+
+def _cut(raw: RawBatch, offset: int) -> tuple[RawBatch | None, RawBatch | None]:
+    """The records up to `offset`, and those after it; None for an empty part."""
+    at = int(np.searchsorted(raw.records.column(0).to_numpy(), offset, side="right"))
+    head, tail = raw.records.slice(0, at), raw.records.slice(at)
+    return (RawBatch(raw.tp, head) if len(head) else None, RawBatch(raw.tp, tail) if len(tail) else None)

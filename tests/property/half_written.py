@@ -183,8 +183,8 @@ class Worker(SourcePartition):
         self.db, self.producer = db, cast(Any, self.world)
         self.upto = await self._in_thread(lambda: self._load(db))
 
-    async def _close(self) -> None:
-        await super()._close()
+    def _close_state(self, db: PartitionDB) -> None:
+        super()._close_state(db)
         self.world.held = None
 
 

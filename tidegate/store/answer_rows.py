@@ -20,12 +20,17 @@ class AnswerRows:
     def put(self, connection: Connection, batch: StoreBatch) -> None:
         """Replace the partition's row. The caller holds the lock on the partition row, so nobody else writes this one."""
         columns = self._table.c
-        values = {"upto": batch.state.upto, "answers": batch.answers}
-        place = {"pipeline": self._pipeline, "topic": batch.tp.topic, "partition": batch.tp.partition}
         dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        insert = dialect.insert(self._table).values(place | values)
+        insert = dialect.insert(self._table).values(
+            pipeline=self._pipeline,
+            topic=batch.tp.topic,
+            partition=batch.tp.partition,
+            upto=batch.state.upto,
+            answers=batch.answers,
+        )
         key = [columns.pipeline, columns.topic, columns.partition]
-        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=values))
+        newest = {"upto": insert.excluded.upto, "answers": insert.excluded.answers}
+        connection.execute(insert.on_conflict_do_update(index_elements=key, set_=newest))
 
     def of(self, connection: Connection, rows: Sequence[PartitionRow]) -> dict[TopicPartition, bytes]:
         """The answers of the batch that each partition row stands for, where there are any."""

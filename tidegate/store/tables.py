@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     UniqueConstraint,
+    event,
     text,
 )
 
@@ -131,7 +133,7 @@ def partition_table(metadata: MetaData) -> Table:
 
 def _answers(metadata: MetaData) -> Table:
     """Beside the partition rows, so that whoever reads or updates those does not drag a batch's rows along."""
-    return Table(
+    table = Table(
         ANSWERS,
         metadata,
         Column("pipeline", TEXT, primary_key=True),
@@ -140,6 +142,10 @@ def _answers(metadata: MetaData) -> Table:
         Column("upto", BigInteger, nullable=False),
         Column("answers", LargeBinary, nullable=False),
     )
+    # They are compressed already; PostgreSQL would try once more, with each batch.
+    external = DDL("ALTER TABLE %(fullname)s ALTER COLUMN answers SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
+    event.listen(table, "after_create", external.execute_if(dialect="postgresql"))
+    return table
 
 
 def _late_windows(metadata: MetaData) -> Table:
