@@ -209,11 +209,14 @@ class WorkerProcess:
 
 @contextlib.contextmanager
 def running(*workers: WorkerProcess) -> Iterator[None]:
-    """Start the workers; whatever happens, none is left."""
+    """Start the workers; whatever happens, none is left. When the test fails, what each said last is shown."""
     try:
         for worker in workers:
             worker.start()
         yield
+    except BaseException:
+        sys.stdout.writelines(f"\n{worker.name} at the end:\n{worker.tail(80)}\n" for worker in workers)
+        raise
     finally:
         for worker in workers:
             if worker.running:

@@ -57,7 +57,8 @@ def test_broker_away_and_back(
     own_kafka: EmbeddedKafka, postgres: Database, tmp_path: Path, seed: int, chaos: str
 ) -> None:
     """The broker is stopped in mid-stream and comes back: partitions pause and stay ours, the worker says that it waits
-    and for what, nothing is dead-lettered for it, the results are exact; and it ends in good time while the broker is away again."""
+    and for what, nothing is dead-lettered for it, the results are exact; and it ends in good time while the broker is
+    away again."""
     away = 30 if chaos == "long" else 8
     with scene(own_kafka.bootstrap_servers, postgres.url, tmp_path) as one:
         one.feed(events(Random(seed), 6000))

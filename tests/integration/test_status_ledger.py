@@ -217,7 +217,7 @@ def test_a_broker_that_is_away(stack: Stack) -> None:
     """The error names the address; no traceback."""
     document = json.loads(stack.file.read_text()) | {"kafka": {"bootstrapServers": "127.0.0.1:1"}}
     stack.file.write_text(json.dumps(document))
-    assert "127.0.0.1:1 does not answer" in stack.run("ledger", code=1)
+    assert "127.0.0.1:1 (connection refused)" in stack.run("ledger", code=1)
 
 
 @pytest.mark.postgres
