@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, cast
@@ -15,6 +14,7 @@ from dlq.envelope import Envelope
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.reach import quiet, why_unreachable
 from tidegate.record import TopicPartition
 
 _POLL_RECORDS = 500
@@ -49,14 +49,14 @@ def read_dead_letters(
 ) -> Iterator[DeadLetter]:
     """All committed records of `topic`, partition by partition as they come, until the end of each was reached once.
 
-    Nothing is committed. At most `_PREFETCH_KIB` are held. Raises ConfigError when the topic does not exist,
-    BrokerUnavailable when the broker gives nothing for `patience` seconds.
+    Nothing is committed. At most `_PREFETCH_KIB` are held. Raises ConfigError when the topic does not exist or a setting
+    keeps the broker from answering, BrokerUnavailable when it gives nothing for `patience` seconds.
     """
     clock = clock or SystemClock()
     reasons: list[str] = []
     consumer = Consumer(_options(kafka, reasons))
     try:
-        remaining = _partitions(consumer, topic, patience, reasons)
+        remaining = _partitions(consumer, kafka, topic, patience)
         consumer.assign([KafkaPartition(topic, partition, OFFSET_BEGINNING) for partition in remaining])
         heard = clock.monotonic()
         while remaining:
@@ -113,12 +113,11 @@ def distinct(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
         yield letter
 
 
-def _partitions(consumer: Consumer, topic: str, patience: float, reasons: list[str]) -> set[int]:
+def _partitions(consumer: Consumer, kafka: Kafka, topic: str, patience: float) -> set[int]:
     try:
         found = consumer.list_topics(topic, timeout=patience).topics[topic]
     except KafkaException as error:
-        consumer.poll(0)  # the exception says "timed out"; the callback, once it is served, says why
-        raise BrokerUnavailable(f"Kafka does not answer: {next(iter(reasons), error.args[0].str())}") from None
+        raise why_unreachable(kafka, error.args[0].str()) from None
     if found.error is not None or not found.partitions:
         raise ConfigError(
             "the dead-letter topic does not exist",
@@ -139,7 +138,7 @@ def _options(kafka: Kafka, reasons: list[str]) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "fetch.wait.max.ms": 50,  # the end of a partition is only told after an empty fetch has waited this long
         "queued.max.messages.kbytes": _PREFETCH_KIB,
-        "logger": _quiet(),
+        "logger": quiet("dlq.reader"),
         "error_cb": lambda error: reasons.append(error.str()),
     }
 
@@ -162,12 +161,3 @@ def _dead_letter(message: Message) -> DeadLetter:
 def _unavailable(kafka: Kafka, reasons: list[str], otherwise: str) -> BrokerUnavailable:
     reason = reasons[-1] if reasons else otherwise
     return BrokerUnavailable(f"Kafka at {kafka.bootstrap_servers} stopped answering: {reason}")
-
-
-def _quiet() -> logging.Logger:
-    """librdkafka would write each failed connection to stderr; the error says it once."""
-    logger = logging.getLogger("dlq.reader")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger

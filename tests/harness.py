@@ -100,15 +100,15 @@ def read_topic(servers: str, topic: str, *, isolation: str = "read_committed", t
     return sorted(messages, key=lambda m: (m.partition, m.offset))
 
 
-def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float, what: str, every: float = 0.1) -> None:
     """Poll until the condition holds; AssertionError naming `what` when it does not in time.
 
-    `timeout`: s, for a test that has the machine for itself.
+    `timeout`: s, for a test that has the machine for itself. `every`: s between two looks.
     """
     deadline = time.monotonic() + timeout * PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout * PATIENCE} s: {what}"
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 @dataclass
@@ -209,11 +209,14 @@ class WorkerProcess:
 
 @contextlib.contextmanager
 def running(*workers: WorkerProcess) -> Iterator[None]:
-    """Start the workers; whatever happens, none is left."""
+    """Start the workers; whatever happens, none is left. When the test fails, what each said last is shown."""
     try:
         for worker in workers:
             worker.start()
         yield
+    except BaseException:
+        sys.stdout.writelines(f"\n{worker.name} at the end:\n{worker.tail(80)}\n" for worker in workers)
+        raise
     finally:
         for worker in workers:
             if worker.running:

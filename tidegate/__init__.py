@@ -11,6 +11,7 @@ A map for readers. Imports go one way: worker → dlq → transport → tidegate
     tidegate/store/               results and offsets in one transaction (PostgreSQL, SQLite)
     tidegate/resilience/          retry on backoff, breaker on pybreaker, both around every outside call
     tidegate/telemetry/           metric definitions, Prometheus, health, logs
+    tidegate/reach.py             why Kafka does not answer, with the setting that is at fault
     tidegate/local/               a real Kafka and PostgreSQL on this machine, for the demo and the tests
     tidegate/demo/                real flights through all of it, compared with plain SQL
     tidegate/cli/                 the command line

@@ -128,8 +128,11 @@ class Consumer(RebalancingConsumer):
     # 4.-5. Acknowledge, commit
 
     def ack(self, message: Message) -> bool:
-        """A whole batch is done. Batches may be acknowledged in any order."""
-        if message.acked:
+        """A whole batch is done. Batches may be acknowledged in any order.
+
+        One that no agent has taken up counts for nothing: Faust's iterator in pure Python acknowledges what it skips.
+        """
+        if message.acked or not message.tracked:
             return False
         message.acked = True
         self._unacked_messages.discard(message)

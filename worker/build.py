@@ -17,7 +17,8 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
-from tidegate.errors import ConfigError, DependencyError, TidegateError
+from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TidegateError
+from tidegate.reach import why_unreachable
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
@@ -41,6 +42,7 @@ from worker.topics import TopicSpec, ensure_topics, partition_counts
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
+_REACH = (5.0, 25.0)  # seconds for a first answer of the broker; between them is looked at why there is none
 _THREADS = 4  # stages, store and local state run here; more threads than cores, since the store's wait is not work
 _READERS = 6  # partitions that are restored at once: a reader has 64 MB of what librdkafka has fetched ahead
 
@@ -82,7 +84,7 @@ class Runtime:
         """1. health and metrics  2. topics  3. store  4. watermarks of the other partitions  5. the owner of partitions."""
         await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)
         self.lifecycle.start()
-        self._partitions = await partition_counts(self._confluent, self.topics)
+        self._partitions = await self._reach()
         counts = await self._ensure_topics()
         guard = None
         if self._store is not None:
@@ -127,6 +129,17 @@ class Runtime:
             pool.shutdown(wait=False, cancel_futures=True)
         if self._store is not None and not (self.owner and self.owner.left_behind):
             self._store.close()
+
+    async def _reach(self) -> dict[str, int]:
+        """The source topics' partitions. A broker that is away is waited for; a setting that it refuses is said at once."""
+        for seconds in _REACH:
+            try:
+                return await partition_counts(self._confluent, self.topics, within=seconds)
+            except BrokerUnavailable as error:
+                reason = await asyncio.to_thread(why_unreachable, self.pipeline.kafka, str(error))
+                if isinstance(reason, ConfigError):
+                    break
+        raise reason
 
     def _open_store(self) -> Store | None:
         stores = [sink for sink in self.pipeline.sinks if not isinstance(sink, KafkaSink)]

@@ -213,11 +213,20 @@ def test_nothing_read_yet_is_said(stack: Stack) -> None:
     assert "no partition has been read yet" in stack.run("ledger")
 
 
+def test_a_source_topic_that_is_not_there(stack: Stack) -> None:
+    """`status` names it, instead of an empty table."""
+    document = json.loads(stack.file.read_text()) | {"source": {"topics": ["no-such-topic"]}}
+    stack.file.write_text(json.dumps(document))
+    said = stack.run("status", code=2)
+    assert "source.topics: this topic does not exist" in said
+    assert "no-such-topic" in said
+
+
 def test_a_broker_that_is_away(stack: Stack) -> None:
     """The error names the address; no traceback."""
     document = json.loads(stack.file.read_text()) | {"kafka": {"bootstrapServers": "127.0.0.1:1"}}
     stack.file.write_text(json.dumps(document))
-    assert "127.0.0.1:1 does not answer" in stack.run("ledger", code=1)
+    assert "127.0.0.1:1 (connection refused)" in stack.run("ledger", code=1)
 
 
 @pytest.mark.postgres

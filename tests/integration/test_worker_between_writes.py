@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -16,69 +13,17 @@ import pytest
 from tests import fickle
 from tests.aio import in_a_loop
 from tests.property.half_written import windows_of_state, windows_of_store
-from tests.scene import START, Scene, assert_once
-from tidegate.clock import Deadline, SystemClock
-from tidegate.config.kafka import aiokafka_options
-from tidegate.config.pipeline import Pipeline
+from tests.providers.partition import close, context_of, record
+from tests.scene import Scene, assert_once
+from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable, ConfigError
 from tidegate.record import TopicPartition
-from tidegate.resilience.guard import Guard
 from transport import EARLIEST
-from worker.build import Runtime
 from worker.context import Context
 from worker.owner import Owner
 from worker.source_partition import SourcePartition
-from worker.topics import partition_counts
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
-
-
-def record(offset: int, colour: str = "red") -> Any:
-    """One record as aiokafka gives it."""
-    event_time = START + offset * 1000
-    value = {"id": offset, "person": "p", "colour": colour, "amount": 1, "event_time": event_time}
-    return SimpleNamespace(offset=offset, timestamp=event_time, key=b"k", value=json.dumps(value).encode(), headers=())
-
-
-async def context_of(scene: Scene, directory: Path) -> Context:
-    """What a worker's partitions share, without the worker."""
-    runtime = Runtime(Pipeline.model_validate(scene.pipeline))
-    runtime._partitions = await partition_counts(runtime._confluent, runtime.topics)
-    counts = await runtime._ensure_topics()
-    assert runtime._store is not None
-    await asyncio.to_thread(runtime._store.prepare)
-    consumer: Any = SimpleNamespace(
-        pause_partitions_for=lambda *_: None,
-        resume_partitions_for=lambda *_: None,
-        idle_seconds=lambda _: None,
-        is_current=lambda _: True,
-    )
-    return Context(
-        plan=runtime.plan,
-        clock=SystemClock(),
-        owner="test",
-        state_dir=directory / "state",
-        executor=runtime._executor,
-        readers=runtime._readers,
-        kafka=aiokafka_options(runtime.pipeline.kafka),
-        confluent=runtime._confluent,
-        store=runtime._store,
-        store_guard=Guard("store", runtime.pipeline.error_handling),
-        observer=runtime.observer,
-        consumer=consumer,
-        fail=lambda error: pytest.fail(repr(error)),
-        sources=runtime._sources,
-        pipeline_watermark=lambda: None,
-        partition_counts=counts,
-    )
-
-
-def close(context: Context) -> None:
-    """Let go of the database's connections and of the threads."""
-    assert context.store is not None
-    context.store.close()
-    context.executor.shutdown()
-    context.readers.shutdown()
 
 
 async def half_write(task: SourcePartition, records: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

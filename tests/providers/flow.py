@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,8 +50,13 @@ class Owner:
         return self.goal
 
 
+async def _go_on(event: Any) -> None:
+    """Nothing."""
+
+
 class Flow:
-    """`async with Flow(...)`: the app runs; every batch is acknowledged at once, unless `hold` is set."""
+    """`async with Flow(...)`: the app runs; every batch is acknowledged at once, unless `hold` is set. `on_event`: what the
+    agent does with each batch before."""
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Flow:
         self.events: list[Any] = []
         self.finished: list[tuple[TopicPartition, int]] = []
         self.hold = False
+        self.on_event: Callable[[Any], Awaitable[None]] = _go_on
         options = faust_settings(
             Kafka(bootstrap_servers=bootstrap_servers, session_timeout="6 s", metadata_max_age="1 s")
         )
@@ -85,6 +91,7 @@ class Flow:
         async for event in stream.events():
             self.batches.append(event.value)
             self.events.append(event)
+            await self.on_event(event)
             if not self.hold:
                 self.done(event)
 

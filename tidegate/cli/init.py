@@ -16,6 +16,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write a commented pipeline file: orders from Kafka, checked, counted per minute, into PostgreSQL and Kafka."""
+    if file.is_dir():
+        raise ConfigError("this is a directory", file=str(file), expected="the file to write, such as pipeline.yaml")
     try:
         with file.open("w" if force else "x", encoding="utf-8") as opened:
             opened.write(example())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import PostgresSink
 from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
+from tidegate.reach import quiet, why_unreachable
 
 _MASK = "********"
 
@@ -34,12 +34,7 @@ def _kafka(pipeline: Pipeline, timeout: float) -> Iterator[Answer]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
-    reasons: list[str] = []
-    options: dict[str, Any] = {
-        **confluent_options(pipeline.kafka),
-        "logger": _quiet(),
-        "error_cb": lambda error: reasons.append(error.str()),
-    }
+    options: dict[str, Any] = {**confluent_options(pipeline.kafka), "logger": quiet("tidegate.check.kafka")}
     what = f"kafka {pipeline.kafka.bootstrap_servers}"
     try:
         admin = AdminClient(options)
@@ -49,8 +44,7 @@ def _kafka(pipeline: Pipeline, timeout: float) -> Iterator[Answer]:
     try:
         found = admin.list_topics(timeout=timeout)
     except KafkaException as error:
-        admin.poll(0)  # the exception says "timed out"; the callback, once it is served, says why
-        yield Answer(what, False, next(iter(reasons), error.args[0].str()))
+        yield Answer(what, False, str(why_unreachable(pipeline.kafka, error.args[0].str(), timeout)))
         return
     yield Answer(what, True, f"{len(found.brokers)} broker(s)")
     counts = {name: len(topic.partitions) for name, topic in found.topics.items()}
@@ -73,14 +67,6 @@ def _topics(pipeline: Pipeline, counts: dict[str, int]) -> Iterator[Answer]:
 
 def _partitions(count: int) -> str:
     return f"{count} partition" if count == 1 else f"{count} partitions"
-
-
-def _quiet() -> logging.Logger:
-    """librdkafka would write each failed connection to stderr; the answer says it once."""
-    logger = logging.getLogger("tidegate.check.kafka")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger
 
 
 def _databases(pipeline: Pipeline, timeout: float) -> Iterator[Answer]:

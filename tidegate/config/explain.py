@@ -24,8 +24,11 @@ from tidegate.config.fields import (
     tags_of,
     value_at,
 )
+from tidegate.config.pipeline import ID_PATTERN
 from tidegate.config.reading import Document
 from tidegate.config.references import Resolved
+from tidegate.config.schema import TOPIC_PATTERN
+from tidegate.config.stages import AGGREGATION_PATTERN, CALLABLE_PATTERN
 from tidegate.errors import ConfigError
 
 MASK: Final = "********"
@@ -53,10 +56,18 @@ _KINDS: Final = {
     "greater_than_equal": ("out of range", "at least {ge}"),
     "less_than": ("out of range", "less than {lt}"),
     "less_than_equal": ("out of range", "at most {le}"),
-    "string_pattern_mismatch": ("wrong form", "text that matches {pattern}"),
+    "string_pattern_mismatch": ("wrong form", "{form}"),
     "string_too_short": ("too short", "at least {min_length} character(s)"),
     "string_too_long": ("too long", "at most {max_length} characters"),
     "too_short": ("too few", "at least {min_length}"),
+}
+
+# The patterns of names, in words.
+_FORMS: Final = {
+    ID_PATTERN: "letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 100 characters",
+    TOPIC_PATTERN: "letters, digits, '.', '_' and '-', at most 249 characters",
+    AGGREGATION_PATTERN: "letters, digits, '.', '_' and '-', beginning with a letter or '_', at most 100 characters",
+    CALLABLE_PATTERN: "module:function, such as shop.steps:add_price",
 }
 
 
@@ -111,9 +122,13 @@ class _Explainer:
                 yield place, self._not_one_of(place, _quoted(context["expected"]))
             case "value_error":
                 yield place, self._error(place, "wrong form", str(context["error"]).removeprefix("expected "))
+            case "too_short" if _has_items(value_at(self._resolved.data, place.keys), context["min_length"]):
+                return  # what is wrong with its items is said at each; pydantic has left those out
             case kind:
                 wrong, expected = _KINDS.get(kind, ("wrong value", error["msg"]))
-                yield place, self._error(place, wrong, expected.format(**context))
+                pattern = context.get("pattern")
+                form = _FORMS.get(pattern, f"text that matches {pattern}")
+                yield place, self._error(place, wrong, expected.format(**context, form=form))
 
     def _unknown(self, place: Place) -> ConfigError:
         name = str(place.path[-1])
@@ -186,6 +201,10 @@ def _literal_secrets(data: Any, model: type[Model], key: str | None = None) -> I
             yield from _literal_secrets(value, model, key)
     elif key is not None and data is not None and key in secret_names(model):
         yield str(data)
+
+
+def _has_items(value: Any, least: int) -> bool:
+    return isinstance(value, dict | list) and len(value) >= least
 
 
 def _what_it_is(place: Place) -> str:

@@ -15,6 +15,8 @@ from tidegate.config.schema import Column, Source
 from tidegate.config.sinks import Sink
 from tidegate.config.stages import Aggregation, Dedupe, EventTime, Handler, LateData, Rule
 
+ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+
 
 class Telemetry(Model):
     """Logs, and the HTTP server of /live, /ready and /metrics."""
@@ -44,7 +46,7 @@ class Worker(Model):
 class Pipeline(Model):
     """One pipeline. `source` and `schema` are needed to run it; everything else has a default."""
 
-    pipeline_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    pipeline_id: str = Field(pattern=ID_PATTERN)
     """The name of the pipeline: of its consumer group, and the beginning of its topics' names."""
     kafka: Kafka = Kafka()
     source: Source | None = None

@@ -72,12 +72,25 @@ def _read_yaml(text: str, name: str) -> Document:
     return Document(name, _fields(data, name), dict(_lines(node)))
 
 
+_UNCLOSED: Final = "found unexpected end of stream"
+_YAML_HINTS: Final = {
+    "'\\t'": "indent with spaces",
+    _UNCLOSED: "a quote is opened here and never closed",
+    "constructor for the tag": "values are plain text, numbers, lists and mappings: leave the tag (`!…`) out",
+    "expected a single document": "a file holds one pipeline: what follows `---` goes to a file of its own",
+}
+
+
 def _syntax_error(error: yaml.MarkedYAMLError, name: str) -> ConfigError:
-    mark = error.problem_mark or error.context_mark
-    where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     what = ", ".join(part for part in (error.context, error.problem) if part)
-    hint = "indent with spaces" if "'\\t'" in what else None
+    # A quote that is never closed is found missing at the file's end; the person looks for where it was opened.
+    mark = error.context_mark if _UNCLOSED in what else error.problem_mark or error.context_mark
+    where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    hint = next((hint for part, hint in _YAML_HINTS.items() if part in what), None)
     return ConfigError(f"this is not YAML{where}: {what}", file=name, line=mark.line + 1 if mark else None, hint=hint)
+
+
+_COMMA: Final = re.compile(r",\s*$")
 
 
 def _read_json(text: str, name: str) -> Document:
@@ -85,7 +98,10 @@ def _read_json(text: str, name: str) -> Document:
         data = json.loads(text, object_pairs_hook=_unique(name), parse_constant=_no_constant(name))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError(f"this is not JSON at {where}: {error.msg}", file=name, line=error.lineno) from None
+        hint = "JSON takes no comma after the last field" if _COMMA.search(text[: error.pos]) else None
+        raise ConfigError(
+            f"this is not JSON at {where}: {error.msg}", file=name, line=error.lineno, hint=hint
+        ) from None
     except RecursionError:
         raise ConfigError("nested too deeply", file=name) from None
     return Document(name, _fields(data, name), _json_lines(text))

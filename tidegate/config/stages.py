@@ -13,7 +13,8 @@ from tidegate.config.schema import Column, Topic
 
 # A record counts in size / hop windows; beyond this each record would become as many state rows.
 _MOST_OVERLAP: Final = 10_000
-_CALLABLE: Final = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+CALLABLE_PATTERN: Final = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+AGGREGATION_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$"
 
 
 def _bare_string(field: str) -> Callable[[Any], Any]:
@@ -156,7 +157,7 @@ class Handler(Model):
     if it takes a second parameter, has the record's `id`, the same each time: the idempotency key for what it does outside.
     """
 
-    call: str = Field(pattern=_CALLABLE)
+    call: str = Field(pattern=CALLABLE_PATTERN)
     """`module:function`."""
     mode: Literal["record", "batch"] = "record"
     """`record`: a dict in; a dict, or None to filter it out. `batch`: an Arrow table in and out, with the column `_offset`;
@@ -168,7 +169,7 @@ class Handler(Model):
     """How long one call may take."""
     output: tuple[Column, ...] | None = None
     """The columns that come out. Default: the same as went in."""
-    retry_on: tuple[Annotated[str, Field(pattern=_CALLABLE)], ...] = ()
+    retry_on: tuple[Annotated[str, Field(pattern=CALLABLE_PATTERN)], ...] = ()
     """Exceptions (`module:Class`) that mean an outage, besides OSError, TimeoutError and DependencyError: retried,
     never dead-lettered."""
 
@@ -240,7 +241,7 @@ NamedMeasure = Annotated[Measure, BeforeValidator(_bare_string("type")), Shortha
 class Aggregation(Model):
     """Measures per window and group."""
 
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$")
+    name: str = Field(pattern=AGGREGATION_PATTERN)
     """Part of the names of topics and tables."""
     window: Window
     group_by: tuple[GroupByColumn, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,8 @@ import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from tidegate.config.kafka import Kafka, confluent_options
-from tidegate.errors import BrokerUnavailable
+from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.reach import quiet, why_unreachable
 from tidegate.record import TopicPartition
 
 _ANSWER = 10.0  # seconds for one answer of the broker
@@ -22,11 +22,12 @@ _BULK = 10_000
 class TopicReader:
     """A consumer that joins no group and commits nothing. Use it in a `with` block.
 
-    Raises BrokerUnavailable from every method when the broker does not answer.
+    Raises from every method when the broker does not answer: ConfigError when a setting keeps it from that, else
+    BrokerUnavailable.
     """
 
     def __init__(self, kafka: Kafka, group: str) -> None:
-        self._servers = kafka.bootstrap_servers
+        self._kafka, self._servers = kafka, kafka.bootstrap_servers
         self._open: set[tuple[str, int]] = set()
         self._consumer = Consumer(
             {
@@ -37,7 +38,7 @@ class TopicReader:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
                 "queued.max.messages.kbytes": 65_536,  # the reader's memory, whatever the topic holds
-                "logger": _quiet(),
+                "logger": quiet("tidegate.reading"),
             }
         )
 
@@ -112,17 +113,9 @@ class TopicReader:
             elif not error.retriable():
                 raise BrokerUnavailable(f"{self._servers}: {error.str()}")
 
-    def _away(self, error: KafkaException) -> BrokerUnavailable:
-        return BrokerUnavailable(f"{self._servers} does not answer: {error.args[0].str()}")
+    def _away(self, error: KafkaException) -> BrokerUnavailable | ConfigError:
+        return why_unreachable(self._kafka, error.args[0].str())
 
 
 def _partition(tp: TopicPartition, offset: int = confluent_kafka.OFFSET_INVALID) -> Any:
     return confluent_kafka.TopicPartition(tp.topic, tp.partition, offset)
-
-
-def _quiet() -> logging.Logger:
-    """librdkafka would write each failed connection to stderr; the error says it once."""
-    logger = logging.getLogger("tidegate.reading")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger

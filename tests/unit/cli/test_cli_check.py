@@ -183,7 +183,7 @@ def live(path: Path, code: int, **fields: str) -> dict[str, dict[str, Any]]:
 def test_live_says_why_nothing_answers(tmp_path: Path) -> None:
     """A broker and a database that are away are named with the reason, without the password; exit code 1."""
     answers = live(tmp_path / "a.yaml", 1, kafka="127.0.0.1:1", postgres="postgresql://u:geheim12@127.0.0.1:1/db")
-    assert "Connection refused" in answers["kafka 127.0.0.1:1"]["text"]
+    assert "connection refused" in answers["kafka 127.0.0.1:1"]["text"]
     assert "Connection refused" in answers["postgres 127.0.0.1/db"]["text"]
     assert not any(answer["good"] for answer in answers.values())
     assert "geheim12" not in str(answers)

@@ -26,7 +26,7 @@ def _refused(values: list[bytes | None], keys: list[bytes | None]) -> tuple[list
 
 @pytest.mark.parametrize("bad", BAD, ids=[bad.name for bad in BAD])
 def test_a_bad_record_is_refused_for_its_reason_and_its_neighbours_pass(bad: Bad) -> None:
-    """Each record of the corpus gets its stage, error type and field, and the good ones around it are not touched."""
+    """Each record of the corpus gets its stage, error type, field and reason, and the good ones around it are not touched."""
     refused, passed = _refused([GOOD, bad.value, GOOD], [b"a", bad.key, b"b"])
     assert [one.offset for one in refused] == [1]
     assert passed == [0, 2]
@@ -34,6 +34,7 @@ def test_a_bad_record_is_refused_for_its_reason_and_its_neighbours_pass(bad: Bad
     assert (refused[0].stage, reason.error_type, reason.field) == (bad.stage, bad.error_type, bad.field)
     assert bad.found is None or reason.found == bad.found
     assert reason.message
+    assert bad.says in reason.message
     assert reason.found is None or (len(reason.found) <= 120 and reason.found.isprintable())
 
 

@@ -7,6 +7,7 @@ all. Timestamps in a strptime format are the one exception: DuckDB judges them, 
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -17,7 +18,7 @@ import msgspec
 from tidegate.config.schema import Column
 from tidegate.stages.batch import Reason
 from tidegate.stages.decode.decimals import decimal_fault, json_kind
-from tidegate.stages.decode.moments import epoch_micros, iso_micros
+from tidegate.stages.decode.moments import NOT_ISO_8601, epoch_micros, iso_micros
 from tidegate.stages.decode.shown import shown
 from tidegate.stages.types import arrow_type, nearest_name
 
@@ -75,10 +76,16 @@ def _place_of_bad_text(value: bytes) -> str | None:
 def _syntax(value: bytes, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
+    if value.startswith(BOM_UTF8):
+        return "it begins with a byte order mark, which JSON does not have"
+    constants: list[str] = []
     try:
-        json.loads(value, parse_constant=lambda word: json.loads(f"<{word}>"))
+        json.loads(value, parse_constant=constants.append)
     except (ValueError, RecursionError):
-        return str(error).removeprefix("JSON is malformed: ")
+        said = str(error).removeprefix("JSON is malformed: ")
+        return "it ends before the JSON is complete" if said == "Input data was truncated" else said
+    if constants:
+        return f"{constants[0]} is no JSON number"
     return "an escape that is half of a surrogate pair, and no character"
 
 
@@ -112,7 +119,8 @@ def _value(raw: bytes, column: Column, path: str, forbid_unknown: bool) -> Itera
     number = column.unit is not None if kind == "timestamp" else kind not in _KIND_OF
     expected = "a number" if number else _KIND_OF.get(kind, "a string")
     if (found := json_kind(raw)) != expected:
-        yield path, "WrongType", f"expected {column.type} as {expected}, found {found}", raw
+        wanted = expected if kind in expected else f"{column.type} as {expected}"  # "a string", but "date as a string"
+        yield path, "WrongType", f"expected {wanted}, found {found}", raw
     elif kind == "struct":
         yield from _object(_OBJECT.decode(raw), raw, column.fields, path, forbid_unknown)
     elif kind == "array" and column.items is not None:
@@ -129,14 +137,14 @@ def _leaf(raw: bytes, column: Column, kind: str) -> tuple[str, str] | None:
     if kind == "double":
         return None if isfinite(float(raw)) else ("Overflow", "does not fit a double")
     if kind == "date":
-        return None if _is_date(_STRING.decode(raw)) else ("InvalidDate", "no date of the form YYYY-MM-DD")
+        return None if _is_date(_STRING.decode(raw)) else ("InvalidDate", "not a date of the form YYYY-MM-DD")
     if kind == "timestamp" and column.unit is not None:
         number = _number(raw)
         good = number is not None and epoch_micros(number, column.unit) is not None
         return None if good else ("InvalidTimestamp", f"no time as a number of {column.unit} since 1970")
     if kind == "timestamp" and (column.format is None or column.format == "iso8601"):
         good = iso_micros(_STRING.decode(raw)) is not None
-        return None if good else ("InvalidTimestamp", "no ISO 8601 date and time")
+        return None if good else ("InvalidTimestamp", NOT_ISO_8601)
     if kind.startswith("decimal"):
         return decimal_fault(raw, arrow_type(column))
     return None

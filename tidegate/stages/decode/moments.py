@@ -12,6 +12,8 @@ MAX_MICROS = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
+NOT_ISO_8601 = "not an ISO 8601 date and time such as 2024-01-31T10:00:00Z"
+
 # Extended or basic form, `T` or a space; digits beyond the microsecond are cut off. All but the length of a month is
 # here, so that a column of them is judged by RE2 and not by an exception each.
 ISO_8601 = re.compile(

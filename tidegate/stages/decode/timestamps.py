@@ -12,7 +12,15 @@ import pyarrow.compute as pc
 
 from tidegate.errors import ConfigError
 from tidegate.stages.decode.codec import Codec, Fault
-from tidegate.stages.decode.moments import ISO_8601, MAX_MICROS, MIN_MICROS, PER_UNIT, epoch_micros, iso_micros
+from tidegate.stages.decode.moments import (
+    ISO_8601,
+    MAX_MICROS,
+    MIN_MICROS,
+    NOT_ISO_8601,
+    PER_UNIT,
+    epoch_micros,
+    iso_micros,
+)
 from tidegate.stages.sql import connect, literal, query
 
 _MICROS = pa.timestamp("us")
@@ -79,7 +87,7 @@ class IsoCodec(Codec):
             micros = [None if text is None else iso_micros(text) for text in kept.to_pylist()]
             bad.update(row for row, at in enumerate(micros) if at is None and values[row] is not None)
             moments = pa.array(micros, type=pa.int64()).cast(_MICROS)
-        return moments, [Fault(row, "", _INVALID, "no ISO 8601 date and time", values[row]) for row in sorted(bad)]
+        return moments, [Fault(row, "", _INVALID, NOT_ISO_8601, values[row]) for row in sorted(bad)]
 
 
 def _cast(texts: pa.Array) -> pa.Array | None:
@@ -126,7 +134,7 @@ class StrptimeCodec(Codec):
         moments = pc.if_else(inside, moments, pa.scalar(None, _MICROS))
         if moments.null_count == texts.column(0).null_count:
             return moments, []
-        message = f"no timestamp in the format {self.format}"
+        message = f"not a timestamp in the format {self.format}"
         faults = [
             Fault(row, "", _INVALID, message, value)
             for row, (value, good) in enumerate(zip(values, inside.to_pylist(), strict=True))

@@ -38,4 +38,9 @@ class AllowedValuesCheck(ColumnCheck[AllowedValues]):
 
     @property
     def expectation(self) -> str:
-        return f"expected one of {shown(', '.join(str(value) for value in self.rule.values))}"
+        return f"expected one of {shown(', '.join(map(_written, self.rule.values)))}"
+
+
+def _written(value: object) -> str:
+    """As in the file: a boolean is `true`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
