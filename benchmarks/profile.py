@@ -26,6 +26,7 @@ from tidegate.stages.aggregate import Aggregator, Merger
 from tidegate.stages.decode import Decoder
 from tidegate.stages.dedupe import Dedupe
 from tidegate.stages.eventtime import EventTimes
+from tidegate.stages.handle import HandlerChain
 from tidegate.stages.plan import compile_plan
 from tidegate.stages.rules import RuleSet
 from tidegate.store.rows import changelog_topic
@@ -182,13 +183,13 @@ async def _work(bench: Bench, pipeline: Pipeline, records: dict[int, list[Any]],
     log = changelog_topic(name, topic)
     bench.topic(log)
     bench.topic(watermarks_topic(pipeline))
-    executor = _Inline()
+    executor, handlers = _Inline(), HandlerChain(pipeline, plan.decoded)
     for partition, found in records.items():
         tp = TopicPartition(topic, partition)
         producer = PartitionProducer({"bootstrap_servers": bench.servers}, f"profile/{name}/{partition}")
         await producer.start()
         db = PartitionDB(bench.directory / f"{name}-profile" / str(partition))
-        stages = SourceStages(plan, tp, db, {}, SystemClock())
+        stages = SourceStages(plan, tp, db, {}, SystemClock(), handlers)
         state, closed = stages.load()
         for at in range(0, len(found), _BATCH):
             with watches.running("records to Arrow"):

@@ -21,6 +21,7 @@ from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, Tid
 from tidegate.reach import why_unreachable
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
+from tidegate.stages.handle import HandlerChain
 from tidegate.stages.plan import Plan, compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import Store
@@ -67,6 +68,7 @@ class Runtime:
             )
         self.pipeline = pipeline
         self.plan: Plan = compile_plan(pipeline)
+        self._handlers = HandlerChain(pipeline, self.plan.decoded)
         self.topics = pipeline.source.topics
         self.clock = SystemClock()
         self.owner: Owner | None = None
@@ -94,6 +96,7 @@ class Runtime:
         self._board.start()
         context = Context(
             plan=self.plan,
+            handlers=self._handlers,
             clock=self.clock,
             owner=f"worker:{socket.gethostname()}:{os.getpid()}",
             state_dir=Path(self.pipeline.worker.state_dir) / self.pipeline.pipeline_id,
@@ -127,8 +130,10 @@ class Runtime:
         await asyncio.to_thread(self._board.stop)
         for pool in (self._executor, self._readers):
             pool.shutdown(wait=False, cancel_futures=True)
-        if self._store is not None and not (self.owner and self.owner.left_behind):
-            self._store.close()
+        if not (self.owner and self.owner.left_behind):  # else a call still uses them
+            self._handlers.close()
+            if self._store is not None:
+                self._store.close()
 
     async def _reach(self) -> dict[str, int]:
         """The source topics' partitions. A broker that is away is waited for; a setting that it refuses is said at once."""

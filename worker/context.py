@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from tidegate.clock import Clock
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
+from tidegate.stages.handle import HandlerChain
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Store
 from transport.batch import SourceBatch
@@ -42,6 +43,7 @@ class Context:
     """What all partitions of a worker share."""
 
     plan: Plan
+    handlers: HandlerChain
     clock: Clock
     owner: str
     state_dir: Path

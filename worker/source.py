@@ -22,6 +22,7 @@ from tidegate.clock import Clock
 from tidegate.config.topics import late_topic, result_topics
 from tidegate.record import OutRow, TopicPartition
 from tidegate.stages.batch import RAW_SCHEMA, Answers, BatchResult, NothingSeen, PartitionState, RawBatch
+from tidegate.stages.handle import HandlerChain
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import connect
@@ -56,17 +57,26 @@ class Step:
 
 
 class SourceStages:
-    """The stages of one source partition over its local state. Used by one thread at a time."""
+    """The stages of one source partition over its local state. Used by one thread at a time.
+
+    `handlers` are shared by all partitions of a worker, whose records in flight are counted together.
+    """
 
     def __init__(
-        self, plan: Plan, tp: TopicPartition, db: PartitionDB, partition_counts: dict[str, int], clock: Clock
+        self,
+        plan: Plan,
+        tp: TopicPartition,
+        db: PartitionDB,
+        partition_counts: dict[str, int],
+        clock: Clock,
+        handlers: HandlerChain,
     ) -> None:
         self.plan, self.tp, self.db = plan, tp, db
         self._name = json.dumps(str(tp))
         self._clock = clock
         self._counts = partition_counts
         self._connection = connect()
-        self._stages = StagePipeline(plan)
+        self._stages = StagePipeline(plan, handlers)
         self._publisher = open_publisher(plan)
         self._flood = FloodGuard(plan.pipeline.error_handling.flood_guard)
         self._windows = {a.name: WindowTable(a, self._connection) for a in plan.aggregations}
@@ -81,7 +91,7 @@ class SourceStages:
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
 
     def close(self) -> None:
-        """Give back the connections, and the threads of the handlers."""
+        """Give back the connections."""
         self._stages.close()
         self._connection.close()
 

@@ -37,7 +37,9 @@ class SourcePartition(PartitionTask):
 
     def _load(self, db: PartitionDB) -> int:
         context = self.context
-        self._stages = SourceStages(context.plan, self.tp, db, context.partition_counts, context.clock)
+        self._stages = SourceStages(
+            context.plan, self.tp, db, context.partition_counts, context.clock, context.handlers
+        )
         self._new_layouts = self.check_layouts(db, self._stages.layouts)
         self._state, self._closed_upto = self._stages.load()
         self.begun = self._stages.begun

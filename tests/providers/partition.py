@@ -58,6 +58,7 @@ async def context_of(
     )
     return Context(
         plan=runtime.plan,
+        handlers=runtime._handlers,
         clock=SystemClock(),
         owner="test",
         state_dir=directory / "state",
@@ -80,6 +81,7 @@ def close(context: Context) -> None:
     """Let go of the database's connections and of the threads."""
     assert context.store is not None
     context.store.close()
+    context.handlers.close()
     context.executor.shutdown()
     context.readers.shutdown()
 

@@ -164,7 +164,7 @@ class Handler(Model):
     an offset that does not come back is filtered out. The context's fields: of a record `id`, `topic`, `partition`, `offset`,
     `timestamp` and `event_time` (ms); of a batch `topic`, `partition` and `ids` (one per row)."""
     concurrency: int = Field(default=1, ge=1)
-    """Records in flight at once; order is kept per record key."""
+    """Records (`mode: batch`: batches) in flight at once, over all partitions of a worker; order is kept per record key."""
     timeout: Millis | None = None
     """How long one call may take."""
     output: tuple[Column, ...] | None = None

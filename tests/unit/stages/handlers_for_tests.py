@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pyarrow as pa
@@ -124,6 +125,20 @@ def needs_three_at_once(record: Record) -> Record:
     BARRIER.wait()
     LOG.leave()
     return record
+
+
+def lingering(record: Record) -> Record:
+    LOG.enter()
+    time.sleep(0.005)
+    LOG.leave()
+    return record
+
+
+def batch_lingering(table: pa.Table) -> pa.Table:
+    LOG.enter()
+    time.sleep(0.02)
+    LOG.leave()
+    return table
 
 
 def slow_sync(record: Record) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -229,6 +230,25 @@ def test_a_synchronous_handler_runs_in_as_many_threads(chain: Chain) -> None:
     handled = chain({"call": "needs_three_at_once", "concurrency": 3}).apply(rows(*range(6)), TP)
     assert numbers(handled) == list(range(6))
     assert LOG.most_running == 3
+
+
+@pytest.mark.parametrize(
+    ("step", "most"),
+    [
+        ({"call": "lingering"}, 1),
+        ({"call": "lingering", "concurrency": 2}, 2),
+        ({"call": "async_slow", "concurrency": 2}, 2),
+        ({"call": "batch_lingering", "mode": "batch"}, 1),
+        ({"call": "batch_lingering", "mode": "batch", "concurrency": 2}, 2),
+    ],
+)
+def test_partitions_share_the_concurrency(chain: Chain, step: dict[str, Any], most: int) -> None:
+    """Three partitions at once have no more in flight together than one alone may have."""
+    shared = chain(step)
+    with ThreadPoolExecutor(3) as partitions:
+        handled = list(partitions.map(lambda p: shared.apply(rows(*range(8)), TopicPartition("orders", p)), range(3)))
+    assert [numbers(one) for one in handled] == [list(range(8))] * 3
+    assert LOG.most_running == most
 
 
 def test_the_timeout_of_an_async_handler_is_an_outage(chain: Chain) -> None:

@@ -16,6 +16,7 @@ from tidegate.clock import ManualClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState, RawBatch
+from tidegate.stages.handle import HandlerChain
 from tidegate.stages.plan import Plan, compile_plan
 from worker.effects import Effects
 from worker.source import SourceStages, Step
@@ -80,6 +81,7 @@ class Partition:
     sent: dict[str, list[tuple[Any, Any]]] = field(default_factory=dict)
     sent_to: list[tuple[str, int, Any, Any]] = field(default_factory=list)
     changelog: int = 0
+    handlers: HandlerChain | None = None
 
     def __post_init__(self) -> None:
         self.open()
@@ -87,7 +89,8 @@ class Partition:
     def open(self) -> None:
         """Start over the state that is there, as a new owner does."""
         self.db = PartitionDB(self.path)
-        self.stages = SourceStages(self.plan, self.tp, self.db, dict(COUNTS), ManualClock())
+        handlers = self.handlers or HandlerChain(self.plan.pipeline, self.plan.decoded)
+        self.stages = SourceStages(self.plan, self.tp, self.db, dict(COUNTS), ManualClock(), handlers)
         self.state, self.closed_upto = self.stages.load()
 
     def restart(self) -> None:

@@ -22,7 +22,10 @@ from tidegate.stages.types import OFFSET
 
 
 class BatchStep(Step):
-    """Calls the handler with the schema's columns and `_offset`; an offset that does not come back is filtered out."""
+    """Calls the handler with the schema's columns and `_offset`; an offset that does not come back is filtered out.
+
+    At most `concurrency` batches are in it at once, over all partitions that this step serves.
+    """
 
     def __init__(
         self,
@@ -30,13 +33,14 @@ class BatchStep(Step):
         guard: Guard,
         *,
         with_context: bool,
+        concurrency: int,
         field: str,
         input_schema: pa.Schema,
         output_schema: pa.Schema,
     ) -> None:
         self.output_schema, self._input_schema, self._field = output_schema, input_schema, field
         self._function, self._guard, self._with_context = function, guard, with_context
-        self._one_at_a_time = threading.Lock()
+        self._places = threading.BoundedSemaphore(concurrency)
         self._is_async = is_async(function)
         if self._is_async:
             HANDLER_LOOP.open()
@@ -46,7 +50,7 @@ class BatchStep(Step):
         given = rows.select([*self._input_schema.names, OFFSET])
         tables: list[pa.Table] = []
         rejected: list[Rejection] = []
-        with self._one_at_a_time:
+        with self._places:
             self._halve(given, tp, tables, rejected)
         return self._collect(rows, tables, rejected)
 

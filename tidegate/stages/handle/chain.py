@@ -107,6 +107,7 @@ def _step(handler: Handler, guard: Guard, field: str, schema: pa.Schema) -> Step
             function,
             guard,
             with_context=wants_context(function, handler.call, field=f"{field}.call", takes="table"),
+            concurrency=handler.concurrency,
             field=f"{field}.call",
             input_schema=schema,
             output_schema=output,
