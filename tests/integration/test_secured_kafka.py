@@ -28,7 +28,7 @@ from tidegate.local.java import find_java
 from tidegate.reach import why_unreachable
 from tidegate.store import reading as tidegate_reading
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.xdist_group("secured")]  # one broker for all of them
 WRONG = "falsch123"
 
 
