@@ -21,6 +21,7 @@ STATES = st.builds(
     INSTANTS,
     st.builds(Ledger, *[COUNTS] * 8),
     st.booleans(),
+    st.text(max_size=22),
 )
 
 
