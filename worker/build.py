@@ -17,15 +17,17 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
-from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError
+from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TopicRecreated
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import Store
+from tidegate.store.rows import changelog_topic
 from tidegate.telemetry.logs import logging_config
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
 from transport.lifecycle import Lifecycle, quieten_garbage_collection
+from worker.identity import require_same
 from worker.naming import (
     FOREVER_KEPT,
     internal_topics,
@@ -37,7 +39,7 @@ from worker.naming import (
 from worker.observe import Observer
 from worker.owner import Owner, delivery
 from worker.partition import Consumer, Context
-from worker.topics import TopicSpec, ensure_topics, partition_counts
+from worker.topics import TopicSpec, ensure_topics, partition_counts, topic_ids
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
@@ -72,6 +74,7 @@ class Runtime:
         self._store = self._open_store()
         self._board = WatermarkBoard(self._confluent, watermarks_topic(pipeline))
         self._partitions: dict[str, int] = {}
+        self._topic_ids: dict[str, str] = {}  # of the sources and of the changelogs
         self._refresh: asyncio.Task[None] | None = None
         self.observer = Observer(self.plan)
         self.lifecycle = Lifecycle(
@@ -84,6 +87,7 @@ class Runtime:
         self.lifecycle.start()
         self._partitions = await partition_counts(self._confluent, self.topics)
         counts = await self._ensure_topics()
+        self._topic_ids = await self._ids()
         guard = None
         if self._store is not None:
             guard = Guard("store", self.pipeline.error_handling)
@@ -161,8 +165,17 @@ class Runtime:
             await asyncio.sleep(self.pipeline.kafka.metadata_max_age / 1000)
             try:
                 await self._grow(context)
+                require_same(self._topic_ids, await self._ids())
             except BrokerUnavailable as error:
                 log.warning("partitions.unknown", error=str(error))
+            except TopicRecreated as error:
+                context.fail(error)
+
+    async def _ids(self) -> dict[str, str]:
+        """The ids of the topics that the state's offsets are of."""
+        read = [*self.topics, *([partials_topic(self.pipeline)] if merged_aggregations(self.plan) else [])]
+        changelogs = [changelog_topic(self.pipeline.pipeline_id, topic) for topic in read]
+        return await topic_ids(self._confluent, [*read, *changelogs])
 
     async def _grow(self, context: Context) -> None:
         """A source topic that grew: its changelog and dead-letter topics grow with it, before its records are read."""

@@ -12,6 +12,7 @@ import json
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -115,7 +116,7 @@ class MergeStages:
         bound = self._bound(partials, closed_upto)
         for prefix, aggregation in self._aggregations.items():
             aggregation.merge(partials.get(prefix, {}), closed_upto, bound, self.tp.partition, effects)
-        after = PartitionState(upto=fresh[-1].offset if fresh else state.upto)
+        after = replace(state, upto=fresh[-1].offset if fresh else state.upto)
         effects.put([keys.CLOSED, keys.PARTITION], [keys.pack_int(bound), encode_state(after)])
         return after, bound, effects
 

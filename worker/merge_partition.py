@@ -7,6 +7,7 @@ from typing import Any
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
 from worker.commit import commit
+from worker.identity import of_topic
 from worker.merge import MergeStages
 from worker.partition import Context, PartitionTask
 from worker.statedb import PartitionDB
@@ -23,7 +24,8 @@ class MergePartition(PartitionTask):
 
     def _load(self, db: PartitionDB) -> int:
         self._stages = MergeStages(self.context.plan, self.tp, db, self.context.sources)
-        self._state, self._closed_upto = self._stages.load()
+        state, self._closed_upto = self._stages.load()
+        self._state = of_topic(state, self.tp, self.topic_id, "the merge agent", self.context.plan.pipeline.pipeline_id)
         return self._state.upto
 
     async def _work(self, records: list[Any]) -> None:
@@ -35,9 +37,11 @@ class MergePartition(PartitionTask):
             return
         step = await self._in_thread(lambda: stages.batch(records, self._state, self._closed_upto))
         state, closed_upto, effects = step
+        effects.puts += self.first_rows
         await commit(
             effects, changelog=self.changelog, producer=self.producer, db=self.db, executor=self.context.executor
         )
+        self.first_rows = []
         self._state, self._closed_upto, self.upto = state, closed_upto, state.upto
 
     async def _tick(self) -> None:

@@ -10,13 +10,15 @@ from confluent_kafka import Consumer as ConfluentConsumer
 from confluent_kafka import TopicPartition as ConfluentPartition
 
 from tidegate.clock import Deadline
-from tidegate.errors import OffsetOutOfRange, TidegateError
+from tidegate.errors import OffsetOutOfRange, TidegateError, TopicRecreated
 from tidegate.record import TopicPartition
 from transport.ownership import EARLIEST
+from worker.identity import require_same
 from worker.merge_partition import MergePartition
 from worker.naming import partials_topic
 from worker.partition import Context, Delivery, PartitionTask
 from worker.source_partition import SourcePartition
+from worker.topics import topic_ids
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +56,10 @@ class Owner:
     async def out_of_range(self, tp: TopicPartition, offset: int) -> int:
         """The log has lost what the state asks for. Skipping is a decision of the pipeline's owner, never ours."""
         low, high = await asyncio.to_thread(self._bounds, tp)
+        try:
+            require_same({tp.topic: self.tasks[tp].topic_id}, await topic_ids(self._context.confluent, [tp.topic]))
+        except TopicRecreated as recreated:
+            await self._fail(recreated)
         source = self._context.plan.pipeline.source
         if source is not None and source.on_out_of_range == "earliest" and offset < low:
             log.error("offset.skipped", topic=tp.topic, partition=tp.partition, wanted=offset, earliest=low)

@@ -21,7 +21,6 @@ from tidegate.clock import Clock, Deadline
 from tidegate.errors import (
     BrokerUnavailable,
     CircuitOpen,
-    ConfigError,
     DependencyError,
     Fenced,
     StoreFenced,
@@ -33,11 +32,12 @@ from tidegate.stages.plan import Plan
 from tidegate.store.base import Store
 from tidegate.store.rows import changelog_topic
 from transport.batch import SourceBatch
-from worker import keys
+from worker.identity import changelog_rows
 from worker.observe import Observer
 from worker.producer import PartitionProducer, transactional_id
 from worker.restore import restore
 from worker.statedb import PartitionDB
+from worker.topics import topic_ids
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -97,6 +97,8 @@ class PartitionTask(ABC):
         self.tp, self.context = tp, context
         self.changelog = (changelog_topic(context.plan.pipeline.pipeline_id, tp.topic), tp.partition)
         self.upto = -1
+        self.topic_id = ""  # of the topic itself, known when the partition is open
+        self.first_rows: list[tuple[bytes, bytes]] = []  # what goes with the next commit, once
         self.begun = False  # whether the state has a partition row, be it with nothing applied
         self.db: PartitionDB | None = None
         self.producer: PartitionProducer | None = None
@@ -230,10 +232,12 @@ class PartitionTask(ABC):
         producer = PartitionProducer(dict(context.kafka), transactional_id(context.plan.pipeline.pipeline_id, self.tp))
         try:
             await producer.start()
-            self.db = await self._in_thread(
-                lambda: PartitionDB(context.state_dir / self.tp.topic / str(self.tp.partition))
-            )
+            ids = await topic_ids(context.confluent, [self.tp.topic, self.changelog[0]])
+            self.topic_id, changelog_id = ids[self.tp.topic], ids[self.changelog[0]]
+            path = context.state_dir / self.tp.topic / str(self.tp.partition)
+            self.db = await self._in_thread(lambda: PartitionDB(path, changelog_id=changelog_id))
             await self._restore(self.db)
+            self.first_rows = changelog_rows(self.db, self.changelog, changelog_id)
             self.upto = await self._in_thread(lambda: self._load(self.db))  # type: ignore[arg-type]
         except BaseException:
             await producer.stop()
@@ -249,22 +253,6 @@ class PartitionTask(ABC):
             db.wipe("it is ahead of the changelog, which must have been made anew")
             restored = await restore(self.context.confluent, *self.changelog, 0, db.apply)
         self.context.observer.restored(self.tp, restored.records, restored.seconds)
-
-    def check_layouts(self, db: PartitionDB, layouts: Mapping[str, bytes]) -> list[tuple[bytes, bytes]]:
-        """Rows to write for aggregations the state does not know yet. `layouts`: aggregation → digest of its rows' layout.
-
-        Raises ConfigError when rows of the state could not be read any more.
-        """
-        wanted = {name: keys.aggregation_prefix(keys.LAYOUT, name) for name in layouts}
-        found = dict(zip(layouts, db.get(list(wanted.values())), strict=True))
-        for name, before in found.items():
-            if before is not None and before != layouts[name]:
-                raise ConfigError(
-                    f"the state of {self.tp} was written with other measures, groups or windows",
-                    field=f"aggregations ({name})",
-                    hint="give the changed aggregation a new name (the old one's results stay), or take a new pipelineId",
-                )
-        return [(wanted[name], layouts[name]) for name, before in found.items() if before is None]
 
     async def _close(self) -> None:
         producer, db = self.producer, self.db

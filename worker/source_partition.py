@@ -9,11 +9,12 @@ from tidegate.errors import ConfigError, SinkRecordError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Answers, PartitionState, RawBatch, Reason, Rejection
 from worker.commit import StoreClaim, commit
+from worker.identity import of_topic
 from worker.partition import Context, PartitionTask
 from worker.source import SourceStages, Step, cut, raw_batch
 from worker.statedb import PartitionDB
 from worker.watermarks import EVERYTHING
-from worker.windows import BEGINNING
+from worker.windows import BEGINNING, new_layouts
 
 
 class SourcePartition(PartitionTask):
@@ -24,7 +25,6 @@ class SourcePartition(PartitionTask):
         self._state = PartitionState()
         self._closed_upto = BEGINNING
         self._stages: SourceStages | None = None
-        self._new_layouts: list[tuple[bytes, bytes]] = []
         event_time = context.plan.pipeline.event_time
         self._idle_after = event_time.idle_timeout / 1000 if event_time else None
         self._claim: StoreClaim | None = None
@@ -34,8 +34,9 @@ class SourcePartition(PartitionTask):
     def _load(self, db: PartitionDB) -> int:
         context = self.context
         self._stages = SourceStages(context.plan, self.tp, db, context.partition_counts, context.clock)
-        self._new_layouts = self.check_layouts(db, self._stages.layouts)
-        self._state, self._closed_upto = self._stages.load()
+        self.first_rows += new_layouts(db, self.tp, self._stages.layouts)
+        state, self._closed_upto = self._stages.load()
+        self._state = of_topic(state, self.tp, self.topic_id, "the state", context.plan.pipeline.pipeline_id)
         self.begun = self._stages.begun
         return self._state.upto
 
@@ -45,6 +46,7 @@ class SourcePartition(PartitionTask):
             return
         claim = StoreClaim(store, guard, self.tp, self.context.owner, self.context.executor)
         await claim.claim()
+        of_topic(claim.state, self.tp, self.topic_id, "the database", self.context.plan.pipeline.pipeline_id)
         if claim.read < self._state.ledger.read:
             raise ConfigError(
                 f"the database has {claim.read} records of {self.tp}, the state {self._state.ledger.read}: it was emptied, "
@@ -126,8 +128,7 @@ class SourcePartition(PartitionTask):
     async def _commit(self, step: Step) -> None:
         assert self.producer is not None
         assert self.db is not None
-        for key, value in self._new_layouts:
-            step.effects.put([key], [value])
+        step.effects.puts += self.first_rows
         with self.context.observer.producing(self.tp, step):
             await commit(
                 step.effects,
@@ -136,7 +137,7 @@ class SourcePartition(PartitionTask):
                 db=self.db,
                 executor=self.context.executor,
             )
-        self._new_layouts = []
+        self.first_rows = []
         self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto
 
     async def _tick(self) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, TopicMetadata  # type: ignore[attr-defined]
 
 from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable, ConfigError
 
 _POLL = 0.1
+_NO_ID = "A" * 22  # all zeros: a broker of before there were ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,27 @@ async def partition_counts(
 ) -> dict[str, int]:
     """Partitions of each topic. Raises ConfigError for one that does not exist, BrokerUnavailable."""
     return await asyncio.to_thread(_partition_counts, confluent_options, topics, within)
+
+
+async def topic_ids(
+    confluent_options: Mapping[str, Any], topics: Sequence[str], *, within: float = 30.0
+) -> dict[str, str]:
+    """Each topic's id (KIP-516), by which it differs from an earlier one with its name; "" where the broker gives none.
+
+    Raises BrokerUnavailable, also for a topic that does not exist (any more): whoever asks has seen it before.
+    """
+    return await asyncio.to_thread(_topic_ids, confluent_options, topics, within)
+
+
+def _topic_ids(options: Mapping[str, Any], topics: Sequence[str], timeout: float) -> dict[str, str]:
+    admin, found = AdminClient(dict(options)), dict[str, str]()
+    for topic, asked in admin.describe_topics(TopicCollection(list(topics)), request_timeout=timeout).items():
+        try:
+            topic_id = str(asked.result().topic_id)
+        except KafkaException as error:
+            raise BrokerUnavailable(f"cannot describe topic {topic!r}: {error.args[0].str()}") from error
+        found[topic] = "" if topic_id == _NO_ID else topic_id
+    return found
 
 
 def _partition_counts(options: Mapping[str, Any], topics: Sequence[str], timeout: float) -> dict[str, int]:
