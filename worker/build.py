@@ -16,14 +16,20 @@ from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.sinks import KafkaSink
-from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
+from tidegate.config.topics import (
+    changelog_topic,
+    dead_letter_topic,
+    late_topic,
+    partials_topic,
+    result_topics,
+    watermarks_topic,
+)
 from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TopicRecreated
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import Store
-from tidegate.store.rows import changelog_topic
 from tidegate.telemetry.logs import logging_config
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
 from transport.lifecycle import Lifecycle, quieten_garbage_collection
@@ -33,8 +39,6 @@ from worker.naming import (
     internal_topics,
     merge_topics,
     merged_aggregations,
-    partials_topic,
-    watermarks_topic,
 )
 from worker.observe import Observer
 from worker.owner import Owner, delivery

@@ -1,6 +1,6 @@
 """Totals of groups that spread over source partitions.
 
-Each source partition writes its partials, keyed by group, to `{pipelineId}-partials`, within its own transaction. The
+Each source partition writes its partials, keyed by group, to `{pipelineId}..partials`, within its own transaction. The
 merge agent keeps the newest partial of each source partition (by `upto`) and emits their sum: a repeat changes nothing.
 After its partials each transaction writes the source partition's watermark to every partition of the topic, so the order
 of the log says when a window is final.
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
-from tidegate.config.topics import result_topics
+from tidegate.config.topics import partials_topic, result_topics
 from tidegate.record import TopicPartition
 from tidegate.stages.aggregate import merge_partials
 from tidegate.stages.batch import PartitionState
@@ -29,7 +29,7 @@ from tidegate.stages.sql import connect
 from tidegate.store.rows import decode_state, encode_state
 from worker import keys
 from worker.effects import Effects
-from worker.naming import merged_aggregations, partials_topic
+from worker.naming import merged_aggregations
 from worker.results import ResultEncoder
 from worker.rowcodec import RowCodec, decode_keys, order_preserving
 from worker.statedb import PartitionDB

@@ -1,26 +1,14 @@
-"""The worker's own topics, and which topics must exist, with how many partitions. Topics for people are named in
-tidegate/config/topics.py."""
+"""Which topics must exist, with how many partitions and which configuration. Their names: tidegate/config/topics.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tidegate.config.pipeline import Pipeline
-from tidegate.config.topics import result_topics
+from tidegate.config.topics import changelog_topic, partials_topic, result_topics, watermarks_topic
 from tidegate.stages.plan import AggregationPlan, Plan
-from tidegate.store.rows import changelog_topic
 
 COMPACTED = {"cleanup.policy": "compact"}
 FOREVER_KEPT = {"retention.ms": "-1"}
-
-
-def watermarks_topic(pipeline: Pipeline) -> str:
-    return f"{pipeline.pipeline_id}-watermarks"
-
-
-def partials_topic(pipeline: Pipeline) -> str:
-    """Partials of groups that spread over partitions, keyed by group, for the merge agent."""
-    return f"{pipeline.pipeline_id}-partials"
 
 
 def merged_aggregations(plan: Plan) -> list[AggregationPlan]:

@@ -10,12 +10,12 @@ from confluent_kafka import Consumer as ConfluentConsumer
 from confluent_kafka import TopicPartition as ConfluentPartition
 
 from tidegate.clock import Deadline
+from tidegate.config.topics import partials_topic
 from tidegate.errors import OffsetOutOfRange, TidegateError, TopicRecreated
 from tidegate.record import TopicPartition
 from transport.ownership import EARLIEST
 from worker.identity import require_same
 from worker.merge_partition import MergePartition
-from worker.naming import partials_topic
 from worker.partition import Context, Delivery, PartitionTask
 from worker.source_partition import SourcePartition
 from worker.topics import topic_ids

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from tidegate.clock import Clock, Deadline
+from tidegate.config.topics import changelog_topic
 from tidegate.errors import (
     BrokerUnavailable,
     CircuitOpen,
@@ -30,7 +31,6 @@ from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Store
-from tidegate.store.rows import changelog_topic
 from transport.batch import SourceBatch
 from worker.identity import changelog_rows
 from worker.observe import Observer

@@ -1,6 +1,6 @@
 """What every worker knows of every source partition: its watermark, and whether it is idle.
 
-Each batch's transaction writes one row to the compacted topic `{pipelineId}-watermarks`; each worker reads them all. So a
+Each batch's transaction writes one row to the compacted topic `{pipelineId}..watermarks`; each worker reads them all. So a
 window on a quiet partition can close as soon as the rest of the pipeline has passed it.
 """
 

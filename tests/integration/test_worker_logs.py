@@ -75,7 +75,7 @@ def test_a_transactional_source_and_changelog_with_aborted_ends(make_scene: Call
     abort_at_the_end(producer, scene.topic, scene.partitions)
     work_off(scene)
 
-    abort_at_the_end(transactional(scene, "changelog"), f"{scene.id}-{scene.topic}-changelog", scene.partitions)
+    abort_at_the_end(transactional(scene, "changelog"), f"{scene.id}..changelog.{scene.topic}", scene.partitions)
     shutil.rmtree(scene.directory / "worker-state")
     worker = scene.worker()
     with running(worker):

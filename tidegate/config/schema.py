@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from tidegate.config.base import Model, Problem, Shorthand, nearest, refuse
 
@@ -22,7 +22,15 @@ _SYNONYMS: Final = {
 }  # fmt: skip
 
 TOPIC_PATTERN: Final = r"^[A-Za-z0-9._-]{1,249}$"
-Topic = Annotated[str, Field(pattern=TOPIC_PATTERN)]
+
+
+def _not_a_folder(topic: str) -> str:
+    if topic in (".", ".."):
+        refuse(Problem("Kafka has no topic of this name", (), "another name than '.' and '..'"))
+    return topic
+
+
+Topic = Annotated[str, Field(pattern=TOPIC_PATTERN), AfterValidator(_not_a_folder)]
 
 
 def _type_problem(written: str) -> Problem | None:

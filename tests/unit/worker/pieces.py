@@ -23,7 +23,7 @@ from worker.windows import BEGINNING
 
 TP = TopicPartition("flights", 0)
 SIZE = 10_000
-COUNTS = {"p-partials": 3, "p.dlq": 1, "p.late": 1}
+COUNTS = {"p..partials": 3, "p.dlq": 1, "p.late": 1}
 
 
 def plan_of(*, emit: str = "updates", group: Sequence[str] = ("k",), **settings: Any) -> Plan:

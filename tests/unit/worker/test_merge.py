@@ -39,13 +39,13 @@ class Merge:
         self.open()
 
     def open(self) -> None:
-        self.stages = MergeStages(self.plan, TopicPartition("p-partials", 0), self.db, lambda: self.sources)
+        self.stages = MergeStages(self.plan, TopicPartition("p..partials", 0), self.db, lambda: self.sources)
         self.state, self.closed_upto = self.stages.load()
 
     def append(self, source: Partition) -> None:
         """What a source partition sent to partition 0, since it was last asked."""
         for topic, partition, key, value in source.sent_to:
-            if topic == "p-partials" and partition == 0:
+            if topic == "p..partials" and partition == 0:
                 self.log.append(Wire(len(self.log), key, value))
         source.sent_to.clear()
 
@@ -69,7 +69,7 @@ class Merge:
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Merge, Partition, Partition]]:
-    monkeypatch.setitem(COUNTS, "p-partials", 1)
+    monkeypatch.setitem(COUNTS, "p..partials", 1)
     plan = plan_of(group=())
     merge = Merge(plan, tmp_path / "merge")
     sources = [Partition(plan, tmp_path / str(tp), tp) for tp in SOURCES]
