@@ -33,6 +33,7 @@ from tidegate.store.base import Store
 from tidegate.telemetry.logs import logging_config
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
 from transport.lifecycle import Lifecycle, quieten_garbage_collection
+from worker.beginning import settle
 from worker.identity import require_same
 from worker.naming import (
     FOREVER_KEPT,
@@ -98,6 +99,9 @@ class Runtime:
             await guard.call_async(asyncio.to_thread, self._store.prepare)
             await guard.call_async(asyncio.to_thread, self._store.expect, self._sources())
         self._board.start()
+        self.lifecycle.health.check_ready("watermarks", self._board.check)
+        if self.pipeline.source is not None and self.pipeline.source.start_at == "latest":
+            await settle(self._board, self._confluent, watermarks_topic(self.pipeline), self.topics)
         context = Context(
             plan=self.plan,
             clock=self.clock,
@@ -113,6 +117,7 @@ class Runtime:
             fail=lambda error: self.lifecycle.fail(app, error),
             sources=self._sources,
             pipeline_watermark=lambda: pipeline_watermark(self._board.known, self._sources()),
+            beginning=self._beginning,
             partition_counts=counts,
         )
         context.grow = lambda: self._grow(context)
@@ -142,6 +147,9 @@ class Runtime:
                 "a pipeline has one database sink", field="sinks", hint="leave one postgres or sqlite sink"
             )
         return open_store(self.plan, stores[0]) if stores else None
+
+    def _beginning(self, tp: TopicPartition) -> int | None:
+        return (self._board.beginning(tp.topic) or {}).get(tp.partition)
 
     def _sources(self) -> list[TopicPartition]:
         return [TopicPartition(topic, p) for topic, count in self._partitions.items() for p in range(count)]
@@ -176,10 +184,10 @@ class Runtime:
                 context.fail(error)
 
     async def _ids(self) -> dict[str, str]:
-        """The ids of the topics that the state's offsets are of."""
+        """The ids of the topics that the state's offsets are of, and of the one that the board reads."""
         read = [*self.topics, *([partials_topic(self.pipeline)] if merged_aggregations(self.plan) else [])]
         changelogs = [changelog_topic(self.pipeline.pipeline_id, topic) for topic in read]
-        return await topic_ids(self._confluent, [*read, *changelogs])
+        return await topic_ids(self._confluent, [*read, *changelogs, watermarks_topic(self.pipeline)])
 
     async def _grow(self, context: Context) -> None:
         """A source topic that grew: its changelog and dead-letter topics grow with it, before its records are read."""

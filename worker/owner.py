@@ -92,9 +92,10 @@ class Owner:
             return upto + 1 if upto >= 0 else EARLIEST
         source = self._context.plan.pipeline.source
         if isinstance(task, SourcePartition) and source is not None and source.start_at == "latest":
-            _, high = await asyncio.to_thread(self._bounds, tp)
-            await task.begin_after(high - 1)
-            return high
+            begins = self._context.beginning(tp)
+            if begins is not None:
+                await task.begin_after(begins - 1)
+                return begins
         return EARLIEST
 
     def _bounds(self, tp: TopicPartition) -> tuple[int, int]:

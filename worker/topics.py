@@ -8,8 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, TopicMetadata  # type: ignore[attr-defined]
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    TopicMetadata,
+)
 
 from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable, ConfigError
@@ -64,6 +70,23 @@ def _topic_ids(options: Mapping[str, Any], topics: Sequence[str], timeout: float
             raise BrokerUnavailable(f"cannot describe topic {topic!r}: {error.args[0].str()}") from error
         found[topic] = "" if topic_id == _NO_ID else topic_id
     return found
+
+
+def log_ends(confluent_options: Mapping[str, Any], topic: str, *, within: float = 30.0) -> dict[int, int]:
+    """The end of each partition's log, as a reader of committed records sees it. Raises BrokerUnavailable."""
+    admin, deadline = AdminClient(dict(confluent_options)), Deadline(within)
+    topics = _metadata(admin, deadline)
+    if topic not in topics:
+        raise BrokerUnavailable(f"topic {topic!r} does not exist (any more)")
+    end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(topic, partition): end for partition in topics[topic].partitions}
+    found = admin.list_offsets(
+        asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=deadline.remaining()
+    )
+    try:
+        return {at.partition: answer.result().offset for at, answer in found.items()}
+    except KafkaException as error:
+        raise BrokerUnavailable(f"cannot read the ends of {topic!r}: {error.args[0].str()}") from error
 
 
 def _partition_counts(options: Mapping[str, Any], topics: Sequence[str], timeout: float) -> dict[str, int]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import NewPartitions, NewTopic  # type: ignore[attr-defined]
 
 from tests.aio import in_a_loop
-from tests.harness import produce, wait_until
+from tests.harness import produce, running, wait_until
 from tests.providers.partition import close, context_of, record
-from tests.scene import Scene
+from tests.scene import Scene, events
 from tidegate.clock import Deadline
 from tidegate.errors import TopicRecreated
 from tidegate.record import TopicPartition
@@ -102,3 +103,36 @@ async def test_a_changelog_that_was_made_anew_under_a_worker_is_not_taken_for_wh
     with pytest.raises(TopicRecreated, match="was deleted and made anew while a worker wrote to it"):
         await opened(context, tp)
     close(context)
+
+
+@pytest.mark.timeout(180)
+def test_starting_at_the_end_misses_nothing_of_partitions_that_come_later(
+    make_scene: Callable[..., Scene], seed: int
+) -> None:
+    """`startAt: latest` passes over what was there when the pipeline first started, and over nothing else: not over what
+    was written to new partitions before a worker noticed them, nor over what comes while no worker runs."""
+    scene, random = make_scene(), Random(seed)
+    scene.pipeline["source"]["startAt"] = "latest"
+    scene.pipeline["kafka"]["metadataMaxAge"] = "4 seconds"
+    scene.feed(events(random, 300))
+    scene.produced.clear()  # before the beginning
+    worker = scene.worker()
+    with running(worker):
+        worker.wait_ready()
+        scene.feed(events(random, 300, first=300))
+        for done in scene.admin.create_partitions([NewPartitions(scene.topic, 6)]).values():
+            done.result(30)
+        wait_until(lambda: len(scene.admin.list_topics(scene.topic).topics[scene.topic].partitions) == 6, 10, "growth")
+        scene.feed(events(random, 600, first=600))
+        assert {one.partition for one in scene.produced} == set(range(6))
+        wait_until(lambda: scene.applied() == 900, 60, f"all since the beginning is applied\n{worker.tail()}")
+        assert worker.stop() == 0
+    for done in scene.admin.create_partitions([NewPartitions(scene.topic, 7)]).values():
+        done.result(30)
+    wait_until(lambda: len(scene.admin.list_topics(scene.topic).topics[scene.topic].partitions) == 7, 10, "growth")
+    scene.feed({**one, "partition": 6} for one in events(random, 50, first=1200))
+    worker = scene.worker()
+    with running(worker):
+        wait_until(lambda: scene.applied() == 950, 60, f"what came meanwhile is applied\n{worker.tail()}")
+        scene.check_database(scene.truth())
+        assert worker.stop() == 0

@@ -185,7 +185,8 @@ class Source(Model):
 
     topics: tuple[Topic, ...] = Field(min_length=1)
     start_at: Literal["earliest", "latest"] = "earliest"
-    """Where to start when the state knows nothing of a partition."""
+    """Where to start when the state knows nothing of a partition. `latest` is where the log ended when the pipeline was
+    first started; partitions that the topic gets later are read from their beginning."""
     on_out_of_range: Literal["fail", "earliest"] = "fail"
     """When the log no longer has the offset the state asks for."""
     key: Key = Key()

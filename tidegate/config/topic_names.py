@@ -105,9 +105,11 @@ def _written(pipeline: Pipeline) -> Iterator[_Use]:
         if isinstance(sink, KafkaSink):
             for index, aggregation in enumerate(pipeline.aggregations):
                 name = aggregation.name
-                given = ("sinks", number, "topics", name)
-                at = given if name in sink.topics else ("aggregations", index, "name")
-                yield _Use(topics[name], f"the topic of the results of '{name}'", at, f"sinks[{number}].topics.{name}")
+                given: tuple[str | int, ...] = ("sinks", number, "topics", name)
+                named = given if name in sink.topics else ("aggregations", index, "name")
+                yield _Use(
+                    topics[name], f"the topic of the results of '{name}'", named, f"sinks[{number}].topics.{name}"
+                )
             return
 
 
