@@ -18,8 +18,6 @@ from tidegate.config.secrets import secret_values
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.topics import (
     changelog_topic,
-    dead_letter_topic,
-    late_topic,
     partials_topic,
     result_topics,
     watermarks_topic,
@@ -35,16 +33,11 @@ from transport import BatchApp, TransportSettings, add_agent, faust_settings, us
 from transport.lifecycle import Lifecycle, quieten_garbage_collection
 from worker.beginning import settle
 from worker.identity import require_same
-from worker.naming import (
-    FOREVER_KEPT,
-    internal_topics,
-    merge_topics,
-    merged_aggregations,
-)
+from worker.naming import merged_aggregations, needed_topics
 from worker.observe import Observer
 from worker.owner import Owner, delivery
 from worker.partition import Consumer, Context
-from worker.topics import TopicSpec, ensure_topics, partition_counts, topic_ids
+from worker.topics import ensure_topics, partition_counts, topic_ids
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
@@ -156,13 +149,8 @@ class Runtime:
 
     async def _ensure_topics(self) -> dict[str, int]:
         """Create or grow what the pipeline writes to; returns the partition count of every such topic as it now is."""
-        wanted = internal_topics(self.plan, self._partitions)
-        most = max(self._partitions.values())
-        failures = (dead_letter_topic(self.pipeline), late_topic(self.pipeline))
-        wanted |= {topic: (most, FOREVER_KEPT) for topic in failures if topic is not None}
-        wanted |= merge_topics(self.plan, await self._merge_partitions(most))
-        specs = [TopicSpec(name, count, config) for name, (count, config) in wanted.items()]
-        return await ensure_topics(self._confluent, specs)
+        partials = await self._merge_partitions(max(self._partitions.values()))
+        return await ensure_topics(self._confluent, needed_topics(self.plan, self._partitions, partials))
 
     async def _merge_partitions(self, most: int) -> int:
         """What the partials topic has, or shall have when it is made."""

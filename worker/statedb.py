@@ -31,11 +31,12 @@ from rocksdict import (
 )
 
 from tidegate.clock import Clock, SystemClock
+from tidegate.config.topic_settings import DELETIONS_KEPT
 
 log = structlog.get_logger(__name__)
 
 FORMAT = 2  # of the files and keys below; a directory with another number is deleted and restored
-_MAX_AGE = 12 * 3600.0  # seconds; compaction keeps tombstones for 24 h: older state could hold rows deleted meanwhile
+_MAX_AGE = DELETIONS_KEPT / 2 / 1000  # seconds; older state could hold rows that were deleted meanwhile
 _META = b"\xff"  # above every key of the rows, so that no scan meets it
 _STAMP_KEY = _META + b"stamp"
 _STAMP = struct.Struct(
@@ -103,7 +104,7 @@ class PartitionDB:
                 f"it is of a changelog with id {self._stamped_id}; this one was made anew, and has {self._changelog_id}"
             )
         elif (age := self._clock.time() - self._written) > _MAX_AGE:
-            self.wipe(f"it was written {age / 3600:.0f} hours ago, and deletions stay in the changelog for 24")
+            self.wipe(f"it was written {age / 3600:.0f} hours ago, and deletions are forgotten")
 
     def _delete(self, reason: str) -> None:
         log.warning("state.wiped", path=str(self.path), reason=reason, next="restored from the changelog")

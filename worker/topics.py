@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
@@ -18,19 +19,24 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from tidegate.clock import Deadline
+from tidegate.config.topic_settings import topic_settings, trouble_with, way_out
 from tidegate.errors import BrokerUnavailable, ConfigError
 
+log = structlog.get_logger(__name__)
 _POLL = 0.1
 _NO_ID = "A" * 22  # all zeros: a broker of before there were ids
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic that must exist. `config` is applied on creation only: what an operator has changed since stays."""
+    """A topic that must exist. `config` is applied on creation only: what an operator has changed since stays, unless the
+    topic `holds_state` and could no longer do so.
+    """
 
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+    holds_state: bool = False
 
 
 async def ensure_topics(
@@ -39,7 +45,7 @@ async def ensure_topics(
     """Create what is missing, add partitions where there are too few, wait until every partition has a leader.
 
     Returns the partitions each topic now has. `replication` -1: the broker's default. `within` is in seconds.
-    Raises BrokerUnavailable, or ConfigError for a topic that cannot be created as asked.
+    Raises BrokerUnavailable, or ConfigError for a topic that cannot be created as asked, or that would forget its state.
     """
     return await asyncio.to_thread(_ensure_topics, confluent_options, specs, replication, within)
 
@@ -119,7 +125,18 @@ def _ensure_topics(
         _settle(
             "grow", admin.create_partitions(grown, operation_timeout=deadline.remaining()), {s.name: s for s in small}
         )
-    return _wait_for_leaders(admin, specs, deadline)
+    counts = _wait_for_leaders(admin, specs, deadline)
+    _require_memory(admin, [spec.name for spec in specs if spec.holds_state], deadline)
+    return counts
+
+
+def _require_memory(admin: AdminClient, topics: Sequence[str], deadline: Deadline) -> None:
+    """Raises ConfigError when one of these topics forgets state that is still needed."""
+    for topic, found in topic_settings(admin, topics, deadline.remaining()).items():
+        if isinstance(found, str):
+            log.warning("topics.unchecked", topic=topic, reason=found)  # a worker may lack the right to look
+        elif (trouble := trouble_with(found)) is not None:
+            raise ConfigError(f"topic {topic!r} cannot hold state: {trouble}", hint=way_out(topic))
 
 
 def _settle(act: str, futures: Mapping[str, Any], specs: Mapping[str, TopicSpec]) -> None:
