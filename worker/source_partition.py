@@ -11,7 +11,7 @@ from tidegate.stages.batch import Answers, PartitionState, RawBatch, Reason, Rej
 from worker.commit import StoreClaim, commit
 from worker.identity import of_topic
 from worker.partition import Context, PartitionTask
-from worker.source import SourceStages, Step, cut, raw_batch
+from worker.source import SourceStages, Step, cut, pieces, raw_batch
 from worker.statedb import PartitionDB
 from worker.watermarks import EVERYTHING
 from worker.windows import BEGINNING, new_layouts
@@ -78,12 +78,14 @@ class SourcePartition(PartitionTask):
             await self._batch(part)
 
     def _parts(self, raw: RawBatch) -> list[RawBatch]:
-        """What is not applied yet; cut where the store is ahead, so that it skips exactly what it has."""
+        """What is not applied yet; cut where the store is ahead, so that it skips exactly what it has, and where the records
+        would be too many rows with all their windows."""
         _, rest = cut(raw, self._state.upto)
         if rest is None:
             return []
         had, new = cut(rest, self._claim.upto if self._claim else -1)
-        return [part for part in (had, new) if part is not None]
+        most = self.context.plan.records_at_once
+        return [piece for part in (had, new) if part is not None for piece in pieces(part, most)]
 
     async def _batch(self, raw: RawBatch) -> None:
         """One batch, committed whole. A row that the store refuses is found, dead-lettered, and the rest goes on without it."""
