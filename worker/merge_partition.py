@@ -36,13 +36,13 @@ class MergePartition(PartitionTask):
         if records[-1].offset <= self._state.upto:
             return
         step = await self._in_thread(lambda: stages.batch(records, self._state, self._closed_upto))
-        state, closed_upto, effects = step
-        effects.puts += self.first_rows
+        step.effects.puts += self.first_rows
         await commit(
-            effects, changelog=self.changelog, producer=self.producer, db=self.db, executor=self.context.executor
+            step.effects, changelog=self.changelog, producer=self.producer, db=self.db, executor=self.context.executor
         )
         self.first_rows = []
-        self._state, self._closed_upto, self.upto = state, closed_upto, state.upto
+        self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto
+        self.context.observer.merged(step.expired)
 
     async def _tick(self) -> None:
         """Windows close by the watermarks in the log alone; a quiet partition has nothing to do."""

@@ -84,6 +84,14 @@ def test_partials_are_no_records(watched: tuple[Observer, Counting]) -> None:
     assert m["records_consumed_total", "p..partials"] == 0
 
 
+def test_totals_that_came_too_late_are_counted(watched: tuple[Observer, Counting]) -> None:
+    """Nothing is missing on Kafka without a number that says so."""
+    observer, m = watched
+    observer.merged({"totals": 2})
+    observer.merged({"totals": 0})
+    assert m["results_expired_total", "totals"] == 2
+
+
 def test_a_step_says_what_the_rules_found(watched: tuple[Observer, Counting], tmp_path: Path) -> None:
     """Only records that came through decode are judged; a warning does not reject."""
     observer, m = watched
