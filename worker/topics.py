@@ -68,7 +68,7 @@ async def topic_ids(
 
 
 def _topic_ids(options: Mapping[str, Any], topics: Sequence[str], timeout: float) -> dict[str, str]:
-    admin, found = AdminClient(dict(options)), dict[str, str]()
+    admin, found = _admin(options), dict[str, str]()
     for topic, asked in admin.describe_topics(TopicCollection(list(topics)), request_timeout=timeout).items():
         try:
             topic_id = str(asked.result().topic_id)
@@ -80,7 +80,7 @@ def _topic_ids(options: Mapping[str, Any], topics: Sequence[str], timeout: float
 
 def log_ends(confluent_options: Mapping[str, Any], topic: str, *, within: float = 30.0) -> dict[int, int]:
     """The end of each partition's log, as a reader of committed records sees it. Raises BrokerUnavailable."""
-    admin, deadline = AdminClient(dict(confluent_options)), Deadline(within)
+    admin, deadline = _admin(confluent_options), Deadline(within)
     topics = _metadata(admin, deadline)
     if topic not in topics:
         raise BrokerUnavailable(f"topic {topic!r} does not exist (any more)")
@@ -96,7 +96,7 @@ def log_ends(confluent_options: Mapping[str, Any], topic: str, *, within: float 
 
 
 def _partition_counts(options: Mapping[str, Any], topics: Sequence[str], timeout: float) -> dict[str, int]:
-    found = _metadata(AdminClient(dict(options)), Deadline(timeout))
+    found = _metadata(_admin(options), Deadline(timeout))
     for topic in topics:
         if topic not in found:
             near = sorted(name for name in found if not name.startswith("__"))[:10]
@@ -111,7 +111,7 @@ def _partition_counts(options: Mapping[str, Any], topics: Sequence[str], timeout
 def _ensure_topics(
     options: Mapping[str, Any], specs: Sequence[TopicSpec], replication: int, timeout: float
 ) -> dict[str, int]:
-    deadline, admin = Deadline(timeout), AdminClient(dict(options))
+    deadline, admin = Deadline(timeout), _admin(options)
     found = _metadata(admin, deadline)
     missing = [spec for spec in specs if spec.name not in found]
     small = [spec for spec in specs if spec.name in found and len(found[spec.name].partitions) < spec.partitions]
@@ -182,3 +182,8 @@ def _metadata(admin: AdminClient, deadline: Deadline) -> dict[str, TopicMetadata
     except KafkaException as error:
         raise BrokerUnavailable(f"cannot read the cluster's topics: {error.args[0].str()}") from error
     return {name: topic for name, topic in topics.items() if topic.error is None}
+
+
+def _admin(options: Mapping[str, Any]) -> AdminClient:
+    """Without librdkafka's notices: it mentions that a client is closed with its last answers unread."""
+    return AdminClient({"log_level": 5, **options})
