@@ -21,13 +21,13 @@ log = structlog.get_logger(__name__)
 
 
 def of_topic(state: PartitionState, tp: TopicPartition, topic_id: str, where: str, pipeline_id: str) -> PartitionState:
-    """The state, marked with the topic's id if it had none. `where`: whose state it is, for a person.
+    """The state, marked with the topic's id if it had none or nothing is applied. `where`: whose state it is, for a person.
 
     Raises TopicRecreated when it is of another topic with this name. An id that is not known ("") says nothing.
     """
     if not topic_id or state.topic_id == topic_id:
         return state
-    if state.topic_id:
+    if state.topic_id and state.upto >= 0:
         raise TopicRecreated(
             f"topic {tp.topic!r} was deleted and made anew: {where} goes on after offset {state.upto} of partition "
             f"{tp.partition} in the topic with id {state.topic_id}, and there is one with id {topic_id} now\n"

@@ -167,7 +167,7 @@ class Key(Model):
     column: str | None = None
     """Results that are grouped by it are made where the key's partition is read, without the merge agent. When the topic
     gets more partitions, a key can move: on Kafka the results of windows that were open then come in two parts (a
-    database adds them up)."""
+    database adds them up). For a topic that is to grow, group by a field of the value: then the merge agent adds up."""
 
 
 class Value(Model):

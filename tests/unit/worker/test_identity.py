@@ -22,6 +22,11 @@ def test_a_state_without_an_id_takes_the_first_one(state: str, topic: str, after
     assert of_topic(PartitionState(7, topic_id=state), TP, topic, "the state", "p") == PartitionState(7, topic_id=after)
 
 
+def test_a_state_that_has_applied_nothing_takes_any_topic() -> None:
+    """No offset of it could be mistaken."""
+    assert of_topic(PartitionState(topic_id="A"), TP, "B", "the state", "p") == PartitionState(topic_id="B")
+
+
 def test_a_state_of_another_topic_is_refused_with_the_ways_out() -> None:
     """Both ids, where it would have gone on, and what can be done."""
     with pytest.raises(
