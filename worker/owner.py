@@ -56,8 +56,10 @@ class Owner:
     async def out_of_range(self, tp: TopicPartition, offset: int) -> int:
         """The log has lost what the state asks for. Skipping is a decision of the pipeline's owner, never ours."""
         low, high = await asyncio.to_thread(self._bounds, tp)
+        task = self.tasks.get(tp)
         try:
-            require_same({tp.topic: self.tasks[tp].topic_id}, await topic_ids(self._context.confluent, [tp.topic]))
+            known = {tp.topic: task.topic_id if task is not None else ""}
+            require_same(known, await topic_ids(self._context.confluent, [tp.topic]))
         except TopicRecreated as recreated:
             await self._fail(recreated)
         source = self._context.plan.pipeline.source

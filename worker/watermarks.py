@@ -139,7 +139,8 @@ class WatermarkBoard:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():  # the worker may have failed before it was started
+            self._thread.join(timeout=5)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

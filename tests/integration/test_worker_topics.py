@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,13 +14,16 @@ from confluent_kafka.admin import NewPartitions, NewTopic  # type: ignore[attr-d
 
 from tests.aio import in_a_loop
 from tests.harness import produce, running, wait_until
-from tests.providers.partition import close, context_of, record
+from tests.providers.partition import close, context_of, record, until
 from tests.scene import Scene, events
 from tidegate.clock import Deadline
+from tidegate.config.pipeline import Pipeline
 from tidegate.errors import TopicRecreated
 from tidegate.record import TopicPartition
+from worker.build import Runtime
 from worker.partition import Context
 from worker.source_partition import SourcePartition
+from worker.topics import partition_counts
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
 
@@ -103,6 +108,27 @@ async def test_a_changelog_that_was_made_anew_under_a_worker_is_not_taken_for_wh
     with pytest.raises(TopicRecreated, match="was deleted and made anew while a worker wrote to it"):
         await opened(context, tp)
     close(context)
+
+
+@in_a_loop
+async def test_a_topic_that_is_made_anew_under_a_worker_ends_it(make_scene: Callable[..., Scene]) -> None:
+    """Noticed when it looks for new partitions, however far the new topic has grown by then."""
+    scene = make_scene(partitions=1)
+    scene.pipeline["kafka"]["metadataMaxAge"] = "200 ms"
+    runtime, failures = Runtime(Pipeline.model_validate(scene.pipeline)), list[BaseException]()
+    runtime._partitions = await partition_counts(runtime._confluent, runtime.topics)
+    context: Any = SimpleNamespace(fail=failures.append, partition_counts=await runtime._ensure_topics())
+    runtime._topic_ids = await runtime._ids()
+    watching = asyncio.create_task(runtime._watch_partitions(context))
+    await asyncio.sleep(0.5)
+    assert failures == []
+    await asyncio.to_thread(make_anew, scene, scene.topic)
+    await until(lambda: failures != [])
+    assert isinstance(failures[0], TopicRecreated)
+    assert scene.topic in str(failures[0])
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await runtime.take_down()
 
 
 @pytest.mark.timeout(180)

@@ -116,6 +116,11 @@ def test_a_board_that_cannot_read_is_not_ready() -> None:
         board.stop()
 
 
+def test_a_board_that_was_never_started_can_be_stopped() -> None:
+    """A worker that fails while it prepares its topics takes down what there is."""
+    WatermarkBoard({}, "p..watermarks").stop()
+
+
 @pytest.mark.slow
 @pytest.mark.kafka
 def test_the_board_knows_the_newest_of_all(kafka: KafkaTopics) -> None:
