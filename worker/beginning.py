@@ -31,13 +31,16 @@ async def settle(board: WatermarkBoard, confluent: Mapping[str, Any], watermarks
     """
     if not await asyncio.to_thread(board.wait, _WITHIN):
         raise BrokerUnavailable(f"the end of {watermarks} was not reached within {_WITHIN:.0f} s: {board.check()}")
+    begun = {tp.topic for tp in board.known}  # looked at first: who works has settled, and said so earlier in the log
     missing = [topic for topic in topics if board.beginning(topic) is None]
     if missing:
-        await asyncio.to_thread(_settle, board, confluent, watermarks, missing)
+        await asyncio.to_thread(_settle, board, confluent, watermarks, missing, begun)
 
 
-def _settle(board: WatermarkBoard, confluent: Mapping[str, Any], watermarks: str, topics: Sequence[str]) -> None:
-    begun = {tp.topic for tp in board.known}  # by a worker that settled nothing: what has no state yet came later
+def _settle(
+    board: WatermarkBoard, confluent: Mapping[str, Any], watermarks: str, topics: Sequence[str], begun: set[str]
+) -> None:
+    """`begun`: topics that were read before, by a pipeline that settled nothing: what has no state yet came later."""
     producer, writer = Producer({**confluent, "enable.idempotence": True, "acks": "all"}), uuid.uuid4().hex
     for topic in topics:
         beginning = Beginning(topic, {} if topic in begun else log_ends(confluent, topic))

@@ -86,9 +86,7 @@ class Context:
     fail: Callable[[BaseException], None]  # stops the worker with a non-zero exit code
     sources: Callable[[], list[TopicPartition]]  # all source partitions of the pipeline, here or elsewhere
     pipeline_watermark: Callable[[], int | None]
-    beginning: Callable[[TopicPartition], int | None] = lambda _: (
-        None
-    )  # with startAt latest; None: the partition came later
+    beginning: Callable[[TopicPartition], int | None]  # with startAt latest; None: the partition came later
     partition_counts: dict[str, int] = field(default_factory=dict)
     grow: Callable[[], Awaitable[None]] | None = None  # looks for new source partitions, and makes room for them
 
