@@ -68,6 +68,11 @@ class Delivery:
     ack: Callable[[], Awaitable[None]]
 
 
+def came_later(_tp: TopicPartition) -> int | None:
+    """Of a partition that was not there when the pipeline began: it is read from its own beginning."""
+    return None
+
+
 @dataclass(slots=True)
 class Context:
     """What all partitions of a worker share."""
@@ -86,9 +91,9 @@ class Context:
     fail: Callable[[BaseException], None]  # stops the worker with a non-zero exit code
     sources: Callable[[], list[TopicPartition]]  # all source partitions of the pipeline, here or elsewhere
     pipeline_watermark: Callable[[], int | None]
-    beginning: Callable[[TopicPartition], int | None]  # with startAt latest; None: the partition came later
     partition_counts: dict[str, int] = field(default_factory=dict)
     grow: Callable[[], Awaitable[None]] | None = None  # looks for new source partitions, and makes room for them
+    beginning: Callable[[TopicPartition], int | None] = came_later  # where `startAt: latest` begins
 
 
 class PartitionTask(ABC):
