@@ -275,11 +275,6 @@ def cut(raw: RawBatch, offset: int) -> tuple[RawBatch | None, RawBatch | None]:
     return (RawBatch(raw.tp, head) if len(head) else None, RawBatch(raw.tp, tail) if len(tail) else None)
 
 
-def pieces(raw: RawBatch, most: int) -> list[RawBatch]:
-    """The records in batches of at most `most`."""
-    return [RawBatch(raw.tp, raw.records.slice(start, most)) for start in range(0, len(raw), most)]
-
-
 def _by_partition(out: Sequence[OutRow]) -> list[Rows]:
     grouped: dict[tuple[str, int], list[OutRow]] = {}
     for row in out:

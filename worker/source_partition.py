@@ -11,7 +11,7 @@ from tidegate.stages.batch import Answers, PartitionState, RawBatch, Reason, Rej
 from worker.commit import StoreClaim, commit
 from worker.identity import of_topic
 from worker.partition import Context, PartitionTask
-from worker.source import SourceStages, Step, cut, pieces, raw_batch
+from worker.source import SourceStages, Step, cut, raw_batch
 from worker.statedb import PartitionDB
 from worker.watermarks import EVERYTHING
 from worker.windows import BEGINNING, new_layouts
@@ -85,7 +85,7 @@ class SourcePartition(PartitionTask):
             return []
         had, new = cut(rest, self._claim.upto if self._claim else -1)
         most = self.context.plan.records_at_once
-        return [piece for part in (had, new) if part is not None for piece in pieces(part, most)]
+        return [piece for part in (had, new) if part is not None for piece in _pieces(part, most)]
 
     async def _batch(self, raw: RawBatch) -> None:
         """One batch, committed whole. A row that the store refuses is found, dead-lettered, and the rest goes on without it."""
@@ -167,3 +167,8 @@ class SourcePartition(PartitionTask):
     def _open_stages(self) -> SourceStages:
         assert self._stages is not None
         return self._stages
+
+
+def _pieces(raw: RawBatch, most: int) -> list[RawBatch]:
+    """The records in batches of at most `most`."""
+    return [RawBatch(raw.tp, raw.records.slice(start, most)) for start in range(0, len(raw), most)]
