@@ -32,13 +32,16 @@ class Event:
         return zlib.crc32(self.user.encode()) % PARTITIONS
 
 
-def events(records: int, keys: int, *, bad: float = 0.0, per_ms: int = PER_MS) -> Iterator[Event]:
-    """`bad`: the share of records whose amount breaks a rule of the job."""
+def events(
+    records: int, keys: int, *, bad: float = 0.0, per_ms: int = PER_MS, in_turn: bool = False
+) -> Iterator[Event]:
+    """`bad`: the share of records whose amount breaks a rule of the job. `in_turn`: one user after the other, not at
+    random: as many records as keys give each user one."""
     rng = random.Random(20_240_117)
     uniform, amounts = rng.random, [round(rng.random() * 100, 2) for _ in range(4096)]
     every = round(1 / bad) if bad else 0
     for i in range(records):
-        user = f"u{int(uniform() * keys)}"
+        user = f"u{i % keys if in_turn else int(uniform() * keys)}"
         amount = -1.0 if every and i % every == 0 else amounts[i * 31 & 4095]
         at = START + DISORDER + i // per_ms - int(uniform() * DISORDER)
         value = f'{{"id":{i},"user_id":"{user}","amount":{amount},"currency":"EUR","event_time":{at},"status":"paid"}}'

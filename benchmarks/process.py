@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.progress import bar
 from benchmarks.stack import Bench
 from tidegate.local.process import free_ports
 
@@ -185,17 +186,24 @@ def watch(worker: Worker, records: int, every: float = 0.1, timeout: float = 900
     """Look until this many records are done."""
     samples: list[Sample] = []
     deadline = time.monotonic() + timeout
-    while True:
-        worker.require_running()
-        at, metrics = time.monotonic(), worker.metrics()
-        taken = total(metrics, "tidegate_records_consumed_total")
-        done = total(metrics, "tidegate_records_processed_total")
-        samples.append(Sample(at, taken, done, worker.cpu, worker.rss))
-        if done >= records:
-            return samples
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{done:.0f} of {records} records after {timeout:.0f} s:\n{worker.tail()}")
-        time.sleep(every)
+    with bar("the worker at work", records) as progress:
+        while True:
+            worker.require_running()
+            samples.append(look(worker))
+            done = samples[-1].done
+            progress(int(done))
+            if done >= records:
+                return samples
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{done:.0f} of {records} records after {timeout:.0f} s:\n{worker.tail()}")
+            time.sleep(every)
+
+
+def look(worker: Worker) -> Sample:
+    at, metrics = time.monotonic(), worker.metrics()
+    taken = total(metrics, "tidegate_records_consumed_total")
+    done = total(metrics, "tidegate_records_processed_total")
+    return Sample(at, taken, done, worker.cpu, worker.rss)
 
 
 def steady(samples: list[Sample]) -> tuple[float, float]:

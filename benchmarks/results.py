@@ -30,6 +30,7 @@ class Section:
     title: str
     lines: list[str] = field(default_factory=list)
     targets: list[tuple[str, str, bool]] = field(default_factory=list)
+    seconds: float = 0.0  # that the part ran
 
     def text(self, *paragraph: str) -> None:
         self.lines += [*paragraph, ""]
@@ -46,7 +47,8 @@ class Section:
     def render(self) -> str:
         module = sys.modules["__main__"].__spec__
         command = f"uv run python -m {module.name if module else 'benchmarks'} " + " ".join(sys.argv[1:])
-        lines = [f"## {self.title}", "", f"{_today()}, {machine()}, `{command.strip()}`", "", *self.lines]
+        run = f"{_today()}, {machine()}, `{command.strip()}`, {self.seconds:.0f} s"
+        lines = [f"## {self.title}", "", run, "", *self.lines]
         if self.targets:
             lines += ["| target | measured | |", "|---|---|---|"]
             lines += [f"| {t} | {m} | {'met' if met else '**not met**'} |" for t, m, met in self.targets]

@@ -8,10 +8,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.events import PARTITIONS, events, fill
+from benchmarks.progress import bar
 from tidegate.local.kafka import EmbeddedKafka
 
 _JVM = ("-Xmx1g",)  # both compilers, as in production; the tests' broker has the quick one only
@@ -37,13 +39,13 @@ class Bench:
             self.topics[name] = 0
         return name
 
-    def events(self, keys: int, records: int, *, bad: float = 0.0) -> str:
-        """A topic with these records; filled when it is not yet."""
-        name = f"events-{keys}-{records}" + (f"-bad{bad}" if bad else "")
+    def events(self, keys: int, records: int, **options: Any) -> str:
+        """A topic with these records (`options`: of `benchmarks.events.events`); filled when it is not yet."""
+        name = "-".join(["events", str(keys), str(records), *(f"{k}{v}" for k, v in sorted(options.items()))])
         if not self.topics.get(name):
-            print(f"  writing {records} records, {keys} keys")
             self.topic(name, {"retention.ms": "-1"})  # the records are years old
-            self.topics[name] = fill(self.servers, name, events(records, keys, bad=bad))
+            with bar(f"writing {records} records, {keys} keys", records) as progress:
+                self.topics[name] = fill(self.servers, name, events(records, keys, **options), progress)
         return name
 
 

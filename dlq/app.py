@@ -62,9 +62,8 @@ class Runtime:
         self._watch = Watch(
             self.database, self.observer.metrics, self._confluent, self.topics, expiry_warning=settings.expiry_warning
         )
-        stuck = pipeline.worker.stuck_timeout / 1000
         telemetry = pipeline.telemetry.model_copy(update={"port": settings.port})
-        self.lifecycle = Lifecycle("agent", telemetry, self.observer, stuck_timeout=stuck)
+        self.lifecycle = Lifecycle("agent", telemetry, self.observer, pipeline.worker)
         self._indexing: Indexing | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -93,8 +92,8 @@ class Runtime:
             self._looking.cancel()
         if self._indexing is not None:
             self._indexing.close()
-        self.database.close()
-        self.lifecycle.stop()
+        if self._indexing is None or not self._indexing.left_behind:
+            self.database.close()
 
     def offer(self, stream: Any, event: Any) -> None:
         async def ack() -> None:
@@ -108,8 +107,9 @@ class Runtime:
             await asyncio.sleep(_LOOK)
             try:
                 await asyncio.to_thread(self._watch.look)
-            except TidegateError as error:
-                log.warning("index.not_looked_at", error=str(error))
+            except Exception as error:  # whatever it is, the next look may be luckier; to end here would go unnoticed
+                expected = isinstance(error, TidegateError)
+                log.warning("index.not_looked_at", error=str(error), exc_info=None if expected else error)
 
 
 def create_app(pipeline: Pipeline, index: str | None = None) -> AgentApp:

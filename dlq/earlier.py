@@ -31,6 +31,12 @@ def is_failure_header(name: str) -> bool:
     return name.startswith(FAILURE_PREFIXES)
 
 
+@lru_cache(maxsize=256)  # and the same ones in the same order, but for some
+def kept_headers(names: tuple[str, ...]) -> tuple[int, ...]:
+    """Which of these headers (by index) were not written for a failure."""
+    return tuple(index for index, name in enumerate(names) if not is_failure_header(name))
+
+
 def read_earlier(values: dict[str, bytes]) -> Earlier:
     """`values`: the last value of each header. The origin is tidegate's own, else a dialect's."""
     return Earlier(

@@ -7,16 +7,16 @@ then those of one dialect.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from dlq import headers as h
 from dlq.dialects import DIALECTS, UNKNOWN, Failure, Foreign, Headers, Origin, last_values, read_foreign
 from dlq.dialects.base import number, text
-from dlq.earlier import is_failure_header, read_earlier
+from dlq.earlier import is_failure_header, kept_headers, read_earlier
 from dlq.encoding import (
     decode_reasons,
     encode_fitting_reasons,
@@ -64,8 +64,7 @@ class RawRecord(NamedTuple):
     timestamp_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fields takes several times as long to make
     """One dead letter. Times in ms since the epoch.
 
     `stage` is a `Stage`'s value; a dead letter that another tool wrote keeps that tool's word. `origin` and
@@ -218,7 +217,7 @@ class Envelope:
             origin=origin,
             key=key,
             value=value,
-            headers=tuple(header for header in headers if not is_failure_header(header[0])),
+            headers=tuple(headers[index] for index in kept_headers(tuple([name for name, _ in headers]))),
             schema=text(values, h.SCHEMA) or UNKNOWN,
             fingerprint=text(values, h.FINGERPRINT) or fingerprint(stage, error_type, None, None, message),
             replays=earlier.replays,

@@ -33,3 +33,11 @@ def block_for_ever(record: Record) -> Record:
     """Never comes back."""
     time.sleep(3600)
     return record
+
+
+def block_blue(record: Record) -> Record:
+    """Never comes back from a blue one."""
+    if record["colour"] == "blue":
+        time.sleep(3600)
+    time.sleep(0.002)
+    return record

@@ -18,7 +18,7 @@ import psycopg
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.harness import Message, WorkerProcess, produce, read_topic
+from tests.harness import PATIENCE, Message, WorkerProcess, produce, read_topic
 from tests.truth import LEDGER, MEASURES, Aggregate, Produced, Truth
 
 SESSION = "6 s"  # the shortest session timeout that a broker takes by default
@@ -79,6 +79,7 @@ class Scene:
     lateness: int = 0
     dedupe: bool = False
     produced: list[Produced] = field(default_factory=list)
+    connection: psycopg.Connection | None = None
 
     def __post_init__(self) -> None:
         self.id = f"p-{uuid.uuid4().hex[:8]}"
@@ -137,9 +138,18 @@ class Scene:
         return read_topic(self.servers, f"{self.id}{name}", **options)
 
     def rows(self, sql: str) -> list[Any]:
+        """What the database answers; over one connection, since tests ask ten times a second, and connecting is work."""
         assert self.url is not None
-        with psycopg.connect(self.url) as connection:
-            return connection.execute(sql).fetchall()  # type: ignore[call-overload,no-any-return]
+        if self.connection is not None:
+            try:
+                return self._query(self.connection, sql)
+            except psycopg.OperationalError:  # the server has been away
+                self.connection.close()
+        self.connection = psycopg.connect(self.url, autocommit=True, prepare_threshold=None)
+        return self._query(self.connection, sql)
+
+    def _query(self, connection: psycopg.Connection, sql: str) -> list[Any]:
+        return connection.execute(sql).fetchall()  # type: ignore[call-overload,no-any-return]
 
     def applied(self) -> int:
         """How many records the database has accounted for; 0 before there are tables."""
@@ -159,7 +169,7 @@ class Scene:
 
     def check(self, within: float = 30.0, *, final: bool = True) -> None:
         """Everything that came out is the truth, within so many seconds. The last difference is the error."""
-        truth, deadline = self.truth(), time.monotonic() + within
+        truth, deadline = self.truth(), time.monotonic() + within * PATIENCE
         while True:
             try:
                 self._check(truth, final=final)
@@ -231,7 +241,9 @@ class Scene:
         assert_same("late records", expected, ids)
 
     def delete(self) -> None:
-        """Delete the pipeline's topics."""
+        """Delete the pipeline's topics, and leave the database."""
+        if self.connection is not None:
+            self.connection.close()
         mine = [name for name in self.admin.list_topics(timeout=10).topics if name.startswith(self.id)]
         for done in self.admin.delete_topics(mine).values():
             done.exception(30)

@@ -17,7 +17,8 @@ A map for readers. Imports go one way: worker → dlq → transport → tidegate
 
     worker/commit.py              can this lose a record? The order of all writes
     worker/partition.py           the life of an assigned partition: open, work, wait out an outage, close
-    transport/                    Faust in record batches, and how a process on it lives and ends
+    transport/                    Faust in record batches, and how a process on it lives
+    transport/ending.py           how a process ends: one budget of time for all of it, and a last resort
     dlq/envelope.py               what a dead letter carries
     dlq/index/                    dead letters grouped, searched and worked on: `tidegate dlq agent` fills it
 """

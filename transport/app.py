@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import faust
 from faust.app.base import BootStrategy
 from mode.supervisors import CrashingSupervisor
 
+from tidegate.clock import Deadline
 from tidegate.errors import TidegateError
 from transport.driver import batch_topic
 from transport.lifecycle import Lifecycle
@@ -24,7 +26,7 @@ class Runtime(Protocol):
         """Before anything is consumed. A TidegateError ends the process with its text and exit code."""
 
     async def take_down(self) -> None:
-        """After everything else has stopped."""
+        """After partitions have been let go of, and the group has been left."""
 
 
 class _WithoutWeb(BootStrategy):
@@ -41,6 +43,8 @@ class BatchApp(faust.App):
 
     BootStrategy = _WithoutWeb
     tide: Runtime
+    tide_deadline: Deadline | None = None
+    _stopping: asyncio.Task[None] | None = None
 
     async def on_first_start(self) -> None:
         try:
@@ -49,9 +53,20 @@ class BatchApp(faust.App):
             self.tide.lifecycle.give_up(error)
         await super().on_first_start()
 
-    async def on_stop(self) -> None:
-        await super().on_stop()
-        await self.tide.take_down()
+    async def stop(self) -> None:
+        """One stop, whoever asks for it, and all who ask wait for its end: a signal may come while a failure ends the
+        process, and the other way round."""
+        if self._stopping is None:
+            self.tide_deadline = self.tide.lifecycle.begin_to_end()
+            self._stopping = asyncio.create_task(super().stop(), name="stop")
+        await asyncio.shield(self._stopping)
+
+    async def on_shutdown(self) -> None:
+        await super().on_shutdown()
+        try:
+            await self.tide.take_down()
+        finally:
+            self.tide.lifecycle.stopped(1 if self.crashed else 0)
 
 
 def add_agent(app: faust.App, name: str, topics: Iterable[str], offer: Callable[[Any, Any], None]) -> None:

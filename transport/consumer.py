@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from time import monotonic
 from typing import Any, cast
 
@@ -30,6 +31,9 @@ _POLL = 0.1  # seconds that one fetch waits for records: what was resumed meanwh
 
 class Consumer(RebalancingConsumer):
     """Delivers `SourceBatch`es. See transport for an agent that reads them."""
+
+    rounds = 0
+    """Fetches so far: a number that stands still while the flow is active is a thread that hangs."""
 
     # 1.-3. Fetch, split, deliver
 
@@ -52,6 +56,7 @@ class Consumer(RebalancingConsumer):
 
     async def _round(self) -> None:
         """Deliver what is there, then fetch what can be delivered next."""
+        self.rounds += 1
         await self._deliver()
         wanted = {tp: position.epoch for tp, position in self._positions.items() if self._may_fetch(position)}
         epochs = {tp: position.epoch for tp, position in self._positions.items()}
@@ -64,10 +69,9 @@ class Consumer(RebalancingConsumer):
             await self._lost(tp, offset, epochs)
 
     async def _nap(self) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), _POLL / 2)
-        except TimeoutError:
-            return  # look again: an agent that acknowledges by iterating does not wake us
+        with contextlib.suppress(TimeoutError):  # look again: an agent that acknowledges by iterating does not wake us
+            async with asyncio.timeout(_POLL / 2):
+                await self._wake.wait()
 
     def _may_fetch(self, position: Position) -> bool:
         position.sweep()

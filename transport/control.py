@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ from faust.types import TP
 from tidegate.record import TopicPartition
 from transport.batch import SourceBatch
 from transport.ownership import Ownership, TransportSettings
-from transport.positions import LOST, SEEKING, Position
+from transport.positions import AWAY, LOST, OPENING, SEEKING, Position
 from transport.thread import ConsumerThread
 
 
@@ -111,3 +112,13 @@ class PartitionControl(driver.Consumer):
         """Batches delivered and not acknowledged."""
         position = self._positions.get(tp)
         return len(position.in_flight) if position else 0
+
+    def is_opening(self, tp: TopicPartition) -> bool:
+        """Whether it is being found out where the partition starts, and the broker is there to say it."""
+        return self.paused_for(tp) & {OPENING, AWAY} == {OPENING}
+
+    @property
+    def silent_for(self) -> float | None:
+        """Seconds since the broker answered a fetch of any partition; None before its first answer."""
+        answered = [position.end.answered_ms for position in self._positions.values() if position.end]
+        return max(0.0, time.time() - max(answered) / 1000) if answered else None

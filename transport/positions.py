@@ -10,7 +10,7 @@ from transport.batch import SourceBatch
 from transport.thread import End
 
 # Why nothing is fetched or delivered of a partition; other reasons are the callers' own.
-OPENING, SEEKING, LOST, REVOKED = "opening", "seeking", "out of range", "revoked"
+OPENING, SEEKING, LOST, REVOKED, AWAY = "opening", "seeking", "out of range", "revoked", "broker away"
 
 _epochs = count(
     1

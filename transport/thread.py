@@ -20,6 +20,7 @@ from tidegate.record import TopicPartition
 from transport.ownership import EARLIEST, LATEST, TransportSettings
 from transport.records import Record, use_unpacked_records
 
+_LEAVE_TIMEOUT = 2.0  # seconds; the others learn of a worker that could not leave from its session's end
 _COMMIT_TIMEOUT = 5.0  # group offsets are for monitoring: a broker that is away must not hold up a rebalance or a stop
 
 
@@ -51,6 +52,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._sought: dict[TopicPartition, tuple[int, Any]] = {}  # the epoch and the assignment of the newest seek
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group. With a broker that is away aiokafka waits for ever, or lets the cancellation of its own fetches
+        out, after which mode would wait for this thread for ever."""
+        leaving = asyncio.ensure_future(super().on_thread_stop())
+        await asyncio.wait([leaving], timeout=_LEAVE_TIMEOUT)
+        if leaving.done() and not leaving.cancelled() and leaving.exception() is None:
+            return
+        leaving.cancel()
+        self.log.warning("transport.group_not_left meaning='the broker does not answer; the session times out instead'")
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         use_unpacked_records()

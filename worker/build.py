@@ -22,7 +22,7 @@ from tidegate.config.topics import (
     result_topics,
     watermarks_topic,
 )
-from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TopicRecreated
+from tidegate.errors import ConfigError, DependencyError, TidegateError, TopicRecreated
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
@@ -32,16 +32,17 @@ from tidegate.telemetry.logs import logging_config
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
 from transport.lifecycle import Lifecycle, quieten_garbage_collection
 from worker.beginning import settle
+from worker.context import Consumer, Context
 from worker.identity import require_same
 from worker.naming import merged_aggregations, needed_topics
 from worker.observe import Observer
 from worker.owner import Owner, delivery
-from worker.partition import Consumer, Context
 from worker.topics import ensure_topics, partition_counts, topic_ids
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
 _THREADS = 4  # stages, store and local state run here; more threads than cores, since the store's wait is not work
+_READERS = 6  # partitions that are restored at once: a reader has 64 MB of what librdkafka has fetched ahead
 
 
 class WorkerApp(BatchApp):
@@ -68,6 +69,7 @@ class Runtime:
         self.clock = SystemClock()
         self.owner: Owner | None = None
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="tidegate")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="restore")
         self._confluent: dict[str, Any] = confluent_options(pipeline.kafka)
         self._store = self._open_store()
         self._board = WatermarkBoard(self._confluent, watermarks_topic(pipeline))
@@ -75,9 +77,7 @@ class Runtime:
         self._topic_ids: dict[str, str] = {}  # of the sources and of the changelogs
         self._refresh: asyncio.Task[None] | None = None
         self.observer = Observer(self.plan)
-        self.lifecycle = Lifecycle(
-            "worker", pipeline.telemetry, self.observer, stuck_timeout=pipeline.worker.stuck_timeout / 1000
-        )
+        self.lifecycle = Lifecycle("worker", pipeline.telemetry, self.observer, pipeline.worker)
 
     async def set_up(self, app: WorkerApp) -> None:
         """1. health and metrics  2. topics  3. store  4. watermarks of the other partitions  5. the owner of partitions."""
@@ -101,6 +101,7 @@ class Runtime:
             owner=f"worker:{socket.gethostname()}:{os.getpid()}",
             state_dir=Path(self.pipeline.worker.state_dir) / self.pipeline.pipeline_id,
             executor=self._executor,
+            readers=self._readers,
             kafka=aiokafka_options(self.pipeline.kafka),
             confluent=self._confluent,
             store=self._store,
@@ -127,11 +128,11 @@ class Runtime:
     async def take_down(self) -> None:
         if self._refresh is not None:
             self._refresh.cancel()
-        self._board.stop()
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        if self._store is not None:
+        await asyncio.to_thread(self._board.stop)
+        for pool in (self._executor, self._readers):
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._store is not None and not (self.owner and self.owner.left_behind):
             self._store.close()
-        self.lifecycle.stop()
 
     def _open_store(self) -> Store | None:
         stores = [sink for sink in self.pipeline.sinks if not isinstance(sink, KafkaSink)]
@@ -161,15 +162,18 @@ class Runtime:
             return most
 
     async def _watch_partitions(self, context: Context) -> None:
+        """Look for new partitions for as long as the worker lives. A topic that has gone, or cannot be made, ends it."""
         while True:
             await asyncio.sleep(self.pipeline.kafka.metadata_max_age / 1000)
             try:
                 await self._grow(context)
                 require_same(self._topic_ids, await self._ids())
-            except BrokerUnavailable as error:
-                log.warning("partitions.unknown", error=str(error))
-            except TopicRecreated as error:
+            except (ConfigError, TopicRecreated) as error:
                 context.fail(error)
+                return
+            except Exception as error:  # whatever it is, the next look may be luckier; to end here would go unnoticed
+                expected = isinstance(error, TidegateError)
+                log.warning("partitions.unknown", error=str(error), exc_info=None if expected else error)
 
     async def _ids(self) -> dict[str, str]:
         """The ids of the topics that the state's offsets are of, and of the one that the board reads."""

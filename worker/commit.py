@@ -19,11 +19,7 @@ from `upto` in the state, whatever the group's offset says.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import TypeVar
-
+from tidegate.calls import Calls
 from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
@@ -35,9 +31,6 @@ from worker.producer import PartitionProducer
 from worker.source import Step
 from worker.statedb import PartitionDB
 
-T = TypeVar("T")
-
-
 _WAY_OUT = (
     "start once with the pipeline file as it was before the last stop; if it was not changed, the state or the database "
     "was: take a new pipelineId and compute everything from the log again"
@@ -47,8 +40,8 @@ _WAY_OUT = (
 class StoreClaim:
     """This worker's hold on one partition in the store: the epoch, and the `upto` that the next write compares with."""
 
-    def __init__(self, store: Store, guard: Guard, tp: TopicPartition, owner: str, executor: Executor) -> None:
-        self._store, self._guard, self._tp, self._owner, self._executor = store, guard, tp, owner, executor
+    def __init__(self, store: Store, guard: Guard, tp: TopicPartition, owner: str, in_thread: Calls) -> None:
+        self._store, self._guard, self._tp, self._owner, self._in_thread = store, guard, tp, owner, in_thread
         self._row: PartitionRow | None = None
 
     @property
@@ -123,9 +116,6 @@ class StoreClaim:
     async def set_idle(self, idle: bool) -> None:
         await self._guard.call_async(self._in_thread, lambda: self._store.set_idle([self._tp], idle))
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
-
 
 async def commit(
     effects: Effects,
@@ -133,8 +123,8 @@ async def commit(
     changelog: tuple[str, int],
     producer: PartitionProducer,
     db: PartitionDB,
-    executor: Executor,
+    in_thread: Calls,
 ) -> None:
     """Steps 2 and 3. Raises ProducerFenced, BrokerUnavailable (outcome unknown: open the partition again)."""
     offsets = await producer.commit([effects.changelog(*changelog), *effects.topics])
-    await asyncio.get_running_loop().run_in_executor(executor, effects.apply, db, offsets[changelog])
+    await in_thread(lambda: effects.apply(db, offsets[changelog]))

@@ -26,7 +26,7 @@ import structlog
 
 from tidegate.config.topics import partials_topic, result_topics
 from tidegate.record import TopicPartition
-from tidegate.stages.aggregate import merge_partials
+from tidegate.stages.aggregate import Merger
 from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import connect
@@ -154,7 +154,7 @@ class MergedAggregation:
         self._prefix = keys.aggregation_prefix(keys.MERGE, plan.name)
         self._group = [(column.name, column.type) for column in plan.group]
         self._codec = RowCodec(partial_columns(plan))
-        self._by_row = by_row(plan)
+        self._merger = Merger(by_row(plan), connection)
         self._results = ResultEncoder(plan, connection)
         self.name = plan.name
         self._topic, self._partials = result_topics(pipeline.pipeline)[plan.name], partials_topic(pipeline.pipeline)
@@ -254,7 +254,7 @@ class MergedAggregation:
         numbered = pa.table(
             {"window_start": zero, "window_end": zero, "_row": pa.array([i for i, _ in cells]), **columns}
         )
-        merged = merge_partials(self._by_row, [numbered], self._connection).sort_by("_row")
+        merged = self._merger.merge([numbered]).sort_by("_row")
         ends, groups = decode_keys(row_keys, len(self._prefix), self._group)
         identity: dict[str, Any] = {"window_start": pa.array(ends.to_numpy() - self._plan.size), "window_end": ends}
         identity.update({name: column for (name, _), column in zip(self._group, groups, strict=True)})

@@ -7,9 +7,10 @@ from typing import Any
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
 from worker.commit import commit
+from worker.context import Context
 from worker.identity import of_topic
 from worker.merge import MergeStages
-from worker.partition import Context, PartitionTask
+from worker.partition import PartitionTask
 from worker.statedb import PartitionDB
 from worker.windows import BEGINNING
 
@@ -38,7 +39,7 @@ class MergePartition(PartitionTask):
         step = await self._in_thread(lambda: stages.batch(records, self._state, self._closed_upto))
         step.effects.puts += self.first_rows
         await commit(
-            step.effects, changelog=self.changelog, producer=self.producer, db=self.db, executor=self.context.executor
+            step.effects, changelog=self.changelog, producer=self.producer, db=self.db, in_thread=self._in_thread
         )
         self.first_rows = []
         self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto

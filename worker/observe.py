@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple
 
@@ -35,7 +35,6 @@ class Observer:
         self.reporter = PrometheusReporter()
         self.metrics = Metrics(self.reporter)
         self.waiting: dict[TopicPartition, str] = {}
-        self.on_progress: Callable[[], None] = lambda: None
         self._open_windows: dict[tuple[TopicPartition, str], frozenset[int]] = {}
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
         self._assigned: set[TopicPartition] = set()
@@ -62,7 +61,6 @@ class Observer:
 
     def assigned(self, tps: Iterable[TopicPartition]) -> None:
         self._assigned |= set(tps)
-        self.on_progress()
         self.metrics.inc(m.REBALANCES)
         self.metrics.set(m.ASSIGNED_PARTITIONS, {}, len(self._assigned))
 
@@ -95,7 +93,6 @@ class Observer:
     def resumed(self, tp: TopicPartition) -> None:
         if self.waiting.pop(tp, None) is not None:
             self._set_paused(tp.topic)
-        self.on_progress()
 
     def lag(self, tp: TopicPartition, records: int) -> None:
         labels = {"consumergroup": self._plan.pipeline.pipeline_id, "topic": tp.topic, "partition": str(tp.partition)}
@@ -152,14 +149,11 @@ class Observer:
 
     def committed(self, tp: TopicPartition, step: Step, sink_seconds: float, commit_seconds: float) -> None:
         """A step that is written for good."""
-        self.on_progress()
         self.metrics.set(m.LAST_PROGRESS_TIMESTAMP, {}, self._clock.time())
         if step.result is not None:
             self._count(tp, step.result)
-        for envelope in step.dead:
-            self.metrics.inc(
-                m.DLQ_RECORDS, {"topic": tp.topic, "stage": envelope.stage, "error_class": envelope.error_type}
-            )
+        for (stage, error), letters in Tally((dead.stage, dead.error_type) for dead in step.dead).items():
+            self.metrics.inc(m.DLQ_RECORDS, {"topic": tp.topic, "stage": stage, "error_class": error}, letters)
         for rows in step.effects.topics:
             self.metrics.inc(m.RECORDS_PRODUCED, {"topic": rows.topic}, len(rows))
         self._event_time(tp, step.state)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any, TypeVar
 
 import structlog
 
-from tidegate.clock import Clock, Deadline
+from tidegate.calls import Calls
+from tidegate.clock import Deadline
 from tidegate.config.topics import changelog_topic
 from tidegate.errors import (
     BrokerUnavailable,
@@ -28,72 +27,23 @@ from tidegate.errors import (
     StoreUnavailable,
 )
 from tidegate.record import TopicPartition
-from tidegate.resilience.guard import Guard
-from tidegate.stages.plan import Plan
-from tidegate.store.base import Store
 from transport.batch import SourceBatch
+from worker.context import Context, Delivery
 from worker.identity import changelog_rows
-from worker.observe import Observer
 from worker.producer import PartitionProducer, transactional_id
-from worker.restore import restore
+from worker.restore import Restored, restore
 from worker.statedb import PartitionDB
 from worker.topics import topic_ids
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
+_RESTING = "nothing: all that came is done"
 _TICK = 0.25  # seconds between looks at a quiet partition; a window closes at most this much later than it could
 _OUTAGE_WAIT = (0.5, 10.0)  # seconds: first and longest wait between probes when no breaker says how long
-_FENCE_WAIT = (
-    3.0  # a zombie needs a heartbeat (a third of the session timeout, 10 s by default) to learn that it is one
-)
-
-
-class Consumer(Protocol):
-    """What a partition asks of the transport."""
-
-    def pause_partitions_for(self, tps: set[TopicPartition], reason: str) -> None: ...
-
-    def resume_partitions_for(self, tps: set[TopicPartition], reason: str) -> None: ...
-
-    def idle_seconds(self, tp: TopicPartition) -> float | None: ...
-
-    def is_current(self, batch: SourceBatch) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One batch as Faust delivered it; `ack` says that it is done with."""
-
-    batch: SourceBatch
-    ack: Callable[[], Awaitable[None]]
-
-
-def came_later(_tp: TopicPartition) -> int | None:
-    """Of a partition that was not there when the pipeline began: it is read from its own beginning."""
-    return None
-
-
-@dataclass(slots=True)
-class Context:
-    """What all partitions of a worker share."""
-
-    plan: Plan
-    clock: Clock
-    owner: str
-    state_dir: Path
-    executor: Executor
-    kafka: Mapping[str, Any]  # aiokafka options
-    confluent: dict[str, Any]
-    store: Store | None
-    store_guard: Guard | None
-    observer: Observer
-    consumer: Consumer
-    fail: Callable[[BaseException], None]  # stops the worker with a non-zero exit code
-    sources: Callable[[], list[TopicPartition]]  # all source partitions of the pipeline, here or elsewhere
-    pipeline_watermark: Callable[[], int | None]
-    partition_counts: dict[str, int] = field(default_factory=dict)
-    grow: Callable[[], Awaitable[None]] | None = None  # looks for new source partitions, and makes room for them
-    beginning: Callable[[TopicPartition], int | None] = came_later  # where `startAt: latest` begins
+# A zombie needs a heartbeat (a third of the session timeout, 10 s by default) to learn that it is one.
+_FENCE_WAIT = 3.0  # seconds
+_SETTLE = 3.0  # seconds for what was cancelled to end: a producer that is closed in mid-transaction takes 2 of them
+_MOMENT = 1.0  # seconds for a write that was begun just before the deadline
 
 
 class PartitionTask(ABC):
@@ -108,15 +58,37 @@ class PartitionTask(ABC):
         self.begun = False  # whether the state has a partition row, be it with nothing applied
         self.db: PartitionDB | None = None
         self.producer: PartitionProducer | None = None
+        self.steps = 0
+        self._doing, self._since = "nothing yet", monotonic()
+        self._in_thread = Calls(context.executor)
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
         self._leaving = asyncio.Event()
         self._log = log.bind(topic=tp.topic, partition=tp.partition)
 
+    @property
+    def doing(self) -> str:
+        """What it is at, in words, and since when."""
+        return f"{self._doing} for {monotonic() - self._since:.0f} s"
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether a call in a thread still runs, and the state with it. After `stop` nothing of it is committed any more."""
+        return self._in_thread.running or (self._closing is not None and not self._closing.done())
+
+    def _begin(self, doing: str) -> None:
+        self._doing, self._since = doing, monotonic()
+
+    def _rest(self) -> None:
+        if self._doing != _RESTING:
+            self._begin(_RESTING)
+
     async def start(self) -> int:
         """Open the partition and begin. Returns the last applied offset (-1: none). Waits out an outage."""
         await self._until_done(self._ensure_open)
+        self._rest()
         self._task = asyncio.create_task(self._run(), name=f"partition {self.tp}")
         return self.upto
 
@@ -137,8 +109,8 @@ class PartitionTask(ABC):
         finally:  # also when the transport's own deadline cuts this short: an orphan would fence the partition's next owner
             if self._task is not None:
                 self._task.cancel()
-                await asyncio.gather(self._task, return_exceptions=True)
-            await self._close()
+                await asyncio.wait([self._task], timeout=_SETTLE)
+            await self._close(Deadline(max(deadline.remaining(), _MOMENT)))
 
     async def _run(self) -> None:
         while True:
@@ -147,12 +119,15 @@ class PartitionTask(ABC):
                 try:
                     if deliveries:
                         records = [r for d in deliveries for r in d.batch.records]
+                        self._begin(f"offsets {records[0].offset} to {records[-1].offset}")
                         await self._until_done(lambda: self._work(records))  # noqa: B023
                         for delivery in deliveries:
                             self.context.observer.finished(self.tp, delivery.batch)
                             await delivery.ack()
+                        self.steps += 1
                     else:
                         await self._until_done(self._tick)
+                    self._rest()
                 except asyncio.CancelledError:
                     raise
                 except BaseException as error:
@@ -205,6 +180,7 @@ class PartitionTask(ABC):
             paused = reason
             self.context.consumer.pause_partitions_for({self.tp}, reason)
             self.context.observer.paused(self.tp, reason)
+            self._begin(f"waiting ({reason})")
             await self._wait(pause)
         if paused is not None:
             self.context.consumer.resume_partitions_for({self.tp}, paused)
@@ -224,7 +200,7 @@ class PartitionTask(ABC):
         if isinstance(error, StoreFenced | StoreUnavailable):
             self._release_claim()
         elif isinstance(error, Fenced | BrokerUnavailable):
-            await self._close()
+            await self._close(Deadline(_SETTLE))
 
     async def _ensure_open(self) -> None:
         """Producer first: initialising it fences whoever had the partition and settles its last transaction. Then the
@@ -234,43 +210,66 @@ class PartitionTask(ABC):
         await self._ensure_claim()
 
     async def _open(self) -> None:
+        self._begin("opening: the producer")
         context = self.context
         producer = PartitionProducer(dict(context.kafka), transactional_id(context.plan.pipeline.pipeline_id, self.tp))
         try:
             await producer.start()
             ids = await topic_ids(context.confluent, [self.tp.topic, self.changelog[0]])
             self.topic_id, changelog_id = ids[self.tp.topic], ids[self.changelog[0]]
-            path = context.state_dir / self.tp.topic / str(self.tp.partition)
-            self.db = await self._in_thread(lambda: PartitionDB(path, changelog_id=changelog_id))
-            await self._restore(self.db)
-            self.first_rows = changelog_rows(self.db, self.changelog, changelog_id)
-            self.upto = await self._in_thread(lambda: self._load(self.db))  # type: ignore[arg-type]
+            self._begin("opening: the local state")
+            db = await self._in_thread(lambda: self._open_state(changelog_id))
+            self._begin("opening: reading the changelog")
+            await self._restore(db)
+            self.first_rows = changelog_rows(db, self.changelog, changelog_id)
+            self.upto = await self._in_thread(lambda: self._load(db))
         except BaseException:
             await producer.stop()
-            await self._close()
+            await self._close(Deadline(_SETTLE))
             raise
         self.producer = producer
         self._log.info("partition.opened", upto=self.upto)
 
+    def _open_state(self, changelog_id: str) -> PartitionDB:
+        """In a thread, which cannot be cancelled: kept here, or whoever has gone could not close it."""
+        path = self.context.state_dir / self.tp.topic / str(self.tp.partition)
+        self.db = PartitionDB(path, changelog_id=changelog_id)
+        return self.db
+
     async def _restore(self, db: PartitionDB) -> None:
-        known = db.changelog_offset
-        restored = await restore(self.context.confluent, *self.changelog, 0 if known is None else known + 1, db.apply)
+        def apply(*chunk: Any) -> None:
+            db.apply(*chunk)
+            self.steps += 1
+
+        async def read(start: int) -> Restored:  # in a pool of its own: a long changelog must not hold up those at work
+            calls, readers = self._in_thread, self.context.readers
+            return await restore(self.context.confluent, *self.changelog, start, apply, lambda do: calls(do, readers))
+
+        restored = await read(0 if db.changelog_offset is None else db.changelog_offset + 1)
         if restored.ahead:
-            db.wipe("it is ahead of the changelog, which must have been made anew")
-            restored = await restore(self.context.confluent, *self.changelog, 0, db.apply)
+            await self._in_thread(lambda: db.wipe("it is ahead of the changelog, which must have been made anew"))
+            restored = await read(0)
+        self.steps += 1
         self.context.observer.restored(self.tp, restored.records, restored.seconds)
 
-    async def _close(self) -> None:
-        producer, db = self.producer, self.db
-        self.producer = self.db = None
+    async def _close(self, deadline: Deadline) -> None:
+        """Let go of the producer, then of the state; not of what a call in a thread still uses when the deadline is over."""
+        producer, self.producer = self.producer, None
         self._release_claim()
         if producer is not None:
             await producer.stop()
-        if db is not None:
-            await self._in_thread(db.close)
+        if not await self._in_thread.finished(deadline):
+            self._log.error("partition.left_behind", doing=self.doing, next="its state is closed when that has ended")
+            self._closing = self._closing or asyncio.create_task(
+                self._close(Deadline(float("inf"))), name=f"closing {self.tp}"
+            )
+        elif self.db is not None:
+            db, self.db = self.db, None
+            await self._in_thread(lambda: self._close_state(db))
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.context.executor, call)
+    def _close_state(self, db: PartitionDB) -> None:
+        """In a thread: it writes what is in memory to the disk."""
+        db.close()
 
     async def _ensure_claim(self) -> None:  # noqa: B027  most kinds of partition have no store
         """Only source partitions have rows in the store."""

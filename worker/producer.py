@@ -33,7 +33,7 @@ _MAX_SEQUENCE = (
     2_000_000_000  # aiokafka numbers rows per partition and goes negative at 2³¹; a new producer starts at 0
 )
 _BATCH_BYTES = 900_000  # uncompressed; below the 1 048 588 bytes that a broker takes by default
-_CLOSE_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 2.0  # seconds; what is under way takes milliseconds, and a broker that is away takes nothing
 
 _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.InvalidProducerIdMapping)
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -13,14 +14,18 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
+from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable
 
 Apply = Callable[[list[bytes], list[bytes | None], int], None]
 
 _CHUNK = 10_000  # records per call into librdkafka, and per write of the state
 _POLL = 0.1  # seconds: `consume` waits so long for a full chunk, at the end of the log too
+_TURN = 1.0  # seconds that one question may take before it is asked whether the answer is still wanted
 _SILENCE = 30.0  # seconds without a record, an end or an answer: the broker is away
 
+# What a broker that is away says; it may come back.
+_AWAY = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT)
 _BULK = {
     "group.id": "tidegate-restore",  # asked for by the client, never joined: partitions are assigned by hand
     "enable.auto.commit": False,
@@ -50,23 +55,24 @@ class Restored:
 
 
 async def restore(
-    confluent_options: Mapping[str, Any], topic: str, partition: int, from_offset: int, apply: Apply
+    confluent_options: Mapping[str, Any],
+    topic: str,
+    partition: int,
+    from_offset: int,
+    apply: Apply,
+    in_thread: Callable[[Callable[[], Restored]], Awaitable[Restored]],
 ) -> Restored:
     """Read every committed record from `from_offset` (or the log's start, if that is later) to the log's end.
 
     `apply(keys, values, last_offset)` is called in the thread, in order, for chunks of up to 10 000 records; values
-    of null are deletions. Raises BrokerUnavailable, and whatever `apply` raises. On cancellation the reading stops at
-    the next chunk.
+    of null are deletions. Raises BrokerUnavailable, and whatever `apply` raises. On cancellation the thread ends at the
+    next chunk: nobody may close the database before.
     """
     stop = threading.Event()
-    reading = asyncio.create_task(
-        asyncio.to_thread(_restore, confluent_options, topic, partition, from_offset, apply, stop)
-    )
     try:
-        return await asyncio.shield(reading)
+        return await in_thread(lambda: _restore(confluent_options, topic, partition, from_offset, apply, stop))
     except asyncio.CancelledError:
-        stop.set()  # and wait: nobody may close the database while the thread writes to it
-        await asyncio.wait([reading])
+        stop.set()
         raise
 
 
@@ -77,12 +83,12 @@ def _restore(
     consumer = Consumer({**options, **_BULK})
     try:
         target = KafkaTopicPartition(topic, partition)
-        low, end = _watermarks(consumer, target)
+        low, end = _watermarks(consumer, target, stop)
         if from_offset > end:
             return Restored(0, monotonic() - started, end, ahead=True)
         start = max(low, from_offset)
         records = 0
-        if start < end:
+        if start < end and not stop.is_set():
             consumer.assign([KafkaTopicPartition(topic, partition, start)])
             records = _read(consumer, target, end, apply, stop)
         return Restored(records, monotonic() - started, end)
@@ -90,17 +96,31 @@ def _restore(
         consumer.close()
 
 
-def _watermarks(consumer: Consumer, target: KafkaTopicPartition) -> tuple[int, int]:
-    """The log's first offset and its end, as a reader of committed records sees it."""
+def log_bounds(confluent_options: Mapping[str, Any], topic: str, partition: int) -> tuple[int, int]:
+    """The log's first offset and its end. For a thread. Raises BrokerUnavailable."""
+    consumer = Consumer({**confluent_options, "group.id": "tidegate-bounds"})
     try:
-        offsets = consumer.get_watermark_offsets(target, timeout=_SILENCE)
-    except KafkaException as error:
-        raise BrokerUnavailable(
-            f"cannot read the ends of {target.topic}-{target.partition}: {error.args[0].str()}"
-        ) from error
-    if offsets is None:
-        raise BrokerUnavailable(f"{target.topic}-{target.partition}: no answer within {_SILENCE:.0f} s")
-    return offsets
+        return _watermarks(consumer, KafkaTopicPartition(topic, partition), threading.Event())
+    finally:
+        consumer.close()
+
+
+def _watermarks(consumer: Consumer, target: KafkaTopicPartition, stop: threading.Event) -> tuple[int, int]:
+    """The log's first offset and its end, as a reader of committed records sees it; asked in short turns, so that a
+    revocation does not wait for a broker that is away."""
+    reason, deadline = f"no answer within {_SILENCE:.0f} s", Deadline(_SILENCE)
+    while not (stop.is_set() or deadline.expired):
+        try:
+            offsets = consumer.get_watermark_offsets(target, timeout=_TURN)
+        except KafkaException as error:
+            if error.args[0].code() not in _AWAY:
+                reason = error.args[0].str()
+                break
+            time.sleep(_POLL)
+            continue
+        if offsets is not None:
+            return offsets
+    raise BrokerUnavailable(f"cannot read the ends of {target.topic}-{target.partition}: {reason}")
 
 
 def _read(consumer: Consumer, target: KafkaTopicPartition, end: int, apply: Apply, stop: threading.Event) -> int:
@@ -132,10 +152,6 @@ def _is_end(message: Message) -> bool:
         return False
     if error.code() == KafkaError._PARTITION_EOF:
         return True
-    if error.retriable() or error.code() in (
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._TIMED_OUT,
-    ):
+    if error.retriable() or error.code() in _AWAY:
         return False
     raise BrokerUnavailable(f"changelog {message.topic()}-{message.partition()}: {error.str()}")

@@ -1,84 +1,118 @@
-"""Results as Kafka records: JSON values, keyed by window and group, written by DuckDB a batch at a time.
+"""Results as Kafka records: JSON values, keyed by window and group.
 
     {"aggregation": "hourly", "window": {"start": "2013-01-01T05:00:00.000Z", "end": "…"}, "group": {"origin": "JFK"},
      "values": {"flights": 12}, "records": 12, "upto": {"flights-0": 4711}, "revision": 3, "final": false}
 
 The same window and group always has the same key; `revision` grows with every change, so the largest one is the newest.
+A number that JSON does not have (NaN, infinity) is null. Written by msgspec: as one long SQL expression in DuckDB a small
+batch's took as long as all other stages together (100 rows: 10.2 ms of processor time, now 1.3; 5 000 rows: 22, now 18).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
 import duckdb
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from tidegate.stages.aggregate import finalize
+from tidegate.stages.aggregate import finalize_sql, finish_results
 from tidegate.stages.plan import AggregationPlan
-from tidegate.stages.sql import query, quote
+from tidegate.stages.prepared import Prepared
+
+_encode = msgspec.json.Encoder().encode
 
 
 class ResultEncoder:
     """Turns rows of one aggregation (as WindowRows.table) into keys and values."""
 
     def __init__(self, plan: AggregationPlan, connection: duckdb.DuckDBPyConnection) -> None:
-        self._plan, self._connection = plan, connection
-        group = _object({column.name: _value(quote(column.name), column.type) for column in plan.group})
-        document = {
-            "aggregation": _json(_text(plan.name)),
-            "window": _object({"start": _json(_instant("window_start")), "end": _json(_instant("window_end"))}),
-            "group": group,
-            "values": _object({m.name: _value(quote(m.name), m.result_type) for m in plan.measures}),
-            "records": _json("records"),
-            "upto": "_upto",
-            "revision": _json("revision"),
-            "final": _json("_final"),
-        }
-        key = {"aggregation": document["aggregation"], "start": _json(_instant("window_start")), "group": group}
-        self._sql = f"SELECT encode({_object(key)}) AS key, encode({_object(document)}) AS value FROM rows"
+        self._plan = plan
+        self._finals = Prepared(connection, lambda rows: finalize_sql(plan, rows))
+        self._aggregation = msgspec.Raw(_encode(plan.name))
+        self._groups = [column.name for column in plan.group]
+        self._measures = [measure.name for measure in plan.measures]
 
     def encode(self, rows: pa.Table, upto: pa.Array | list[str], final: pa.Array) -> tuple[list[bytes], list[bytes]]:
         """Keys and values, in the order of `rows`. `upto`: JSON text per row; `final`: boolean per row."""
         if rows.num_rows == 0:
             return [], []
-        finals = finalize(self._plan, rows, self._connection)
-        table = pa.table(
-            {
-                **{name: finals[name] for name in finals.column_names},
-                "records": rows["records"],
-                "revision": rows["revision"],
-                "_upto": pa.array(upto, pa.string()),
-                "_final": final,
-            }
-        )
-        encoded = query(self._connection, self._sql, rows=table)
-        return encoded["key"].to_pylist(), encoded["value"].to_pylist()
+        finals = finish_results(self._plan, self._finals.run(rows))
+        starts, ends = _instants(finals["window_start"]), _instants(finals["window_end"])
+        groups = _objects(finals, self._groups)
+        values = _objects(finals, self._measures)
+        offsets = [msgspec.Raw(text.encode()) for text in (upto if isinstance(upto, list) else upto.to_pylist())]
+        counts = zip(rows["records"].to_pylist(), rows["revision"].to_pylist(), final.to_pylist(), strict=True)
+        name = self._aggregation
+        keys = [
+            _encode({"aggregation": name, "start": start, "group": group})
+            for start, group in zip(starts, groups, strict=True)
+        ]
+        documents = [
+            _encode(
+                {
+                    "aggregation": name,
+                    "window": {"start": start, "end": end},
+                    "group": group,
+                    "values": measures,
+                    "records": records,
+                    "upto": offset,
+                    "revision": revision,
+                    "final": is_final,
+                }
+            )
+            for start, end, group, measures, offset, (records, revision, is_final) in zip(
+                starts, ends, groups, values, offsets, counts, strict=True
+            )
+        ]
+        return keys, documents
 
 
-def _object(fields: dict[str, str]) -> str:
-    """SQL for the text of a JSON object; `fields`: name → SQL for the text of its value."""
-    if not fields:
-        return "'{}'"
-    parts = [f"{_text(msgspec.json.encode(name).decode() + ':')} || {sql}" for name, sql in fields.items()]
-    return "('{' || " + " || ',' || ".join(parts) + " || '}')"
+def _objects(table: pa.Table, names: Sequence[str]) -> list[dict[str, Any]]:
+    """A JSON object per row, of these columns."""
+    if not names:
+        return [{}] * table.num_rows
+    cells = [_cells(table[name]) for name in names]
+    return [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
-def _value(sql: str, kind: pa.DataType) -> str:
-    """Decimals go by their own text: DuckDB's JSON makes doubles of them, and loses digits beyond the 16th."""
-    if not pa.types.is_decimal(kind):
-        return _json(sql)
-    text = f"CAST({sql} AS VARCHAR)"
-    if kind.scale == kind.precision:
-        text = f"replace({text}, '.', '0.')"  # written as .5, which is no JSON
-    return f"coalesce({text}, 'null')"
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    """What msgspec writes as it stands. Decimals go by their own digits: a double would lose those beyond the 16th."""
+    kind = column.type
+    shown: Callable[[Any], Any] | None = None
+    if pa.types.is_decimal(kind):
+        shown = _decimal
+    elif pa.types.is_timestamp(kind):
+        column, shown = column.cast(pa.timestamp("us"), safe=False), _moment  # in UTC, with or without a zone
+    elif pa.types.is_binary(kind):
+        shown = _bytes
+    values: list[Any] = column.to_pylist()
+    return values if shown is None else [None if value is None else shown(value) for value in values]
 
 
-def _json(sql: str) -> str:
-    return f"coalesce(CAST(to_json({sql}) AS VARCHAR), 'null')"
+def _decimal(value: Decimal) -> msgspec.Raw:
+    return msgspec.Raw(format(value, "f").encode())
 
 
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+def _moment(value: datetime) -> str:
+    """`2013-01-01 05:00:00.25`: SQL's form, without zeros at the end."""
+    text = value.isoformat(" ")
+    return text.rstrip("0") if value.microsecond else text
 
 
-def _instant(column: str) -> str:
-    return f"strftime(make_timestamp({column} * 1000), '%Y-%m-%dT%H:%M:%S.%gZ')"
+def _bytes(value: bytes) -> str:
+    r"""Printable ASCII as it is, anything else as \xFF."""
+    return "".join(chr(b) if 32 <= b < 127 and b not in b"\\'\"" else f"\\x{b:02X}" for b in value)
+
+
+def _instants(column: pa.ChunkedArray) -> list[str]:
+    """Milliseconds since the epoch as `2013-01-01T05:00:00.000Z`: few different ones, many rows."""
+    encoded = pc.dictionary_encode(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+    moments = np.asarray(encoded.dictionary, dtype="datetime64[ms]")
+    texts = [f"{text}Z" for text in np.datetime_as_string(moments, unit="ms").tolist()]
+    return [texts[index] for index in encoded.indices.to_pylist()]

@@ -62,6 +62,7 @@ class SourceStages:
         self, plan: Plan, tp: TopicPartition, db: PartitionDB, partition_counts: dict[str, int], clock: Clock
     ) -> None:
         self.plan, self.tp, self.db = plan, tp, db
+        self._name = json.dumps(str(tp))
         self._clock = clock
         self._counts = partition_counts
         self._connection = connect()
@@ -78,6 +79,11 @@ class SourceStages:
         self._context = {"engine": "worker", "host": socket.gethostname()}
         self._open_ends: dict[str, frozenset[int]] = {}
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
+
+    def close(self) -> None:
+        """Give back the connections, and the threads of the handlers."""
+        self._stages.close()
+        self._connection.close()
 
     @property
     def layouts(self) -> dict[str, bytes]:
@@ -193,7 +199,7 @@ class SourceStages:
             updates = [i for i in other if ends[i] > bound] if aggregation.emit == "updates" else []
             tables += [(_take(rows.table, corrections), True), (_take(rows.table, updates), False)]
         for table, final in tables:
-            upto = [json.dumps({str(self.tp): offset}) for offset in table["upto"].to_pylist()]
+            upto = [f"{{{self._name}: {offset}}}" for offset in table["upto"].to_pylist()]
             encoded = self._results[aggregation.name].encode(table, upto, pa.array([final] * table.num_rows))
             effects.send(topic, self.tp.partition, *encoded)
 

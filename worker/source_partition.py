@@ -9,8 +9,9 @@ from tidegate.errors import ConfigError, SinkRecordError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Answers, PartitionState, RawBatch, Reason, Rejection
 from worker.commit import StoreClaim, commit
+from worker.context import Context
 from worker.identity import of_topic
-from worker.partition import Context, PartitionTask
+from worker.partition import PartitionTask
 from worker.source import SourceStages, Step, cut, raw_batch
 from worker.statedb import PartitionDB
 from worker.watermarks import EVERYTHING
@@ -44,7 +45,8 @@ class SourcePartition(PartitionTask):
         store, guard = self.context.store, self.context.store_guard
         if store is None or guard is None or self._claim is not None:
             return
-        claim = StoreClaim(store, guard, self.tp, self.context.owner, self.context.executor)
+        self._begin("claiming the partition in the store")
+        claim = StoreClaim(store, guard, self.tp, self.context.owner, self._in_thread)
         await claim.claim()
         of_topic(claim.state, self.tp, self.topic_id, "the database", self.context.plan.pipeline.pipeline_id)
         if claim.read < self._state.ledger.read:
@@ -56,12 +58,19 @@ class SourcePartition(PartitionTask):
             )
         self._kept = await claim.answers(self._state.upto, of_handlers=bool(self.context.plan.pipeline.handlers))
         self._claim = claim
+        self.steps += 1
 
     def _release_claim(self) -> None:
         self._claim = None
 
+    def _close_state(self, db: PartitionDB) -> None:
+        stages, self._stages = self._stages, None
+        if stages is not None:
+            stages.close()
+        super()._close_state(db)
+
     async def begin_after(self, offset: int) -> None:
-        """Make "start at the end of the log" a fact of the state, so that a restart does not move it."""
+        """Make "start at the end of the log" a fact of the state: nothing is applied, and the next offset is known."""
 
         async def write() -> None:
             stages, state = self._open_stages(), replace(self._state, upto=offset)
@@ -94,9 +103,11 @@ class SourcePartition(PartitionTask):
         clock = self.context.clock
         with self.context.observer.batch(self.tp, raw):
             while True:
+                self._begin(f"the stages of offsets {raw.first} to {raw.last}")
                 step = await self._in_thread(lambda: stages.batch(raw, before, self._closed_upto, known))  # noqa: B023
                 assert step.result is not None
                 self._said, begun = step.result.answers, clock.monotonic()
+                self._begin(f"writing offsets {raw.first} to {raw.last} to the store")
                 try:
                     if self._claim is not None:
                         await self._claim.write(step)
@@ -131,13 +142,14 @@ class SourcePartition(PartitionTask):
         assert self.producer is not None
         assert self.db is not None
         step.effects.puts += self.first_rows
+        self._begin(f"the transaction in Kafka up to offset {step.state.upto}")
         with self.context.observer.producing(self.tp, step):
             await commit(
                 step.effects,
                 changelog=self.changelog,
                 producer=self.producer,
                 db=self.db,
-                executor=self.context.executor,
+                in_thread=self._in_thread,
             )
         self.first_rows = []
         self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
-from tidegate.stages.aggregate import merge_partials
+from tidegate.stages.aggregate import Merger, merge_partials
 from tidegate.stages.plan import AggregationPlan, GroupColumn
 from worker.keys import LAYOUT, WINDOW, aggregation_prefix
 from worker.rowcodec import RowCodec, decode_keys, encode_keys, order_preserving
@@ -53,7 +53,7 @@ class WindowTable:
         self._group = [(column.name, column.type) for column in plan.group]
         self._codec = RowCodec(partial_columns(plan))
         self._prefix = aggregation_prefix(WINDOW, plan.name)
-        self._by_row = by_row(plan)
+        self._merger = Merger(by_row(plan), connection)
 
     @property
     def layout(self) -> bytes:
@@ -107,7 +107,7 @@ class WindowTable:
         before = self._codec.decode([value for value in old if value is not None])
         revisions[known] = before["revision"].to_numpy()
         totals = [self._numbered(deltas, range(deltas.num_rows)), self._numbered(before, known)]
-        merged = merge_partials(self._by_row, totals, self._connection).sort_by("_row")
+        merged = self._merger.merge(totals).sort_by("_row")
         columns = {
             name: merged[name] for name in merged.column_names if name not in ("_row", "window_start", "window_end")
         }

@@ -29,6 +29,7 @@ _MAX_KEY = 512
 _MAX_HEADERS = 50
 _MAX_MESSAGE_BYTES = 4_096
 _NUL = re.compile(r"\x00|[\ud800-\udfff]")  # PostgreSQL's text has no NUL, and no database lone surrogates
+_JSON_BEGINS = frozenset(bytes([byte]) for byte in b' \t\r\n{["-0123456789tfn') | {b""}
 _MOST = 2**63 - 1
 _LONGEST_ID = 600  # characters: a topic has at most 249; a B-tree entry 2 700 bytes
 
@@ -94,6 +95,8 @@ def _value(
     """Masked, as JSON text if it is JSON, and as text if it is not (or `as_text`): one of them, or neither."""
     if data is None or len(data) > _MAX_VALUE_BYTES:
         return None, None
+    if as_text and data[:1] not in _JSON_BEGINS:  # most keys: an error raised and caught costs more than all the rest
+        return None, _plain(data, masker, hidden)
     try:
         decoded = msgspec.json.decode(data)
         if masker.changes_values:
@@ -105,9 +108,13 @@ def _value(
     except (ValueError, RecursionError, OverflowError):
         if masker.by_path and not as_text:
             return None, None
-        return None, _text(masker.text(data[: 4 * _MAX_TEXT].decode("utf-8", "backslashreplace"), hidden))[:_MAX_TEXT]
+        return None, _plain(data, masker, hidden)
     encoded = encoded.replace("\\u0000", "\\ufffd") if "\\u0000" in encoded else encoded
     return (None, _text(encoded)) if as_text else (encoded, None)
+
+
+def _plain(data: bytes, masker: Masker, hidden: dict[str, str]) -> str:
+    return _text(masker.text(data[: 4 * _MAX_TEXT].decode("utf-8", "backslashreplace"), hidden))[:_MAX_TEXT]
 
 
 def _message(message: str, masker: Masker, hidden: dict[str, str], blind: bool) -> str:

@@ -128,7 +128,8 @@ class WorkerEngine(Engine):
             with running(*workers):
                 self._wait(document, names, sum(map(len, logs)), workers)
                 outcome = self._outcome(document, names)
-                assert [worker.stop() for worker in workers] == [0] * len(workers), workers[0].tail()
+                codes = [worker.stop() for worker in workers]
+                assert not any(codes), f"exit codes {codes}\n" + "\n\n".join(worker.tail() for worker in workers)
         finally:
             self._delete(document["pipelineId"])
         return outcome
@@ -151,19 +152,23 @@ class WorkerEngine(Engine):
     def _wait(self, document: dict[str, Any], names: list[str], total: int, workers: list[WorkerProcess]) -> None:
         """Until every record is accounted for, and every result is final in the database and on Kafka."""
 
+        def answers(sql: str) -> Any:
+            return connection.execute(sql).fetchall()[0][0]  # type: ignore[call-overload]
+
         def done() -> bool:
             assert all(worker.running for worker in workers), workers[0].tail()
             try:
-                read = self._query("SELECT coalesce(sum(read), 0) FROM tidegate_partitions")[0][0]
-                finals = [self._query(f"SELECT bool_and(final) FROM {name}")[0][0] for name in names]
+                if answers("SELECT coalesce(sum(read), 0) FROM tidegate_partitions") < total:
+                    return False
+                return all(answers(f"SELECT bool_and(final) FROM {name}") for name in names)
             except psycopg.errors.UndefinedTable:
                 return False
-            return read == total and all(finals)
 
         def published() -> bool:
             return all(row["final"] for name in names for row in self._newest(document, name).values())
 
-        wait_until(done, 120, "all applied and final")
+        with psycopg.connect(self._postgres, autocommit=True, prepare_threshold=None) as connection:
+            wait_until(done, 120, "all applied and final")
         wait_until(published, 30, "all final on Kafka")
 
     def _outcome(self, document: dict[str, Any], names: list[str]) -> Outcome:

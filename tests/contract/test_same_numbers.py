@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics
     from tests.providers.postgres import Database
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 
 @cache
@@ -92,25 +92,25 @@ class TestStages(SameNumbers):
     @pytest.mark.parametrize("largest", [1, 7, 500, 8192])
     def test_any_cut_of_the_logs_gives_the_truth(self, largest: int) -> None:
         """The stages alone, over batches of random sizes up to a largest one."""
-        self.check(StagesEngine(largest), 300 if largest == 1 else 2000)
+        self.check(StagesEngine(largest), {1: 250, 7: 1000}.get(largest, 2000))
 
 
 # A batch of 23 measures in three aggregations, in two transactions, takes 50 to 300 ms however few its records, so the
-# small batches get short logs.
+# small batches get short logs. Most of the records are in one partition: of 1 000 enough to be cut at 500.
 @pytest.mark.kafka
 @pytest.mark.postgres
 class TestWorker(SameNumbers):
     @pytest.mark.parametrize(
         ("batch", "workers", "records"),
         [
-            (1, 1, 60),
-            (7, 1, 250),
-            (500, 1, 2000),
-            (8192, 1, 2000),
-            (1, 3, 60),
-            (7, 3, 250),
-            (500, 3, 2000),
-            (8192, 3, 2000),
+            (1, 1, 40),
+            (7, 1, 150),
+            (500, 1, 1000),
+            (8192, 1, 1000),
+            (1, 3, 40),
+            (7, 3, 150),
+            (500, 3, 1000),
+            (8192, 3, 1000),
         ],
     )
     def test_workers_give_the_truth(
@@ -122,13 +122,13 @@ class TestWorker(SameNumbers):
 
 def test_the_log_has_every_fault() -> None:
     """Late, partly late, duplicate, dead-lettered for ten reasons, skipped, replayed: nothing is compared in vain."""
-    logs, meant, truth = log_of(4000)
+    logs, meant, truth = log_of(1000)
     assert len(set(truth.dead().values())) == 10
     assert {partial for _, _, partial in truth.late()} == {True, False}
     assert all(
-        sum(row[name] for row in truth.ledgers().values()) > 10 for name in ("accepted", "late", "duplicate", "skipped")
+        sum(row[name] for row in truth.ledgers().values()) > 4 for name in ("accepted", "late", "duplicate", "skipped")
     )
-    assert sum(one.replay for one in meant) > 50
+    assert sum(one.replay for one in meant) > 20
     assert logs[3] == []
     assert len(logs[1]) > 5 * len(logs[2])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from confluent_kafka import TopicPartition as Bound
 from confluent_kafka.admin import AdminClient
 
 from tests.aio import in_a_loop
+from tidegate.calls import Calls
+from tidegate.clock import Deadline
 from tidegate.config.topic_settings import STATE, topic_settings, trouble_with
 from tidegate.errors import BrokerUnavailable, ConfigError
 from worker.producer import PartitionProducer, Rows
@@ -46,12 +49,12 @@ async def test_state_is_restored(kafka: KafkaTopics, tmp_path: Path) -> None:
     model = {key: value for chunk in chunks for key, value in chunk}
     last = await write(kafka, topic, chunks)
     db = PartitionDB(tmp_path / "p")
-    restored = await restore(options, topic, 0, 0, db.apply)
+    restored = await restore(options, topic, 0, 0, db.apply, asyncio.to_thread)
     assert (restored.records, restored.ahead, db.changelog_offset) == (25_000, False, last)
     assert dict(db.scan(b"", b"\xff")) == {key: value for key, value in model.items() if value is not None}
-    assert (await restore(options, topic, 0, last + 1, db.apply)).records == 0
+    assert (await restore(options, topic, 0, last + 1, db.apply, asyncio.to_thread)).records == 0
     newest = await write(kafka, topic, [[(b"new", b"1")]])
-    restored = await restore(options, topic, 0, last + 1, db.apply)
+    restored = await restore(options, topic, 0, last + 1, db.apply, asyncio.to_thread)
     assert (restored.records, db.changelog_offset, db.get([b"new"])) == (1, newest, [b"1"])
     db.close()
     assert restored.end_offset == newest + 2  # the commit marker is the last
@@ -67,22 +70,22 @@ async def test_empty_trimmed_and_foreign_logs(kafka: KafkaTopics) -> None:
     def keep(keys: list[bytes], values: list[bytes | None], last: int) -> None:
         read.extend(keys)
 
-    assert (await restore(options, topic, 0, 0, keep)).records == 0
-    assert (await restore(options, topic, 0, 5, keep)).ahead
+    assert (await restore(options, topic, 0, 0, keep, asyncio.to_thread)).records == 0
+    assert (await restore(options, topic, 0, 5, keep, asyncio.to_thread)).ahead
     await write(kafka, topic, [[(b"%d" % i, b"v")] for i in range(10)])
     admin = AdminClient(options)
     for future in admin.delete_records([Bound(topic, 0, 10)]).values():
         future.result()
-    restored = await restore(options, topic, 0, 3, keep)
+    restored = await restore(options, topic, 0, 3, keep, asyncio.to_thread)
     assert (read, restored.records, restored.ahead) == ([b"5", b"6", b"7", b"8", b"9"], 5, False)
     for future in admin.delete_records([Bound(topic, 0, 20)]).values():
         future.result()
-    assert (await restore(options, topic, 0, 3, keep)).records == 0
+    assert (await restore(options, topic, 0, 3, keep, asyncio.to_thread)).records == 0
 
 
 @in_a_loop
-async def test_cancelling_waits_for_the_thread(kafka: KafkaTopics) -> None:
-    """A cancelled restore returns only when its thread has stopped writing: the database can be closed then."""
+async def test_a_cancelled_restore_ends_at_the_next_chunk(kafka: KafkaTopics) -> None:
+    """Its thread is still writing when the caller has gone, and says when it has stopped: the database can be closed then."""
     topic = kafka.topic()
     await write(kafka, topic, [[(b"%d" % i, b"v") for i in range(15_000)] for _ in range(4)])
     writing, let_go, chunks = threading.Event(), threading.Event(), []
@@ -92,15 +95,30 @@ async def test_cancelling_waits_for_the_thread(kafka: KafkaTopics) -> None:
         let_go.wait(10)
         chunks.append(len(keys))
 
-    task = asyncio.create_task(restore({"bootstrap.servers": kafka.bootstrap_servers}, topic, 0, 0, slow))
-    await asyncio.to_thread(writing.wait, 10)
-    task.cancel()
-    await asyncio.sleep(0.1)
-    assert not task.done()
-    let_go.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    with ThreadPoolExecutor() as executor:
+        calls = Calls(executor)
+        task = asyncio.create_task(restore({"bootstrap.servers": kafka.bootstrap_servers}, topic, 0, 0, slow, calls))
+        await asyncio.to_thread(writing.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not await calls.finished(Deadline(0.1))
+        let_go.set()
+        assert await calls.finished(Deadline(10))
     assert len(chunks) == 1
+
+
+@in_a_loop
+async def test_a_restore_from_a_broker_that_is_away_is_cut_short() -> None:
+    """It waits for the broker, and a revocation does not wait for it: its thread ends within two seconds."""
+    with ThreadPoolExecutor() as executor:
+        calls = Calls(executor)
+        away = {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+        task = asyncio.create_task(restore(away, "t", 0, 0, lambda *_: None, calls))
+        await asyncio.sleep(0.3)
+        assert not task.done()
+        task.cancel()
+        assert await calls.finished(Deadline(2.5))
 
 
 @in_a_loop
@@ -113,7 +131,7 @@ async def test_faults_of_apply_are_raised(kafka: KafkaTopics) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        await restore({"bootstrap.servers": kafka.bootstrap_servers}, topic, 0, 0, fail)
+        await restore({"bootstrap.servers": kafka.bootstrap_servers}, topic, 0, 0, fail, asyncio.to_thread)
 
 
 @in_a_loop

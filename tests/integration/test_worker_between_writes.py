@@ -25,8 +25,8 @@ from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from transport import EARLIEST
 from worker.build import Runtime
+from worker.context import Context
 from worker.owner import Owner
-from worker.partition import Context
 from worker.source_partition import SourcePartition
 from worker.topics import partition_counts
 
@@ -59,6 +59,7 @@ async def context_of(scene: Scene, directory: Path) -> Context:
         owner="test",
         state_dir=directory / "state",
         executor=runtime._executor,
+        readers=runtime._readers,
         kafka=aiokafka_options(runtime.pipeline.kafka),
         confluent=runtime._confluent,
         store=runtime._store,
@@ -77,6 +78,7 @@ def close(context: Context) -> None:
     assert context.store is not None
     context.store.close()
     context.executor.shutdown()
+    context.readers.shutdown()
 
 
 async def half_write(task: SourcePartition, records: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

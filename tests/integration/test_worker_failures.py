@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from confluent_kafka import TopicPartition
 from tests.harness import running, wait_until
 from tests.scene import MINUTE, Scene, events, record
 from tests.truth import Aggregate
+from transport.ending import GRACE
 
-pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres]
 
 CONFIGURATION, DATA, LOG, STUCK = 2, 65, 66, 70
 
@@ -216,6 +218,53 @@ def test_a_stuck_worker_ends(make_scene: Callable[..., Scene], seed: int) -> Non
     scene.feed(events(Random(seed), 50, bad=False))
     ends_with(scene, STUCK, "worker.stuck")
     assert scene.applied() == 0
+
+
+def test_a_handler_that_never_comes_back_does_not_hold_up_a_stop(make_scene: Callable[..., Scene], seed: int) -> None:
+    """SIGTERM: /ready says so while the time runs, the process is gone when `drainTimeout` is over, with code 70 and what it
+    was at; the next worker reads everything."""
+    limits = {"drainTimeout": "2 seconds"}
+    scene = make_scene(
+        partitions=1, settings={"handlers": [{"call": "tests.handlers:block_for_ever"}], "worker": limits}
+    )
+    scene.feed(events(Random(seed), 50, bad=False))
+    worker = scene.worker()
+    with running(worker):
+        worker.wait_ready()
+        wait_until(lambda: worker.metric("tidegate_records_in_progress") == 50, 30, "the handler has them")
+        worker.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in worker.get("/ready")[1], 2, "it says that it stops")
+        assert worker.get("/live")[0] == 200
+        assert worker.wait(2 + GRACE) == STUCK
+    said = worker.log.read_text()
+    assert "worker ended before it had finished, worker.drainTimeout (2 s) is over" in said
+    assert f"{scene.topic}-0: the stages of offsets 0 to 49 for " in said
+    del scene.pipeline["handlers"]
+    worker = scene.worker()
+    with running(worker):
+        wait_until(lambda: scene.applied() == 50, 60, f"nothing is lost\n{worker.tail()}")
+        scene.check(30)
+        assert worker.stop() == 0
+
+
+def test_one_partition_that_is_stuck_beside_others_that_move(make_scene: Callable[..., Scene], seed: int) -> None:
+    """The worker ends with code 70 and names the partition, though the other one goes on."""
+    settings = {
+        "handlers": [{"call": "tests.handlers:block_blue", "concurrency": 4}],
+        "worker": {"stuckTimeout": "4 seconds", "maxBatchRecords": 20},
+    }
+    scene = make_scene(partitions=2, settings=settings)
+    given = list(events(Random(seed), 4000, bad=False))
+    blue = next(one for one in given if one["meant"].colour == "blue")
+    others = [one for one in given if one["meant"].colour != "blue"]
+    scene.feed([{**blue, "partition": 0}, *({**one, "partition": 1} for one in others)])
+    worker = scene.worker()
+    with running(worker):
+        code = worker.wait(60)
+        said = worker.log.read_text()
+    assert code == STUCK
+    assert f"worker.stuck: {scene.topic}-0 has not moved for" in said
+    assert f"{scene.topic}-1 has not moved" not in said
 
 
 def test_a_dead_letter_says_all_that_is_needed(make_scene: Callable[..., Scene]) -> None:

@@ -12,7 +12,7 @@ from tests.harness import running, wait_until
 from tests.scene import MINUTE, START, Scene, assert_once, assert_same, events, record
 from tests.truth import Produced, Truth
 
-pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres]
 
 
 def work_off(scene: Scene) -> str:

@@ -12,7 +12,7 @@ from tests.harness import running, wait_until
 from tests.scene import MINUTE, START, Scene, events, record
 from tests.truth import Produced
 
-pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres]
 
 # Metric families that dashboards and alerts rely on.
 FAMILIES = (

@@ -34,16 +34,14 @@ def demo(
     Needs Java 17 or newer and, the first time, the network. Nothing stays behind. The exit code is 1 if anything
     differs from the same answer computed in plain SQL over the CSV.
     """
-    from rich.console import Console
+    try:  # the imports too: they take a second
+        from rich.console import Console
 
-    from tidegate.demo.run import Options, run_demo
+        from tidegate.demo.run import Options, run_demo
 
-    options = Options(limit, _speed(speed), keep, poison)
-    console = Console()
-    try:
-        equal = run_demo(options, console)
+        equal = run_demo(Options(limit, _speed(speed), keep, poison), Console())
     except KeyboardInterrupt:
-        console.print("stopped; nothing is left behind")
+        typer.echo("stopped; nothing is left behind")
         raise typer.Exit(130) from None
     if not equal:
         raise typer.Exit(1)

@@ -34,9 +34,11 @@ class Worker(Model):
     state_dir: str = ".tidegate"
     """Local state (RocksDB). It can be deleted at any time: the changelog has it all."""
     drain_timeout: Millis = 20_000
-    """On SIGTERM: how long batches in flight may take."""
+    """On SIGTERM: how long batches in flight may take. The process is gone 8 seconds later at the latest, with code 70 and
+    the partitions' names if something did not end (a handler that never comes back, say). Nothing is lost by that."""
     stuck_timeout: Millis = 300_000
-    """No progress for this long, with lag and not paused: the worker exits with code 70."""
+    """One partition without a step forward for this long, with work and not paused, or while its state is restored: the
+    worker exits with code 70 and names it."""
 
 
 class Pipeline(Model):

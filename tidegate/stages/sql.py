@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import duckdb
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -53,17 +51,6 @@ def query(con: duckdb.DuckDBPyConnection, sql: str, **tables: pa.Table | pa.Reco
     with _registered(con, tables):
         # `con.sql` and not `con.execute`: an unfinished execute blocks the connection, and its Arrow result is a copy.
         return con.sql(sql).to_arrow_table()
-
-
-def query_numpy(
-    con: duckdb.DuckDBPyConnection, sql: str, **tables: pa.Table | pa.RecordBatch
-) -> dict[str, npt.NDArray[np.generic]]:
-    """As `query`, as NumPy arrays by column name, masked where there are nulls.
-
-    For a few narrow columns: `con.sql` plans a query twice, which is 0.6 ms more per batch than this.
-    """
-    with _registered(con, tables):
-        return con.execute(sql).fetchnumpy()
 
 
 @contextmanager

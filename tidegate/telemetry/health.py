@@ -6,7 +6,6 @@ restart does not mend a database.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -35,43 +34,35 @@ class Report:
 
 
 class Progress:
-    """Tells a stuck worker from an idle or paused one: lag, not paused, and nothing committed for `timeout` s."""
+    """Tells what is stuck from what is idle or held up on purpose: there is work, and no step forward for `timeout` s.
+
+    Every piece of work (a partition) has a clock of its own: one that is stuck is noticed while the others move on.
+    """
 
     def __init__(self, clock: Clock, timeout: float) -> None:
         self._clock, self._timeout = clock, timeout
-        self._lock = threading.Lock()
-        self._since: float | None = None  # since when there is work that does not move; None: no work, or paused
+        self._since: dict[str, tuple[int, float]] = {}  # work → steps done, and when the last of them was seen
 
-    def committed(self) -> None:
-        """A batch was committed: the time begins anew."""
-        with self._lock:
-            if self._since is not None:
-                self._since = self._clock.monotonic()
-
-    def observe(self, lag: int, *, paused: bool) -> None:
-        """What there is to do: records behind the end of the log, and whether fetching is paused on purpose."""
-        with self._lock:
-            if lag <= 0 or paused:
-                self._since = None
-            elif self._since is None:
-                self._since = self._clock.monotonic()
+    def observe(self, work: Mapping[str, int]) -> None:
+        """What there is to do now, and how many steps of each have been done. Idle or paused work is left out."""
+        now, before = self._clock.monotonic(), self._since
+        self._since = {
+            name: before[name] if name in before and before[name][0] == steps else (steps, now)
+            for name, steps in work.items()
+        }
 
     @property
-    def stalled_for(self) -> float:
-        """Seconds in which there was work, nothing held it up on purpose, and nothing was committed."""
-        with self._lock:
-            return 0.0 if self._since is None else self._clock.monotonic() - self._since
-
-    @property
-    def stuck(self) -> bool:
-        """Whether the worker should exit, so that another can take its partitions."""
-        return self.stalled_for >= self._timeout
+    def stuck(self) -> dict[str, float]:
+        """What has not moved for the timeout, and for how many seconds: the process should exit, so that another can have
+        its partitions."""
+        now = self._clock.monotonic()
+        waited = {name: now - since for name, (_, since) in self._since.items()}
+        return {name: seconds for name, seconds in waited.items() if seconds >= self._timeout}
 
     def check(self) -> str | None:
         """The reason for /live."""
-        if not self.stuck:
-            return None
-        return f"nothing committed for {self.stalled_for:.0f} s although there is lag and nothing is paused"
+        stuck = [f"{name} has not moved for {seconds:.0f} s" for name, seconds in sorted(self.stuck.items())]
+        return f"{'; '.join(stuck)}, although there is work and nothing is paused" if stuck else None
 
 
 class Health:

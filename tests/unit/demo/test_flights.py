@@ -10,6 +10,8 @@ import pytest
 from tidegate.demo.flights import Departure, read_departures
 from tidegate.demo.poison import POISONS, with_poison
 
+pytestmark = pytest.mark.xdist_group("flights")  # reading a year of them takes seconds: one process does
+
 
 @pytest.fixture(scope="module")
 def departures() -> list[Departure]:

@@ -23,7 +23,7 @@ from tidegate.stages.plan import compile_plan
 _PARTITIONS = 3
 _FLIGHTS = 20_000
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("three weeks of flights")]
 
 
 @pytest.fixture(scope="module")

@@ -39,42 +39,44 @@ def test_heartbeat(health: Health, clock: ManualClock) -> None:
 
 
 def test_stuck(health: Health, clock: ManualClock) -> None:
-    """With lag, not paused, and nothing committed for the timeout, the worker is stuck."""
-    health.progress.observe(10, paused=False)
+    """With work and no step forward for the timeout, a partition is stuck, and /live names it."""
+    health.progress.observe({"flights-0": 7})
     clock.advance(299)
+    health.progress.observe({"flights-0": 7})
     assert health.live().fine
     clock.advance(1)
-    assert health.progress.stuck
-    assert "nothing committed for 300 s although there is lag" in health.live().reasons["progress"]
+    assert health.progress.stuck == {"flights-0": 300}
+    assert health.live().reasons == {
+        "progress": "flights-0 has not moved for 300 s, although there is work and nothing is paused"
+    }
 
 
-def test_commits_keep_it_going(health: Health, clock: ManualClock) -> None:
-    """A worker that is slow but commits is not stuck."""
-    for _ in range(10):
-        health.progress.observe(1_000_000, paused=False)
+def test_one_that_is_stuck_is_noticed_beside_others_that_move(health: Health, clock: ManualClock) -> None:
+    """Every partition has a clock of its own."""
+    for step in range(4):
+        health.progress.observe({"flights-0": step, "flights-1": 5})
+        clock.advance(100)
+    assert list(health.progress.stuck) == ["flights-1"]
+
+
+def test_steps_keep_it_going(health: Health, clock: ManualClock) -> None:
+    """A partition that is slow but moves is not stuck, however long its backlog lasts."""
+    for step in range(10):
+        health.progress.observe({"flights-0": step})
         clock.advance(200)
-        health.progress.committed()
     assert not health.progress.stuck
 
 
-@pytest.mark.parametrize(("lag", "paused"), [(0, False), (500, True)], ids=["idle", "paused"])
-def test_idle_and_paused_are_not_stuck(health: Health, clock: ManualClock, lag: int, paused: bool) -> None:
-    """Without lag, or paused on purpose, nothing is stuck, and the time begins anew after."""
-    health.progress.observe(10, paused=False)
+def test_idle_and_paused_are_not_stuck(health: Health, clock: ManualClock) -> None:
+    """Without work, or paused on purpose, nothing is stuck, and the time begins anew after."""
+    health.progress.observe({"flights-0": 7})
     clock.advance(250)
-    health.progress.observe(lag, paused=paused)
+    health.progress.observe({})
     clock.advance(10_000)
     assert not health.progress.stuck
-    health.progress.observe(10, paused=False)
+    health.progress.observe({"flights-0": 7})
     clock.advance(299)
     assert not health.progress.stuck
-
-
-def test_a_commit_while_idle_changes_nothing(health: Health, clock: ManualClock) -> None:
-    """A commit when nothing was waiting does not start the time."""
-    health.progress.committed()
-    clock.advance(1000)
-    assert health.progress.stalled_for == 0
 
 
 def test_conditions(health: Health) -> None:

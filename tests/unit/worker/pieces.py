@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def plan_of(*, emit: str = "updates", group: Sequence[str] = ("k",), **settings:
         **settings,
     }
     return compile_plan(Pipeline.model_validate(document))
+
+
+@cache
+def small_plan() -> Plan:
+    """`plan_of()`, compiled once: that takes longer than a test."""
+    return plan_of()
 
 
 def record(offset: int, seen: int, key: str = "a", *, replay: bool = False, **fields: Any) -> Record:
@@ -132,4 +139,16 @@ def partition(plan: Plan, path: Path) -> Iterator[Partition]:
         made.db.close()
 
 
-__all__ = ["BEGINNING", "COUNTS", "SIZE", "TP", "Partition", "PartitionState", "partition", "plan_of", "raw", "record"]
+__all__ = [
+    "BEGINNING",
+    "COUNTS",
+    "SIZE",
+    "TP",
+    "Partition",
+    "PartitionState",
+    "partition",
+    "plan_of",
+    "raw",
+    "record",
+    "small_plan",
+]

@@ -24,8 +24,9 @@ from tidegate.errors import (
 from tidegate.record import TopicPartition
 from transport.batch import SourceBatch
 from worker import partition as module
+from worker.context import Context, Delivery
 from worker.observe import Observer
-from worker.partition import Context, Delivery, PartitionTask
+from worker.partition import PartitionTask
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Scripted(PartitionTask):
         self.opened += 1
         self.db = self.producer = cast(Any, SimpleNamespace())
 
-    async def _close(self) -> None:
+    async def _close(self, deadline: Deadline) -> None:
         self.db = self.producer = None
         self._release_claim()
 
@@ -106,7 +107,7 @@ class Stage:
 
 def stage(*script: Exception, **settings: Any) -> Stage:
     plan, pauses, failures = plan_of(**settings), Pauses(), list[BaseException]()
-    context = SimpleNamespace(plan=plan, observer=Observer(plan), consumer=pauses, fail=failures.append)
+    context = SimpleNamespace(plan=plan, observer=Observer(plan), consumer=pauses, fail=failures.append, executor=None)
     return Stage(Scripted(cast(Any, context), *script), pauses, failures)
 
 
@@ -143,6 +144,7 @@ async def test_what_is_done_is_acknowledged(s: Stage) -> None:
     await s.until(lambda: s.acked == [1, 3])
     assert [offset for worked in s.task.worked for offset in worked] == [1, 2, 3]
     assert s.pauses.events == []
+    await s.until(lambda: s.task.doing.startswith("nothing"))
 
 
 @scenario(StoreUnavailable("away"), StoreUnavailable("away"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,6 +73,28 @@ def test_nothing_is_null() -> None:
     """A measure without values and a group that is null are null, not absent."""
     key, row = encode(pa.decimal128(10, 2), None, text=None)
     assert (row["values"], row["group"], key["group"]) == ({"v": None}, {"g": None}, {"g": None})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_json_has_no_number_for_is_null(value: float) -> None:
+    """A sum that is not a number does not make the record unreadable."""
+    assert encode(pa.float64(), value)[1]["values"]["v"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "shown"),
+    [
+        (pa.timestamp("us"), datetime(2013, 1, 1, 5, tzinfo=UTC), "2013-01-01 05:00:00"),
+        (pa.timestamp("us"), datetime(1969, 1, 1, 5, 0, 0, 250_000, tzinfo=UTC), "1969-01-01 05:00:00.25"),
+        (pa.timestamp("us", "UTC"), datetime(2013, 1, 1, 5, tzinfo=UTC), "2013-01-01 05:00:00"),
+        (pa.date32(), date(2013, 1, 1), "2013-01-01"),
+        (pa.binary(), b"a\\\x00\xff", "a\\x5C\\x00\\xFF"),
+        (pa.bool_(), True, True),
+    ],
+)
+def test_moments_and_bytes_are_text(kind: pa.DataType, value: Any, shown: Any) -> None:
+    """SQL's form of a moment, in UTC, and its form of bytes."""
+    assert encode(kind, value)[1]["values"]["v"] == shown
 
 
 def test_a_result_says_what_it_is() -> None:

@@ -10,12 +10,14 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.stages import AllowedValues, Expect, Length, NotNull, Range, Regex
 from tidegate.errors import ConfigError, PipelineAborted
 from tidegate.record import Stage
 from tidegate.stages.batch import Reason, Rejection, RuleTally
+from tidegate.stages.prepared import Prepared
 from tidegate.stages.rules.allowed_values import AllowedValuesCheck
 from tidegate.stages.rules.base import Check
 from tidegate.stages.rules.expect import ExpectCheck
@@ -23,7 +25,7 @@ from tidegate.stages.rules.length import LengthCheck
 from tidegate.stages.rules.not_null import NotNullCheck
 from tidegate.stages.rules.range import RangeCheck
 from tidegate.stages.rules.regex import RegexCheck
-from tidegate.stages.sql import connect, query, query_numpy
+from tidegate.stages.sql import connect, query
 from tidegate.stages.types import OFFSET
 
 CHECKS: dict[type, type[Check[Any]]] = {
@@ -70,6 +72,8 @@ class RuleSet:
         self._columns = [name for name in schema.names if any(name in check.columns for check in self.checks)]
         self._con = connect()
         self._try_out(schema)
+        self._flags = Prepared(self._con, lambda table: self._sql(table, "{}"))
+        self._tried_flags = Prepared(self._con, lambda table: self._sql(table, "TRY({})"))
 
     def check(self, rows: pa.Table) -> Checked:
         """Judge every row by every rule. `rows` has the schema's columns and `_offset`.
@@ -101,8 +105,11 @@ class RuleSet:
                 passed[failing] = False
                 for row, reason in described.items():
                     reasons.setdefault(row, []).append(reason)
-        offsets = rows.column(OFFSET)
-        rejected = [Rejection(offsets[row].as_py(), Stage.VALIDATE, tuple(reasons[row])) for row in sorted(reasons)]
+        failed = sorted(reasons)
+        offsets = rows.column(OFFSET).to_numpy()[failed].tolist()  # an Arrow scalar for each is slower than the rest
+        rejected = [
+            Rejection(offset, Stage.VALIDATE, tuple(reasons[row])) for row, offset in zip(failed, offsets, strict=True)
+        ]
         return Checked(passed, rejected, tallies)
 
     def _try_out(self, schema: pa.Schema) -> None:
@@ -119,24 +126,23 @@ class RuleSet:
     def _verdicts(self, rows: pa.Table) -> list[_Verdict]:
         # A table without columns has no rows for DuckDB, so `_offset` is always there.
         judged = rows.select([*self._columns, OFFSET])
-        nothing = np.zeros(len(rows), dtype=bool)
         try:
-            flags = self._flags(judged, "{}")
+            flags = self._flags.run(judged)
         except duckdb.Error:
             # A cast or an overflow in an expression broke the query. TRY gives NULL for just those rows; it is not used
             # in the first place because it evaluates row by row.
-            flags = self._flags(judged, "TRY({})")
+            flags = self._tried_flags.run(judged)
         verdicts = []
-        for flag in flags:
-            broke = np.ma.getmaskarray(flag) if isinstance(flag, np.ma.MaskedArray) else nothing
-            verdicts.append(_Verdict(broke | ~np.asarray(flag, dtype=bool), broke))
+        for flag in flags.columns:
+            broke = flag.is_null().to_numpy()
+            verdicts.append(_Verdict(~pc.fill_null(flag, False).to_numpy(), broke))
         return verdicts
 
-    def _flags(self, rows: pa.Table, form: str) -> list[npt.NDArray[np.generic]]:
-        """An array per rule, TRUE where a row passes; nothing is masked, except where TRY caught an error."""
+    def _sql(self, rows: str, form: str) -> str:
+        """A column per rule, TRUE where a row passes; nothing is null, except where TRY caught an error."""
         conditions = [form.format(f"({check.condition}) IS TRUE") for check in self.checks]
         selected = ", ".join(f"{condition} AS c{index}" for index, condition in enumerate(conditions))
-        return list(query_numpy(self._con, f"SELECT {selected} FROM rows", rows=rows).values())
+        return f"SELECT {selected} FROM {rows}"
 
     def _describe(
         self, name: str, check: Check[Any], rows: pa.Table, verdict: _Verdict, indices: npt.NDArray[np.intp]
