@@ -62,6 +62,7 @@ async def context_of(
         owner="test",
         state_dir=directory / "state",
         executor=runtime._executor,
+        readers=runtime._readers,
         kafka=aiokafka_options(runtime.pipeline.kafka),
         confluent=runtime._confluent,
         store=runtime._store,
@@ -80,6 +81,7 @@ def close(context: Context) -> None:
     assert context.store is not None
     context.store.close()
     context.executor.shutdown()
+    context.readers.shutdown()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
