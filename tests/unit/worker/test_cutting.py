@@ -15,7 +15,7 @@ from worker.source_partition import SourcePartition
 def partition(size: str, hop: str, *, upto: int = -1, store: int = -1) -> SourcePartition:
     window = {"type": "hopping", "size": size, "hop": hop}
     plan = plan_of(aggregations=[{"name": "totals", "window": window, "measures": {"n": "count"}}])
-    context: Any = SimpleNamespace(plan=plan)
+    context: Any = SimpleNamespace(plan=plan, executor=None)
     made = SourcePartition(TP, context)
     made._state = PartitionState(upto)
     claim: Any = SimpleNamespace(upto=store)
