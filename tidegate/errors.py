@@ -22,6 +22,7 @@ TidegateError
 ├── AggregateOverflow        an exact sum needs more than 38 digits: the worker stops rather than write a wrong number
 ├── FloodGuardTripped        too many dead letters: the worker stops with its offsets unmoved
 ├── OffsetOutOfRange         the log no longer has the offset the state wants to start from
+│   └── TopicRecreated       the topic was deleted and made anew: the state's offsets are of another log
 └── StackError               the local Kafka or PostgreSQL cannot be had (no Java, no jars, no port)
 """
 
@@ -202,6 +203,12 @@ class OffsetOutOfRange(TidegateError):
     """The offset to start from is gone (retention), and the policy is to stop rather than to skip."""
 
     stage = Stage.CONSUME
+
+
+class TopicRecreated(OffsetOutOfRange):
+    """A topic was deleted and made anew. Offsets of the old log say nothing of the new one: to go on would skip records,
+    or count them in the place of others.
+    """
 
 
 class StackError(TidegateError):

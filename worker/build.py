@@ -16,8 +16,13 @@ from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.sinks import KafkaSink
-from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
-from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TidegateError
+from tidegate.config.topics import (
+    changelog_topic,
+    partials_topic,
+    result_topics,
+    watermarks_topic,
+)
+from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TidegateError, TopicRecreated
 from tidegate.reach import why_unreachable
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
@@ -28,18 +33,13 @@ from tidegate.store.base import Store
 from tidegate.telemetry.logs import logging_config
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
 from transport.lifecycle import Lifecycle, quieten_garbage_collection
+from worker.beginning import settle
 from worker.context import Consumer, Context
-from worker.naming import (
-    FOREVER_KEPT,
-    internal_topics,
-    merge_topics,
-    merged_aggregations,
-    partials_topic,
-    watermarks_topic,
-)
+from worker.identity import require_same
+from worker.naming import merged_aggregations, needed_topics
 from worker.observe import Observer
 from worker.owner import Owner, delivery
-from worker.topics import TopicSpec, ensure_topics, partition_counts
+from worker.topics import ensure_topics, partition_counts, topic_ids
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
@@ -78,6 +78,7 @@ class Runtime:
         self._store = self._open_store()
         self._board = WatermarkBoard(self._confluent, watermarks_topic(pipeline))
         self._partitions: dict[str, int] = {}
+        self._topic_ids: dict[str, str] = {}  # of the sources and of the changelogs
         self._refresh: asyncio.Task[None] | None = None
         self.observer = Observer(self.plan)
         self.lifecycle = Lifecycle("worker", pipeline.telemetry, self.observer, pipeline.worker)
@@ -88,12 +89,16 @@ class Runtime:
         self.lifecycle.start()
         self._partitions = await self._reach()
         counts = await self._ensure_topics()
+        self._topic_ids = await self._ids()
         guard = None
         if self._store is not None:
             guard = Guard("store", self.pipeline.error_handling)
             await guard.call_async(asyncio.to_thread, self._store.prepare)
             await guard.call_async(asyncio.to_thread, self._store.expect, self._sources())
         self._board.start()
+        self.lifecycle.health.check_ready("watermarks", self._board.check)
+        if self.pipeline.source is not None and self.pipeline.source.start_at == "latest":
+            await settle(self._board, self._confluent, watermarks_topic(self.pipeline), self.topics)
         context = Context(
             plan=self.plan,
             handlers=self._handlers,
@@ -111,6 +116,7 @@ class Runtime:
             fail=lambda error: self.lifecycle.fail(app, error),
             sources=self._sources,
             pipeline_watermark=lambda: pipeline_watermark(self._board.known, self._sources()),
+            beginning=self._beginning,
             partition_counts=counts,
         )
         context.grow = lambda: self._grow(context)
@@ -154,18 +160,16 @@ class Runtime:
             )
         return open_store(self.plan, stores[0]) if stores else None
 
+    def _beginning(self, tp: TopicPartition) -> int | None:
+        return (self._board.beginning(tp.topic) or {}).get(tp.partition)
+
     def _sources(self) -> list[TopicPartition]:
         return [TopicPartition(topic, p) for topic, count in self._partitions.items() for p in range(count)]
 
     async def _ensure_topics(self) -> dict[str, int]:
         """Create or grow what the pipeline writes to; returns the partition count of every such topic as it now is."""
-        wanted = internal_topics(self.plan, self._partitions)
-        most = max(self._partitions.values())
-        failures = (dead_letter_topic(self.pipeline), late_topic(self.pipeline))
-        wanted |= {topic: (most, FOREVER_KEPT) for topic in failures if topic is not None}
-        wanted |= merge_topics(self.plan, await self._merge_partitions(most))
-        specs = [TopicSpec(name, count, config) for name, (count, config) in wanted.items()]
-        return await ensure_topics(self._confluent, specs)
+        partials = await self._merge_partitions(max(self._partitions.values()))
+        return await ensure_topics(self._confluent, needed_topics(self.plan, self._partitions, partials))
 
     async def _merge_partitions(self, most: int) -> int:
         """What the partials topic has, or shall have when it is made."""
@@ -181,12 +185,19 @@ class Runtime:
             await asyncio.sleep(self.pipeline.kafka.metadata_max_age / 1000)
             try:
                 await self._grow(context)
-            except ConfigError as error:
+                require_same(self._topic_ids, await self._ids())
+            except (ConfigError, TopicRecreated) as error:
                 context.fail(error)
                 return
             except Exception as error:  # whatever it is, the next look may be luckier; to end here would go unnoticed
                 expected = isinstance(error, TidegateError)
                 log.warning("partitions.unknown", error=str(error), exc_info=None if expected else error)
+
+    async def _ids(self) -> dict[str, str]:
+        """The ids of the topics that the state's offsets are of, and of the one that the board reads."""
+        read = [*self.topics, *([partials_topic(self.pipeline)] if merged_aggregations(self.plan) else [])]
+        changelogs = [changelog_topic(self.pipeline.pipeline_id, topic) for topic in read]
+        return await topic_ids(self._confluent, [*read, *changelogs, watermarks_topic(self.pipeline)])
 
     async def _grow(self, context: Context) -> None:
         """A source topic that grew: its changelog and dead-letter topics grow with it, before its records are read."""

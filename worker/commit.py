@@ -45,13 +45,18 @@ class StoreClaim:
         self._row: PartitionRow | None = None
 
     @property
+    def state(self) -> PartitionState:
+        """What the store has of the partition."""
+        return PartitionState() if self._row is None else self._row.state
+
+    @property
     def upto(self) -> int:
-        return -1 if self._row is None else self._row.state.upto
+        return self.state.upto
 
     @property
     def read(self) -> int:
         """How many records of the partition the store has accounted for."""
-        return 0 if self._row is None else self._row.state.ledger.read
+        return self.state.ledger.read
 
     async def claim(self) -> None:
         """Take the partition. Raises DependencyError while the database is away."""

@@ -38,6 +38,11 @@ class Delivery:
     ack: Callable[[], Awaitable[None]]
 
 
+def came_later(_tp: TopicPartition) -> int | None:
+    """Of a partition that was not there when the pipeline began: it is read from its own beginning."""
+    return None
+
+
 @dataclass(slots=True)
 class Context:
     """What all partitions of a worker share."""
@@ -60,3 +65,4 @@ class Context:
     pipeline_watermark: Callable[[], int | None]
     partition_counts: dict[str, int] = field(default_factory=dict)
     grow: Callable[[], Awaitable[None]] | None = None  # looks for new source partitions, and makes room for them
+    beginning: Callable[[TopicPartition], int | None] = came_later  # where `startAt: latest` begins

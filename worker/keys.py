@@ -9,6 +9,7 @@ from tidegate.store.rows import PARTITION_KEY
 
 PARTITION = PARTITION_KEY  # the partition row: upto, high water, ledger. Written last, read first
 CLOSED = b"\x00C"  # up to which event time windows were closed, ms
+CHANGELOG = b"\x00I"  # the id of the changelog topic that this row was first written to (see identity.py)
 LAYOUT = b"\x00D"  # + aggregation: the digest of the layout of its rows
 WINDOW = b"W"  # + aggregation + window end + group: the measures' partials
 LATE = b"L"  # + aggregation + window end: how many records the window misses

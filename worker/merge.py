@@ -1,9 +1,13 @@
 """Totals of groups that spread over source partitions.
 
-Each source partition writes its partials, keyed by group, to `{pipelineId}-partials`, within its own transaction. The
+Each source partition writes its partials, keyed by group, to `{pipelineId}..partials`, within its own transaction. The
 merge agent keeps the newest partial of each source partition (by `upto`) and emits their sum: a repeat changes nothing.
 After its partials each transaction writes the source partition's watermark to every partition of the topic, so the order
 of the log says when a window is final.
+
+The topic is a table of what is still kept: when the merge agent forgets a window it deletes the window's partials from the
+topic, in the same transaction. (Were it the source's side that deletes, compaction could take a partial before the merge
+agent has read it.)
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import json
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -19,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
-from tidegate.config.topics import result_topics
+from tidegate.config.topics import partials_topic, result_topics
 from tidegate.record import TopicPartition
 from tidegate.stages.aggregate import Merger
 from tidegate.stages.batch import PartitionState
@@ -28,7 +33,7 @@ from tidegate.stages.sql import connect
 from tidegate.store.rows import decode_state, encode_state
 from worker import keys
 from worker.effects import Effects
-from worker.naming import merged_aggregations, partials_topic
+from worker.naming import merged_aggregations
 from worker.results import ResultEncoder
 from worker.rowcodec import RowCodec, decode_keys, order_preserving
 from worker.statedb import PartitionDB
@@ -73,6 +78,16 @@ class PartialsWriter:
             effects.send(self._topic, partition, [_MARK + watermark_key(row.tp)], [encode_watermark(row)])
 
 
+@dataclass(frozen=True, slots=True)
+class MergeStep:
+    """One batch of partials, ready to be committed. `expired`: aggregation → totals that are not given any more."""
+
+    state: PartitionState
+    closed_upto: int
+    effects: Effects
+    expired: dict[str, int]
+
+
 class MergeStages:
     """The merge side: one partition of the partials topic over its local state. Used by one thread at a time."""
 
@@ -97,10 +112,8 @@ class MergeStages:
         state = decode_state(row) if row is not None else PartitionState()
         return state, keys.unpack_int(closed) if closed is not None else BEGINNING
 
-    def batch(
-        self, records: Sequence[Any], state: PartitionState, closed_upto: int
-    ) -> tuple[PartitionState, int, Effects]:
-        """Merge the records after `state.upto`: the new state, the new closing bound, what to write."""
+    def batch(self, records: Sequence[Any], state: PartitionState, closed_upto: int) -> MergeStep:
+        """Merge the records after `state.upto`."""
         effects = Effects()
         partials: dict[bytes, dict[bytes, dict[str, bytes]]] = defaultdict(lambda: defaultdict(dict))
         fresh = [r for r in records if r.offset > state.upto]
@@ -113,11 +126,15 @@ class MergeStages:
                 group, source = msgspec.msgpack.decode(record.key, type=tuple[bytes, bytes])
                 partials[group[:5]][group][source.decode()] = record.value
         bound = self._bound(partials, closed_upto)
-        for prefix, aggregation in self._aggregations.items():
-            aggregation.merge(partials.get(prefix, {}), closed_upto, bound, self.tp.partition, effects)
-        after = PartitionState(upto=fresh[-1].offset if fresh else state.upto)
+        expired = {
+            aggregation.name: aggregation.merge(
+                partials.get(prefix, {}), closed_upto, bound, self.tp.partition, effects
+            )
+            for prefix, aggregation in self._aggregations.items()
+        }
+        after = replace(state, upto=fresh[-1].offset if fresh else state.upto)
         effects.put([keys.CLOSED, keys.PARTITION], [keys.pack_int(bound), encode_state(after)])
-        return after, bound, effects
+        return MergeStep(after, bound, effects, expired)
 
     def _bound(self, partials: Mapping[bytes, Iterable[bytes]], closed_upto: int) -> int:
         """Up to where windows are final: the pipeline's watermark; when every source is idle, all windows that there are."""
@@ -139,37 +156,50 @@ class MergedAggregation:
         self._codec = RowCodec(partial_columns(plan))
         self._merger = Merger(by_row(plan), connection)
         self._results = ResultEncoder(plan, connection)
-        self._topic = result_topics(pipeline.pipeline)[plan.name]
+        self.name = plan.name
+        self._topic, self._partials = result_topics(pipeline.pipeline)[plan.name], partials_topic(pipeline.pipeline)
         event_time = pipeline.pipeline.event_time
         self._kept = event_time.allowed_lateness + event_time.retention if event_time else 0
 
     def merge(
         self, partials: dict[bytes, dict[str, bytes]], closed_upto: int, bound: int, partition: int, effects: Effects
-    ) -> None:
-        """Lay the new partials over the known ones; emit the totals of what changed and of what closes."""
-        changed = self._overlay(self._known(partials, closed_upto))
+    ) -> int:
+        """Lay the new partials over the known ones; emit the totals of what changed and of what closes.
+
+        Returns how many totals came too late to be given.
+        """
+        kept, expired = self._sorted_out(partials, closed_upto)
+        changed = self._overlay(kept)
         effects.put(list(changed), [_pack(row) for row in changed.values()])
-        self._drop_expired(changed, closed_upto, bound, effects)
+        gone = self._forgotten(changed, closed_upto, bound)
+        effects.deletes += gone
+        forgotten = [_pack((key, source.encode())) for rows in (gone, expired) for key in rows for source in rows[key]]
+        effects.send(self._partials, partition, forgotten, [None] * len(forgotten))
         ending = {key: row for key, row in self._ending(closed_upto, bound).items() if key not in changed}
         final = {key: key_end(key) <= bound for key in changed}
         emitted = {k: row for k, row in changed.items() if self._plan.emit == "updates" or final[k]} | ending
         if not emitted:
-            return
+            return len(expired)
         table = self._totals(list(emitted), list(emitted.values()))
         upto = [json.dumps({source: cell[0] for source, cell in row.items()}) for row in emitted.values()]
         finals = pa.array([final.get(key, True) for key in emitted])
         effects.send(self._topic, partition, *self._results.encode(table, upto, finals))
+        return len(expired)
 
-    def _known(self, partials: dict[bytes, dict[str, bytes]], closed_upto: int) -> dict[bytes, dict[str, bytes]]:
-        """The partials of windows that are still kept.
+    def _sorted_out(
+        self, partials: dict[bytes, dict[str, bytes]], closed_upto: int
+    ) -> tuple[dict[bytes, dict[str, bytes]], dict[bytes, dict[str, bytes]]]:
+        """The partials of windows that are still kept, and the others.
 
         A partition that was idle can wake up with older ones. What the other partitions had in those windows is
         forgotten, so no total is emitted: it would be too small. The store's results have them all the same.
         """
-        kept = {key: row for key, row in partials.items() if key_end(key) > self._expiry(closed_upto)}
-        if len(kept) < len(partials):
-            log.warning("results.expired", aggregation=self._plan.name, totals=len(partials) - len(kept))
-        return kept
+        expiry = self._expiry(closed_upto)
+        expired = {key: row for key, row in partials.items() if key_end(key) <= expiry}
+        if not expired:
+            return partials, {}
+        log.warning("results.expired", aggregation=self.name, totals=len(expired))
+        return {key: row for key, row in partials.items() if key not in expired}, expired
 
     def last_end(self, new: Iterable[bytes], closed_upto: int) -> int:
         """The end (ms) of the last window among the known rows and the keys `new`; `closed_upto` when none ends later."""
@@ -181,11 +211,13 @@ class MergedAggregation:
                 return max([last, *map(key_end, new)])
             last = key_end(found[0])
 
-    def _drop_expired(self, changed: Iterable[bytes], closed_upto: int, bound: int, effects: Effects) -> None:
-        """Forget windows that ended `allowedLateness` + `retention` before the closing bound."""
+    def _forgotten(
+        self, changed: dict[bytes, dict[str, list[Any]]], closed_upto: int, bound: int
+    ) -> dict[bytes, dict[str, list[Any]]]:
+        """The rows of windows that ended `allowedLateness` + `retention` before the closing bound."""
         expiry = self._expiry(bound)
-        gone = dict.fromkeys(self._ending(self._expiry(closed_upto), expiry))
-        effects.deletes += gone | dict.fromkeys(key for key in changed if key_end(key) <= expiry)
+        known = self._ending(self._expiry(closed_upto), expiry)
+        return known | {key: row for key, row in changed.items() if key_end(key) <= expiry}
 
     def _expiry(self, closed_upto: int) -> int:
         return max(BEGINNING, closed_upto - self._kept)

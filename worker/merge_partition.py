@@ -8,6 +8,7 @@ from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
 from worker.commit import commit
 from worker.context import Context
+from worker.identity import of_topic
 from worker.merge import MergeStages
 from worker.partition import PartitionTask
 from worker.statedb import PartitionDB
@@ -24,7 +25,8 @@ class MergePartition(PartitionTask):
 
     def _load(self, db: PartitionDB) -> int:
         self._stages = MergeStages(self.context.plan, self.tp, db, self.context.sources)
-        self._state, self._closed_upto = self._stages.load()
+        state, self._closed_upto = self._stages.load()
+        self._state = of_topic(state, self.tp, self.topic_id, "the merge agent", self.context.plan.pipeline.pipeline_id)
         return self._state.upto
 
     async def _work(self, records: list[Any]) -> None:
@@ -35,9 +37,13 @@ class MergePartition(PartitionTask):
         if records[-1].offset <= self._state.upto:
             return
         step = await self._in_thread(lambda: stages.batch(records, self._state, self._closed_upto))
-        state, closed_upto, effects = step
-        await commit(effects, changelog=self.changelog, producer=self.producer, db=self.db, in_thread=self._in_thread)
-        self._state, self._closed_upto, self.upto = state, closed_upto, state.upto
+        step.effects.puts += self.first_rows
+        await commit(
+            step.effects, changelog=self.changelog, producer=self.producer, db=self.db, in_thread=self._in_thread
+        )
+        self.first_rows = []
+        self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto
+        self.context.observer.merged(step.expired)
 
     async def _tick(self) -> None:
         """Windows close by the watermarks in the log alone; a quiet partition has nothing to do."""

@@ -1,26 +1,25 @@
-"""The worker's own topics, and which topics must exist, with how many partitions. Topics for people are named in
-tidegate/config/topics.py."""
+"""Which topics must exist, with how many partitions and which settings. Their names: tidegate/config/topics.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tidegate.config.pipeline import Pipeline
-from tidegate.config.topics import result_topics
+from tidegate.config.topic_settings import STATE, WATERMARKS
+from tidegate.config.topics import (
+    changelog_topic,
+    dead_letter_topic,
+    late_topic,
+    partials_topic,
+    result_topics,
+    watermarks_topic,
+)
 from tidegate.stages.plan import AggregationPlan, Plan
-from tidegate.store.rows import changelog_topic
+from worker.topics import TopicSpec
 
-COMPACTED = {"cleanup.policy": "compact"}
-FOREVER_KEPT = {"retention.ms": "-1"}
-
-
-def watermarks_topic(pipeline: Pipeline) -> str:
-    return f"{pipeline.pipeline_id}-watermarks"
-
-
-def partials_topic(pipeline: Pipeline) -> str:
-    """Partials of groups that spread over partitions, keyed by group, for the merge agent."""
-    return f"{pipeline.pipeline_id}-partials"
+# Results are for people, and kept for ever: the newest of each window and group. An operator who wants them to go
+# changes the topic's settings (cleanup.policy compact,delete and retention.ms): what exists is left as it is.
+_RESULTS = {"cleanup.policy": "compact"}
+_FOREVER_KEPT = {"retention.ms": "-1"}  # of dead letters and late records: what nobody has looked at does not expire
 
 
 def merged_aggregations(plan: Plan) -> list[AggregationPlan]:
@@ -29,22 +28,19 @@ def merged_aggregations(plan: Plan) -> list[AggregationPlan]:
     return [aggregation for aggregation in plan.aggregations if aggregation.spreads and aggregation.name in written]
 
 
-def internal_topics(plan: Plan, partitions: Mapping[str, int]) -> dict[str, tuple[int, dict[str, str]]]:
-    """Topic → (partitions, configuration) of everything this pipeline writes, given the partitions of its sources.
+def needed_topics(plan: Plan, partitions: Mapping[str, int], partials: int) -> list[TopicSpec]:
+    """Everything that this pipeline writes to, given the partitions of its sources and those of the partials topic.
 
-    The partials topic is absent: it never grows (see `merge_topics`), since a group must stay in its partition.
+    That one and its changelog keep the partitions that they were made with: groups go to them by hash.
     """
     pipeline, most = plan.pipeline, max(partitions.values())
-    topics: dict[str, tuple[int, dict[str, str]]] = {watermarks_topic(pipeline): (1, COMPACTED)}
+    specs = [TopicSpec(watermarks_topic(pipeline), 1, WATERMARKS, holds_state=True)]
     for source, count in partitions.items():
-        topics[changelog_topic(pipeline.pipeline_id, source)] = (count, COMPACTED)
-    topics |= dict.fromkeys(result_topics(pipeline).values(), (most, COMPACTED))
-    return topics
-
-
-def merge_topics(plan: Plan, partitions: int) -> dict[str, tuple[int, dict[str, str]]]:
-    """The partials topic and its changelog. They keep the partitions they were made with: groups go by hash."""
-    if not merged_aggregations(plan):
-        return {}
-    partials = partials_topic(plan.pipeline)
-    return dict.fromkeys((partials, changelog_topic(plan.pipeline.pipeline_id, partials)), (partitions, COMPACTED))
+        specs.append(TopicSpec(changelog_topic(pipeline.pipeline_id, source), count, STATE, holds_state=True))
+    if merged_aggregations(plan):
+        merged = partials_topic(pipeline)
+        for topic in (merged, changelog_topic(pipeline.pipeline_id, merged)):
+            specs.append(TopicSpec(topic, partials, STATE, holds_state=True))
+    specs += [TopicSpec(topic, most, _RESULTS) for topic in result_topics(pipeline).values()]
+    failures = (dead_letter_topic(pipeline), late_topic(pipeline))
+    return specs + [TopicSpec(topic, most, _FOREVER_KEPT) for topic in failures if topic is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple
 
@@ -199,6 +199,11 @@ class Observer:
                 log.warning(
                     "quality.rule_failed", rule=rule, severity=tally.severity, failures=tally.failures, samples=samples
                 )
+
+    def merged(self, expired: Mapping[str, int]) -> None:
+        """A batch of partials is committed. `expired`: aggregation → totals that are not given any more."""
+        for aggregation, totals in expired.items():
+            self.metrics.inc(m.RESULTS_EXPIRED, {"aggregation": aggregation}, totals)
 
     def _event_time(self, tp: TopicPartition, state: PartitionState) -> None:
         if state.high_water is None:

@@ -9,15 +9,17 @@ from typing import Any, NoReturn, TypeVar
 import structlog
 
 from tidegate.clock import Deadline
-from tidegate.errors import BrokerUnavailable, OffsetOutOfRange, TidegateError
+from tidegate.config.topics import partials_topic
+from tidegate.errors import BrokerUnavailable, OffsetOutOfRange, TidegateError, TopicRecreated
 from tidegate.record import TopicPartition
 from transport.ownership import EARLIEST
 from worker.context import Context, Delivery
+from worker.identity import require_same
 from worker.merge_partition import MergePartition
-from worker.naming import partials_topic
 from worker.partition import PartitionTask
 from worker.restore import log_bounds
 from worker.source_partition import SourcePartition
+from worker.topics import topic_ids
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -77,6 +79,12 @@ class Owner:
     async def out_of_range(self, tp: TopicPartition, offset: int) -> int:
         """The log has lost what the state asks for. Skipping is a decision of the pipeline's owner, never ours."""
         low, high = await self._patiently({tp}, lambda: asyncio.to_thread(log_bounds, self._context.confluent, *tp))
+        task = self.tasks.get(tp)
+        try:
+            known = {tp.topic: task.topic_id if task is not None else ""}
+            require_same(known, await self._patiently({tp}, lambda: topic_ids(self._context.confluent, [tp.topic])))
+        except TopicRecreated as recreated:
+            await self._fail(recreated)
         source = self._context.plan.pipeline.source
         if source is not None and source.on_out_of_range == "earliest" and offset < low:
             log.error("offset.skipped", topic=tp.topic, partition=tp.partition, wanted=offset, earliest=low)
@@ -124,7 +132,10 @@ class Owner:
             return upto + 1 if upto >= 0 else EARLIEST
         source = self._context.plan.pipeline.source
         if isinstance(task, SourcePartition) and source is not None and source.start_at == "latest":
-            return await task.begin_at_end()
+            begins = self._context.beginning(tp)
+            if begins is not None:
+                await task.begin_after(begins - 1)
+                return begins
         return EARLIEST
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -17,23 +17,23 @@ import structlog
 
 from tidegate.calls import Calls
 from tidegate.clock import Deadline
+from tidegate.config.topics import changelog_topic
 from tidegate.errors import (
     BrokerUnavailable,
     CircuitOpen,
-    ConfigError,
     DependencyError,
     Fenced,
     StoreFenced,
     StoreUnavailable,
 )
 from tidegate.record import TopicPartition
-from tidegate.store.rows import changelog_topic
 from transport.batch import SourceBatch
-from worker import keys
 from worker.context import Context, Delivery
+from worker.identity import changelog_rows
 from worker.producer import PartitionProducer, transactional_id
 from worker.restore import Restored, restore
 from worker.statedb import PartitionDB
+from worker.topics import topic_ids
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -53,6 +53,8 @@ class PartitionTask(ABC):
         self.tp, self.context = tp, context
         self.changelog = (changelog_topic(context.plan.pipeline.pipeline_id, tp.topic), tp.partition)
         self.upto = -1
+        self.topic_id = ""  # of the topic itself, known when the partition is open
+        self.first_rows: list[tuple[bytes, bytes]] = []  # what goes with the next commit, once
         self.begun = False  # whether the state has a partition row, be it with nothing applied
         self.db: PartitionDB | None = None
         self.producer: PartitionProducer | None = None
@@ -213,10 +215,13 @@ class PartitionTask(ABC):
         producer = PartitionProducer(dict(context.kafka), transactional_id(context.plan.pipeline.pipeline_id, self.tp))
         try:
             await producer.start()
+            ids = await topic_ids(context.confluent, [self.tp.topic, self.changelog[0]])
+            self.topic_id, changelog_id = ids[self.tp.topic], ids[self.changelog[0]]
             self._begin("opening: the local state")
-            db = await self._in_thread(self._open_state)
+            db = await self._in_thread(lambda: self._open_state(changelog_id))
             self._begin("opening: reading the changelog")
             await self._restore(db)
+            self.first_rows = changelog_rows(db, self.changelog, changelog_id)
             self.upto = await self._in_thread(lambda: self._load(db))
         except BaseException:
             await producer.stop()
@@ -225,9 +230,10 @@ class PartitionTask(ABC):
         self.producer = producer
         self._log.info("partition.opened", upto=self.upto)
 
-    def _open_state(self) -> PartitionDB:
+    def _open_state(self, changelog_id: str) -> PartitionDB:
         """In a thread, which cannot be cancelled: kept here, or whoever has gone could not close it."""
-        self.db = PartitionDB(self.context.state_dir / self.tp.topic / str(self.tp.partition))
+        path = self.context.state_dir / self.tp.topic / str(self.tp.partition)
+        self.db = PartitionDB(path, changelog_id=changelog_id)
         return self.db
 
     async def _restore(self, db: PartitionDB) -> None:
@@ -245,22 +251,6 @@ class PartitionTask(ABC):
             restored = await read(0)
         self.steps += 1
         self.context.observer.restored(self.tp, restored.records, restored.seconds)
-
-    def check_layouts(self, db: PartitionDB, layouts: Mapping[str, bytes]) -> list[tuple[bytes, bytes]]:
-        """Rows to write for aggregations the state does not know yet. `layouts`: aggregation → digest of its rows' layout.
-
-        Raises ConfigError when rows of the state could not be read any more.
-        """
-        wanted = {name: keys.aggregation_prefix(keys.LAYOUT, name) for name in layouts}
-        found = dict(zip(layouts, db.get(list(wanted.values())), strict=True))
-        for name, before in found.items():
-            if before is not None and before != layouts[name]:
-                raise ConfigError(
-                    f"the state of {self.tp} was written with other measures, groups or windows",
-                    field=f"aggregations ({name})",
-                    hint="give the changed aggregation a new name (the old one's results stay), or take a new pipelineId",
-                )
-        return [(wanted[name], layouts[name]) for name, before in found.items() if before is None]
 
     async def _close(self, deadline: Deadline) -> None:
         """Let go of the producer, then of the state; not of what a call in a thread still uses when the deadline is over."""

@@ -19,7 +19,7 @@ from dlq.late import Late, late_records
 from dlq.policy import FloodGuard
 from dlq.publishers import open_publisher
 from tidegate.clock import Clock
-from tidegate.config.topics import late_topic, result_topics
+from tidegate.config.topics import late_topic, result_topics, watermarks_topic
 from tidegate.record import OutRow, TopicPartition
 from tidegate.stages.batch import RAW_SCHEMA, Answers, BatchResult, NothingSeen, PartitionState, RawBatch
 from tidegate.stages.handle import HandlerChain
@@ -30,7 +30,7 @@ from tidegate.store.rows import decode_state, encode_state
 from worker import keys
 from worker.effects import Effects
 from worker.merge import PartialsWriter
-from worker.naming import merged_aggregations, watermarks_topic
+from worker.naming import merged_aggregations
 from worker.producer import Rows
 from worker.results import ResultEncoder
 from worker.rowcodec import order_preserving

@@ -12,12 +12,12 @@ from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Answers, PartitionState, RawBatch, Reason, Rejection
 from worker.commit import StoreClaim, commit
 from worker.context import Context
+from worker.identity import of_topic
 from worker.partition import PartitionTask
-from worker.restore import log_bounds
 from worker.source import SourceStages, Step, raw_batch
 from worker.statedb import PartitionDB
 from worker.watermarks import EVERYTHING
-from worker.windows import BEGINNING
+from worker.windows import BEGINNING, new_layouts
 
 
 class SourcePartition(PartitionTask):
@@ -28,7 +28,6 @@ class SourcePartition(PartitionTask):
         self._state = PartitionState()
         self._closed_upto = BEGINNING
         self._stages: SourceStages | None = None
-        self._new_layouts: list[tuple[bytes, bytes]] = []
         event_time = context.plan.pipeline.event_time
         self._idle_after = event_time.idle_timeout / 1000 if event_time else None
         self._claim: StoreClaim | None = None
@@ -40,8 +39,9 @@ class SourcePartition(PartitionTask):
         self._stages = SourceStages(
             context.plan, self.tp, db, context.partition_counts, context.clock, context.handlers
         )
-        self._new_layouts = self.check_layouts(db, self._stages.layouts)
-        self._state, self._closed_upto = self._stages.load()
+        self.first_rows += new_layouts(db, self.tp, self._stages.layouts)
+        state, self._closed_upto = self._stages.load()
+        self._state = of_topic(state, self.tp, self.topic_id, "the state", context.plan.pipeline.pipeline_id)
         self.begun = self._stages.begun
         return self._state.upto
 
@@ -52,6 +52,7 @@ class SourcePartition(PartitionTask):
         self._begin("claiming the partition in the store")
         claim = StoreClaim(store, guard, self.tp, self.context.owner, self._in_thread)
         await claim.claim()
+        of_topic(claim.state, self.tp, self.topic_id, "the database", self.context.plan.pipeline.pipeline_id)
         if claim.read < self._state.ledger.read:
             raise ConfigError(
                 f"the database has {claim.read} records of {self.tp}, the state {self._state.ledger.read}: it was emptied, "
@@ -72,20 +73,17 @@ class SourcePartition(PartitionTask):
             stages.close()
         super()._close_state(db)
 
-    async def begin_at_end(self) -> int:
-        """Make "start at the end of the log" a fact of the state, so that a restart does not move it. Returns the offset."""
+    async def begin_after(self, offset: int) -> None:
+        """Make "start at the end of the log" a fact of the state: nothing is applied, and the next offset is known."""
 
         async def write() -> None:
-            stages = self._open_stages()
-            _, end = await self._in_thread(lambda: log_bounds(self.context.confluent, *self.tp))
-            state = replace(self._state, upto=end - 1)
+            stages, state = self._open_stages(), replace(self._state, upto=offset)
             await self._commit(
                 await self._in_thread(lambda: stages.closing(state, self._closed_upto, self._closed_upto))
             )
 
         async with self._busy:
             await self._until_done(write)
-        return self.upto + 1
 
     async def _work(self, records: list[Any]) -> None:
         raw = await self._in_thread(lambda: raw_batch(self.tp, records))
@@ -93,12 +91,14 @@ class SourcePartition(PartitionTask):
             await self._batch(part)
 
     def _parts(self, raw: RawBatch) -> list[RawBatch]:
-        """What is not applied yet; cut where the store is ahead, so that it skips exactly what it has."""
+        """What is not applied yet; cut where the store is ahead, so that it skips exactly what it has, and where the records
+        would be too many rows with all their windows."""
         _, rest = _cut(raw, self._state.upto)
         if rest is None:
             return []
         had, new = _cut(rest, self._claim.upto if self._claim else -1)
-        return [part for part in (had, new) if part is not None]
+        most = self.context.plan.records_at_once
+        return [piece for part in (had, new) if part is not None for piece in _pieces(part, most)]
 
     async def _batch(self, raw: RawBatch) -> None:
         """One batch, committed whole. A row that the store refuses is found, dead-lettered, and the rest goes on without it."""
@@ -145,8 +145,7 @@ class SourcePartition(PartitionTask):
     async def _commit(self, step: Step) -> None:
         assert self.producer is not None
         assert self.db is not None
-        for key, value in self._new_layouts:
-            step.effects.put([key], [value])
+        step.effects.puts += self.first_rows
         self._begin(f"the transaction in Kafka up to offset {step.state.upto}")
         with self.context.observer.producing(self.tp, step):
             await commit(
@@ -156,7 +155,7 @@ class SourcePartition(PartitionTask):
                 db=self.db,
                 in_thread=self._in_thread,
             )
-        self._new_layouts = []
+        self.first_rows = []
         self._state, self._closed_upto, self.upto = step.state, step.closed_upto, step.state.upto
 
     async def _tick(self) -> None:
@@ -191,3 +190,8 @@ def _cut(raw: RawBatch, offset: int) -> tuple[RawBatch | None, RawBatch | None]:
     at = int(np.searchsorted(raw.records.column(0).to_numpy(), offset, side="right"))
     head, tail = raw.records.slice(0, at), raw.records.slice(at)
     return (RawBatch(raw.tp, head) if len(head) else None, RawBatch(raw.tp, tail) if len(tail) else None)
+
+
+def _pieces(raw: RawBatch, most: int) -> list[RawBatch]:
+    """The records in batches of at most `most`."""
+    return [RawBatch(raw.tp, raw.records.slice(start, most)) for start in range(0, len(raw), most)]

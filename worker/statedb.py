@@ -31,14 +31,17 @@ from rocksdict import (
 )
 
 from tidegate.clock import Clock, SystemClock
+from tidegate.config.topic_settings import DELETIONS_KEPT
 
 log = structlog.get_logger(__name__)
 
-FORMAT = 1  # of the files and keys below; a directory with another number is deleted and restored
-_MAX_AGE = 12 * 3600.0  # seconds; compaction keeps tombstones for 24 h: older state could hold rows deleted meanwhile
+FORMAT = 2  # of the files and keys below; a directory with another number is deleted and restored
+_MAX_AGE = DELETIONS_KEPT / 2 / 1000  # seconds; older state could hold rows that were deleted meanwhile
 _META = b"\xff"  # above every key of the rows, so that no scan meets it
 _STAMP_KEY = _META + b"stamp"
-_STAMP = struct.Struct("<qd")  # changelog offset, time of writing in seconds since the epoch
+_STAMP = struct.Struct(
+    "<qd"
+)  # changelog offset, time of writing in seconds since the epoch; the changelog's id follows
 _FORMAT_FILE = "FORMAT"
 
 # One cache for all partitions of the process: with a cache each, memory would grow with the number of partitions.
@@ -55,19 +58,20 @@ class PartitionDB:
     beginning).
     """
 
-    def __init__(self, path: str | Path, *, changelog_end: int | None = None, clock: Clock | None = None) -> None:
-        """Open or create. `changelog_end` is the offset after the changelog's last record, if known: state that is
-        ahead of it belongs to another changelog (the topic was deleted and made anew), and is deleted.
+    def __init__(self, path: str | Path, *, changelog_id: str = "", clock: Clock | None = None) -> None:
+        """Open or create. `changelog_id`: the changelog's topic id ("": the broker gives none). State of a changelog with
+        another id is deleted: the topic was made anew, and its offsets are not those that the state stands for.
 
         A directory that another process has open is left alone: this one takes `path.2`, `path.3`, … as its own."""
         self._clock: Clock = clock or SystemClock()
+        self._changelog_id = changelog_id
         self._scans: weakref.WeakSet[Generator[tuple[bytes, bytes], None, None]] = weakref.WeakSet()
         unlogged: Any = WriteOptions()
         unlogged.disable_wal = True  # a property, whatever the stub says
         self._write_options = unlogged
         self.path, self._lock = _claim(Path(path))
         self._open()
-        self._distrust(changelog_end)
+        self._distrust()
 
     def _open(self) -> None:
         if self.path.exists() and (found := _format_of(self.path)) != FORMAT:
@@ -85,18 +89,22 @@ class PartitionDB:
         stamp: Any = db.get(_STAMP_KEY)
         self.changelog_offset: int | None = None
         self._written: float | None = None
+        self._stamped_id = ""
         if stamp is not None:
-            self.changelog_offset, self._written = _STAMP.unpack(stamp)
+            self.changelog_offset, self._written = _STAMP.unpack_from(stamp)
+            self._stamped_id = stamp[_STAMP.size :].decode()
         return db
 
-    def _distrust(self, changelog_end: int | None) -> None:
+    def _distrust(self) -> None:
         """Delete state that the changelog can no longer bring up to date."""
         if self.changelog_offset is None or self._written is None:
             return
-        if changelog_end is not None and self.changelog_offset >= changelog_end:
-            self.wipe(f"it has changelog offset {self.changelog_offset}, and the changelog ends at {changelog_end}")
+        if self._stamped_id and self._changelog_id and self._stamped_id != self._changelog_id:
+            self.wipe(
+                f"it is of a changelog with id {self._stamped_id}; this one was made anew, and has {self._changelog_id}"
+            )
         elif (age := self._clock.time() - self._written) > _MAX_AGE:
-            self.wipe(f"it was written {age / 3600:.0f} hours ago, and deletions stay in the changelog for 24")
+            self.wipe(f"it was written {age / 3600:.0f} hours ago, and deletions are forgotten")
 
     def _delete(self, reason: str) -> None:
         log.warning("state.wiped", path=str(self.path), reason=reason, next="restored from the changelog")
@@ -133,7 +141,8 @@ class PartitionDB:
         self._commit(batch, changelog_offset)
 
     def _commit(self, batch: WriteBatch, changelog_offset: int) -> None:
-        batch.put(_STAMP_KEY, _STAMP.pack(changelog_offset, self._clock.time()))
+        stamp = _STAMP.pack(changelog_offset, self._clock.time()) + (self._changelog_id or self._stamped_id).encode()
+        batch.put(_STAMP_KEY, stamp)
         self._db.write(batch, self._write_options)
         self.changelog_offset = changelog_offset
 

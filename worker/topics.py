@@ -8,22 +8,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, TopicMetadata  # type: ignore[attr-defined]
+import structlog
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+    TopicMetadata,
+)
 
 from tidegate.clock import Deadline
+from tidegate.config.topic_settings import topic_settings, trouble_with, way_out
 from tidegate.errors import BrokerUnavailable, ConfigError
 
+log = structlog.get_logger(__name__)
 _POLL = 0.1
+_NO_ID = "A" * 22  # all zeros: a broker of before there were ids
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic that must exist. `config` is applied on creation only: what an operator has changed since stays."""
+    """A topic that must exist. `config` is applied on creation only: what an operator has changed since stays, unless the
+    topic `holds_state` and could no longer do so.
+    """
 
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+    holds_state: bool = False
 
 
 async def ensure_topics(
@@ -32,7 +45,7 @@ async def ensure_topics(
     """Create what is missing, add partitions where there are too few, wait until every partition has a leader.
 
     Returns the partitions each topic now has. `replication` -1: the broker's default. `within` is in seconds.
-    Raises BrokerUnavailable, or ConfigError for a topic that cannot be created as asked.
+    Raises BrokerUnavailable, or ConfigError for a topic that cannot be created as asked, or that would forget its state.
     """
     return await asyncio.to_thread(_ensure_topics, confluent_options, specs, replication, within)
 
@@ -44,8 +57,46 @@ async def partition_counts(
     return await asyncio.to_thread(_partition_counts, confluent_options, topics, within)
 
 
+async def topic_ids(
+    confluent_options: Mapping[str, Any], topics: Sequence[str], *, within: float = 30.0
+) -> dict[str, str]:
+    """Each topic's id (KIP-516), by which it differs from an earlier one with its name; "" where the broker gives none.
+
+    Raises BrokerUnavailable, also for a topic that does not exist (any more): whoever asks has seen it before.
+    """
+    return await asyncio.to_thread(_topic_ids, confluent_options, topics, within)
+
+
+def _topic_ids(options: Mapping[str, Any], topics: Sequence[str], timeout: float) -> dict[str, str]:
+    admin, found = _admin(options), dict[str, str]()
+    for topic, asked in admin.describe_topics(TopicCollection(list(topics)), request_timeout=timeout).items():
+        try:
+            topic_id = str(asked.result().topic_id)
+        except KafkaException as error:
+            raise BrokerUnavailable(f"cannot describe topic {topic!r}: {error.args[0].str()}") from error
+        found[topic] = "" if topic_id == _NO_ID else topic_id
+    return found
+
+
+def log_ends(confluent_options: Mapping[str, Any], topic: str, *, within: float = 30.0) -> dict[int, int]:
+    """The end of each partition's log, as a reader of committed records sees it. Raises BrokerUnavailable."""
+    admin, deadline = _admin(confluent_options), Deadline(within)
+    topics = _metadata(admin, deadline)
+    if topic not in topics:
+        raise BrokerUnavailable(f"topic {topic!r} does not exist (any more)")
+    end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(topic, partition): end for partition in topics[topic].partitions}
+    found = admin.list_offsets(
+        asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=deadline.remaining()
+    )
+    try:
+        return {at.partition: answer.result().offset for at, answer in found.items()}
+    except KafkaException as error:
+        raise BrokerUnavailable(f"cannot read the ends of {topic!r}: {error.args[0].str()}") from error
+
+
 def _partition_counts(options: Mapping[str, Any], topics: Sequence[str], timeout: float) -> dict[str, int]:
-    found = _metadata(AdminClient(dict(options)), Deadline(timeout))
+    found = _metadata(_admin(options), Deadline(timeout))
     for topic in topics:
         if topic not in found:
             near = sorted(name for name in found if not name.startswith("__"))[:10]
@@ -60,7 +111,7 @@ def _partition_counts(options: Mapping[str, Any], topics: Sequence[str], timeout
 def _ensure_topics(
     options: Mapping[str, Any], specs: Sequence[TopicSpec], replication: int, timeout: float
 ) -> dict[str, int]:
-    deadline, admin = Deadline(timeout), AdminClient(dict(options))
+    deadline, admin = Deadline(timeout), _admin(options)
     found = _metadata(admin, deadline)
     missing = [spec for spec in specs if spec.name not in found]
     small = [spec for spec in specs if spec.name in found and len(found[spec.name].partitions) < spec.partitions]
@@ -74,7 +125,18 @@ def _ensure_topics(
         _settle(
             "grow", admin.create_partitions(grown, operation_timeout=deadline.remaining()), {s.name: s for s in small}
         )
-    return _wait_for_leaders(admin, specs, deadline)
+    counts = _wait_for_leaders(admin, specs, deadline)
+    _require_memory(admin, [spec.name for spec in specs if spec.holds_state], deadline)
+    return counts
+
+
+def _require_memory(admin: AdminClient, topics: Sequence[str], deadline: Deadline) -> None:
+    """Raises ConfigError when one of these topics forgets state that is still needed."""
+    for topic, found in topic_settings(admin, topics, deadline.remaining()).items():
+        if isinstance(found, str):
+            log.warning("topics.unchecked", topic=topic, reason=found)  # a worker may lack the right to look
+        elif (trouble := trouble_with(found)) is not None:
+            raise ConfigError(f"topic {topic!r} cannot hold state: {trouble}", hint=way_out(topic))
 
 
 def _settle(act: str, futures: Mapping[str, Any], specs: Mapping[str, TopicSpec]) -> None:
@@ -120,3 +182,8 @@ def _metadata(admin: AdminClient, deadline: Deadline) -> dict[str, TopicMetadata
     except KafkaException as error:
         raise BrokerUnavailable(f"cannot read the cluster's topics: {error.args[0].str()}") from error
     return {name: topic for name, topic in topics.items() if topic.error is None}
+
+
+def _admin(options: Mapping[str, Any]) -> AdminClient:
+    """Without librdkafka's notices: it mentions that a client is closed with its last answers unread."""
+    return AdminClient({"log_level": 5, **options})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tidegate.errors import ConfigError
+from tidegate.record import TopicPartition
 from tidegate.stages.aggregate import Merger, merge_partials
 from tidegate.stages.plan import AggregationPlan, GroupColumn
-from worker.keys import WINDOW, aggregation_prefix
+from worker.keys import LAYOUT, WINDOW, aggregation_prefix
 from worker.rowcodec import RowCodec, decode_keys, encode_keys, order_preserving
 from worker.statedb import PartitionDB
 
@@ -131,3 +133,20 @@ class WindowTable:
         identity = {"window_start": starts, "window_end": ends}
         identity.update({name: column for (name, _), column in zip(self._group, groups, strict=True)})
         return pa.table({**identity, **{name: table[name] for name in table.column_names}})
+
+
+def new_layouts(db: PartitionDB, tp: TopicPartition, layouts: Mapping[str, bytes]) -> list[tuple[bytes, bytes]]:
+    """Rows to write for aggregations that the state does not know yet. `layouts`: aggregation → digest of its rows' layout.
+
+    Raises ConfigError when rows of the state could not be read any more.
+    """
+    wanted = {name: aggregation_prefix(LAYOUT, name) for name in layouts}
+    found = dict(zip(layouts, db.get(list(wanted.values())), strict=True))
+    for name, before in found.items():
+        if before is not None and before != layouts[name]:
+            raise ConfigError(
+                f"the state of {tp} was written with other measures, groups or windows",
+                field=f"aggregations ({name})",
+                hint="give the changed aggregation a new name (the old one's results stay), or take a new pipelineId",
+            )
+    return [(wanted[name], layouts[name]) for name, before in found.items() if before is None]

@@ -137,11 +137,11 @@ class StoreSuite(ABC):
         assert [(row.tp, row.epoch, row.owner) for row in store.partitions()] == [(TP, 2, "w2"), (OTHER, 2, "w2")]
 
     def test_partition_rows_move_with_the_results(self, opened: Open) -> None:
-        """Offset, high water, dedupe clock and ledger are what the batch said, read back by anyone."""
+        """Offset, high water, dedupe clock, ledger and the topic's id are what the batch said, read back by anyone."""
         store = opened(flights_plan())
         store.claim([TP], "w1")
         ledger = Ledger(36, 1, 2, 3, 4, 5, 6, 15)
-        state = PartitionState(41, START, START + 5, ledger, idle=True)
+        state = PartitionState(41, START, START + 5, ledger, idle=True, topic_id="ISPDDGvUTi6qXfro6PdaRg")
         store.write(StoreBatch(TP, 1, -1, state))
         assert [row.state for row in store.partitions()] == [state]
 
@@ -523,6 +523,17 @@ class StoreSuite(ABC):
         store.write(batch_of(plan, TP, flights(30)))
         opened(plan)
         self.assert_true(plan, flights(30))
+
+    def test_a_table_of_before_there_were_topic_ids_gets_the_column(self, opened: Open) -> None:
+        """Its rows keep what they say, and say of no topic that it is another."""
+        plan = flights_plan()
+        store: Any = opened(plan)
+        store.claim([TP], "w1")
+        written = batch_of(plan, TP, flights(30))
+        store.write(written)
+        with store._engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE tidegate_partitions DROP COLUMN topic_id")
+        assert [row.state for row in opened(plan).partitions()] == [replace(written.state, topic_id="")]
 
     def test_partitions_before_the_first_start(self, unprepared: Open) -> None:
         """Who asks before any worker ran is told that there is nothing."""

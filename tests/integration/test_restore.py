@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from tests.aio import in_a_loop
 from tidegate.calls import Calls
 from tidegate.clock import Deadline
+from tidegate.config.topic_settings import STATE, topic_settings, trouble_with
 from tidegate.errors import BrokerUnavailable, ConfigError
 from worker.producer import PartitionProducer, Rows
 from worker.restore import restore
@@ -57,7 +58,6 @@ async def test_state_is_restored(kafka: KafkaTopics, tmp_path: Path) -> None:
     assert (restored.records, db.changelog_offset, db.get([b"new"])) == (1, newest, [b"1"])
     db.close()
     assert restored.end_offset == newest + 2  # the commit marker is the last
-    PartitionDB(tmp_path / "p", changelog_end=restored.end_offset).destroy()
 
 
 @in_a_loop
@@ -152,6 +152,39 @@ async def test_topics_are_created_and_grown(kafka: KafkaTopics) -> None:
     finally:
         admin = AdminClient(options)
         for future in admin.delete_topics([fresh]).values():
+            future.result()
+
+
+@in_a_loop
+@pytest.mark.parametrize(
+    ("settings", "trouble"),
+    [
+        ({"cleanup.policy": "delete"}, "cleanup.policy is 'delete'"),
+        ({"cleanup.policy": "compact,delete"}, "cleanup.policy is 'compact,delete'"),
+        ({"cleanup.policy": "compact", "delete.retention.ms": "3600000"}, "delete.retention.ms is 3600000"),
+    ],
+)
+async def test_a_topic_that_forgets_holds_no_state(kafka: KafkaTopics, settings: dict[str, str], trouble: str) -> None:
+    """One that is there with such settings is refused, with the command that mends it; what holds no state may have any."""
+    topic, options = kafka.topic(config=settings), {"bootstrap.servers": kafka.bootstrap_servers}
+    with pytest.raises(ConfigError, match=rf"{trouble}(.|\n)*--topic {topic} --add-config cleanup.policy=compact"):
+        await ensure_topics(options, [TopicSpec(topic, 1, STATE, holds_state=True)])
+    assert await ensure_topics(options, [TopicSpec(topic, 1)]) == {topic: 1}
+
+
+@in_a_loop
+async def test_topics_that_tidegate_makes_hold_state(kafka: KafkaTopics) -> None:
+    """Kafka takes the settings, and they are in force."""
+    topic, options = kafka.topic(), {"bootstrap.servers": kafka.bootstrap_servers}
+    admin, specs = AdminClient(options), [TopicSpec(f"{topic}..{n}", 1, STATE, holds_state=True) for n in range(2)]
+    try:
+        await ensure_topics(options, specs)
+        for found in topic_settings(admin, [spec.name for spec in specs], 10).values():
+            assert isinstance(found, dict)
+            assert {name: found[name] for name in STATE} == dict(STATE)
+            assert trouble_with(found) is None
+    finally:
+        for future in admin.delete_topics([spec.name for spec in specs]).values():
             future.result()
 
 

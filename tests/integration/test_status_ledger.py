@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from tidegate.clock import ManualClock
 from tidegate.config.loading import load_pipeline
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.topics import changelog_topic
 from tidegate.ledger import Ledger
 from tidegate.record import Stage, TopicPartition, record_id
 from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import StoreBatch
-from tidegate.store.rows import PARTITION_KEY, changelog_topic, encode_state
+from tidegate.store.rows import PARTITION_KEY, encode_state
 
 if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics

@@ -136,6 +136,7 @@ async def test_starting_at_the_end_of_an_empty_log_misses_nothing(
     scene = make_scene(partitions=1)
     scene.pipeline["source"]["startAt"] = "latest"
     context, tp = await context_of(scene, tmp_path), TopicPartition(scene.topic, 0)
+    context.beginning = {tp: 0}.get
     for expected in (0, EARLIEST):
         owner = Owner(context)
         assert await owner.assigned({tp}) == {tp: expected}

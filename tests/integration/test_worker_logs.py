@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from confluent_kafka import Producer
@@ -18,8 +20,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from tests.harness import running, wait_until
-from tests.scene import MINUTE, Scene, events, record
-from tests.truth import Aggregate
+from tests.scene import MINUTE, Scene, events, ms, record
+from tests.truth import MEASURES, Aggregate
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres]
 
@@ -80,7 +82,7 @@ def test_a_transactional_source_and_changelog_with_aborted_ends(make_scene: Call
     abort_at_the_end(producer, scene.topic, scene.partitions)
     work_off(scene)
 
-    abort_at_the_end(transactional(scene, "changelog"), f"{scene.id}-{scene.topic}-changelog", scene.partitions)
+    abort_at_the_end(transactional(scene, "changelog"), f"{scene.id}..changelog.{scene.topic}", scene.partitions)
     shutil.rmtree(scene.directory / "worker-state")
     worker = scene.worker()
     with running(worker):
@@ -158,10 +160,12 @@ def test_records_without_keys(make_scene: Callable[..., Scene], seed: int) -> No
 
 def test_a_topic_that_grows_while_the_worker_runs(make_scene: Callable[..., Scene], seed: int) -> None:
     """From 3 to 6 partitions: changelog and dead letters grow with it, and the groups that now come from two partitions
-    are added up."""
+    are added up: all of them in the database; on Kafka those that always come from several partitions, while those by the
+    record's key come in two parts for the windows that were open."""
     aggregates = (
         Aggregate("per_colour", MINUTE, MINUTE, ("colour",)),
         Aggregate("overall", 2 * MINUTE, MINUTE, ("person",)),
+        Aggregate("per_key", MINUTE, MINUTE, ("key",)),
     )
     scene, random = make_scene(aggregates=aggregates), Random(seed)
     scene.pipeline["kafka"]["metadataMaxAge"] = "1 second"
@@ -175,8 +179,36 @@ def test_a_topic_that_grows_while_the_worker_runs(make_scene: Callable[..., Scen
         scene.feed(events(random, 3000, first=3000))
         assert {one.partition for one in scene.produced} == set(range(6))
         wait_until(lambda: scene.applied() == 6000, 90, f"the new partitions are read\n{worker.tail()}")
-        scene.check(30)
+        wait_until(lambda: windows_are_final(scene), 30, f"all windows are final\n{worker.tail()}")
         assert worker.stop() == 0
+    assert "results on Kafka of windows that are open now come in two parts" in worker.log.read_text()
+    truth = scene.truth()
+    scene.check_database(truth)
+    scene.check_dead_letters(truth)
+    scene.check_late(truth)
+    for name in ("per_colour", "overall"):
+        scene.check_results(truth, name, final=True)
+    parts = newest_per_partition(scene, "per_key")
+    assert len({key for key, _ in parts}) < len(parts)
+    whole: Counter[Any] = Counter()
+    for (key, _), document in parts.items():
+        whole[key] += document["values"]["n"]
+    expected = {(*key[:1], *key[2:]): row[MEASURES.index("n")] for key, row in truth.results("per_key").items()}
+    assert whole == expected
+
+
+def newest_per_partition(scene: Scene, name: str) -> dict[tuple[Any, int], Any]:
+    """((window start in ms, key), partition) → the newest result there."""
+    return {
+        ((ms(m.json["window"]["start"]), m.json["group"]["key"]), m.partition): m.json for m in scene.read(f".{name}")
+    }
+
+
+def windows_are_final(scene: Scene) -> bool:
+    """Every newest result of each aggregation is final."""
+    newest = {(m.topic, m.key, m.partition): m.json["final"] for name in ("per_colour", "overall", "per_key")
+              for m in scene.read(f".{name}")}  # fmt: skip
+    return all(newest.values())
 
 
 def test_a_record_that_says_nothing_but_its_key(make_scene: Callable[..., Scene]) -> None:

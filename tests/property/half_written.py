@@ -24,6 +24,7 @@ from tidegate.record import TopicPartition, record_id
 from tidegate.resilience.guard import Guard
 from tidegate.resilience.registry import Registry
 from tidegate.stages.batch import PartitionState
+from tidegate.stages.handle import HandlerChain
 from tidegate.stages.plan import Plan
 from tidegate.store import open_store
 from tidegate.store.answers import decode_answers
@@ -158,6 +159,7 @@ class Worker(SourcePartition):
         consumer = SimpleNamespace(pause_partitions_for=lambda *_: None, resume_partitions_for=lambda *_: None)
         context = SimpleNamespace(
             plan=plan,
+            handlers=HandlerChain(plan.pipeline, plan.decoded),
             clock=SystemClock(),
             owner="test",
             executor=world.executor,

@@ -39,7 +39,7 @@ def check(
             raise
         print_json({"valid": False, "problems": [_problem(each) for each in _each(error)]})
         raise typer.Exit(_EXIT_WRONG) from None
-    answers = _ask(pipeline, timeout) if live else []
+    answers = _ask(pipeline, plan, timeout) if live else []
     if as_json:
         print_json(_document(pipeline, plan, answers, live=live))
     else:
@@ -67,10 +67,10 @@ def _compiled(pipeline: Pipeline) -> Plan:
     return compiled(pipeline)
 
 
-def _ask(pipeline: Pipeline, timeout: float) -> list[Answer]:
+def _ask(pipeline: Pipeline, plan: Plan | None, timeout: float) -> list[Answer]:
     from tidegate.cli.live import ask
 
-    return ask(pipeline, timeout)
+    return ask(pipeline, plan, timeout)
 
 
 def _print(pipeline: Pipeline, plan: Plan | None, answers: list[Answer], *, live: bool) -> None:

@@ -151,7 +151,9 @@ def _event_time(pipeline: Pipeline) -> list[str]:
 
 def _aggregation(aggregation: Aggregation, spreads: bool | None) -> list[str]:
     window = aggregation.window
-    every = f" every {format_duration(window.hop)}" if isinstance(window, Hopping) else ""
+    every = ""
+    if isinstance(window, Hopping):
+        every = f" every {format_duration(window.hop)} ({-(-window.size // window.hop)} windows for each record)"
     groups = ", ".join(group.name for group in aggregation.group_by)
     measures = ", ".join(
         f"{name} = {measure.type}({measure.of or '*'})" for name, measure in aggregation.measures.items()

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import PostgresSink
-from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
+from tidegate.config.topics import (
+    changelog_topic,
+    dead_letter_topic,
+    late_topic,
+    partials_topic,
+    result_topics,
+    watermarks_topic,
+)
 from tidegate.reach import quiet, why_unreachable
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
+
+    from tidegate.stages.plan import Plan
 
 _MASK = "********"
 
@@ -25,12 +37,12 @@ class Answer:
     text: str
 
 
-def ask(pipeline: Pipeline, timeout: float) -> list[Answer]:
+def ask(pipeline: Pipeline, plan: Plan | None, timeout: float) -> list[Answer]:
     """Ask the broker, then each PostgreSQL; each answer within `timeout` seconds, nothing raised for what is away."""
-    return [*_kafka(pipeline, timeout), *_databases(pipeline, timeout)]
+    return [*_kafka(pipeline, plan, timeout), *_databases(pipeline, timeout)]
 
 
-def _kafka(pipeline: Pipeline, timeout: float) -> Iterator[Answer]:
+def _kafka(pipeline: Pipeline, plan: Plan | None, timeout: float) -> Iterator[Answer]:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -49,6 +61,8 @@ def _kafka(pipeline: Pipeline, timeout: float) -> Iterator[Answer]:
     yield Answer(what, True, f"{len(found.brokers)} broker(s)")
     counts = {name: len(topic.partitions) for name, topic in found.topics.items()}
     yield from _topics(pipeline, counts)
+    yield from _grown(pipeline, plan, counts)
+    yield from _own_topics(pipeline, counts, admin, timeout)
 
 
 def _topics(pipeline: Pipeline, counts: dict[str, int]) -> Iterator[Answer]:
@@ -63,6 +77,37 @@ def _topics(pipeline: Pipeline, counts: dict[str, int]) -> Iterator[Answer]:
         if target is not None:
             text = _partitions(counts[target]) if target in counts else "not there yet: the worker creates it"
             yield Answer(f"{what} {target}", True, text)
+
+
+def _grown(pipeline: Pipeline, plan: Plan | None, counts: dict[str, int]) -> Iterator[Answer]:
+    """A source that has more partitions than when a worker last looked, if that shows in the results on Kafka."""
+    topics = result_topics(pipeline)
+    split = [each.name for each in (plan.aggregations if plan else ()) if not each.spreads and each.name in topics]
+    for topic in pipeline.source.topics if pipeline.source and split else ():
+        before, now = counts.get(changelog_topic(pipeline.pipeline_id, topic), 0), counts.get(topic, 0)
+        if 0 < before < now:
+            yield Answer(
+                f"growth of {topic}",
+                True,
+                f"it had {_partitions(before)} and has {now}, so that keys move: what {', '.join(split)} gives on Kafka for "
+                "windows that are open then comes in two parts under one key (a database has them whole)",
+            )
+
+
+def _own_topics(pipeline: Pipeline, counts: dict[str, int], admin: AdminClient, timeout: float) -> Iterator[Answer]:
+    """Those that hold state, where they are there: whether they keep it."""
+    from tidegate.config.topic_settings import topic_settings, trouble_with, way_out
+
+    read = [*(pipeline.source.topics if pipeline.source else ()), partials_topic(pipeline)]
+    own = [changelog_topic(pipeline.pipeline_id, topic) for topic in read]
+    there = [topic for topic in (*own, partials_topic(pipeline), watermarks_topic(pipeline)) if topic in counts]
+    for topic, settings in topic_settings(admin, there, timeout).items():
+        if isinstance(settings, str):
+            yield Answer(f"topic of state {topic}", True, f"{_partitions(counts[topic])}; settings unknown: {settings}")
+        elif (trouble := trouble_with(settings)) is not None:
+            yield Answer(f"topic of state {topic}", False, f"{trouble}: {way_out(topic)}")
+        else:
+            yield Answer(f"topic of state {topic}", True, _partitions(counts[topic]))
 
 
 def _partitions(count: int) -> str:

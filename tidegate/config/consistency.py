@@ -9,6 +9,7 @@ from tidegate.config.base import Problem, did_you_mean
 from tidegate.config.schema import repeated_names
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.stages import Aggregation, Expect
+from tidegate.config.topic_names import topic_problems
 
 if TYPE_CHECKING:
     from tidegate.config.pipeline import Pipeline
@@ -22,7 +23,7 @@ _OF_THE_RESULTS: Final = frozenset(
 
 def problems_of(pipeline: Pipeline) -> list[Problem]:
     """Everything that does not fit together, in the order of the file."""
-    checks = (_clusters, _topics, _schema, _event_time, _rules, _aggregations, _sinks, _late_data)
+    checks = (_clusters, topic_problems, _schema, _event_time, _rules, _aggregations, _sinks, _late_data)
     return [problem for check in checks for problem in check(pipeline)]
 
 
@@ -34,29 +35,6 @@ def _clusters(pipeline: Pipeline) -> Iterator[Problem]:
             ("error_handling", "dead_letter_queue", "config", "bootstrap_servers"),
             f"the same as kafka.bootstrapServers, '{pipeline.kafka.bootstrap_servers}', or nothing",
         )
-
-
-def _topics(pipeline: Pipeline) -> Iterator[Problem]:
-    """A pipeline that writes to a topic it reads would feed on itself."""
-    if pipeline.source is None:
-        return
-    topics = pipeline.source.topics
-    for index, topic in enumerate(topics):
-        if topic in topics[:index]:
-            yield Problem(f"topic '{topic}' appears twice", ("source", "topics", index), "each topic once")
-    written: list[tuple[str | None, tuple[str | int, ...]]] = [
-        (
-            pipeline.error_handling.dead_letter_queue.config.topic,
-            ("error_handling", "dead_letter_queue", "config", "topic"),
-        ),
-        (pipeline.late_data.topic, ("late_data", "topic")),
-    ]
-    for index, sink in enumerate(pipeline.sinks):
-        if isinstance(sink, KafkaSink):
-            written += [(topic, ("sinks", index, "topics", name)) for name, topic in sink.topics.items()]
-    for written_topic, at in written:
-        if written_topic in topics:
-            yield Problem("the pipeline would read what it writes", at, "a topic that is not in source.topics")
 
 
 def _schema(pipeline: Pipeline) -> Iterator[Problem]:

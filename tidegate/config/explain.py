@@ -64,7 +64,7 @@ _KINDS: Final = {
 
 # The patterns of names, in words.
 _FORMS: Final = {
-    ID_PATTERN: "letters, digits, '.', '_' and '-', beginning with a letter or digit, at most 100 characters",
+    ID_PATTERN: "letters, digits, '.', '_' and '-', beginning with a letter or digit, no '..' and no '.' at the end",
     TOPIC_PATTERN: "letters, digits, '.', '_' and '-', at most 249 characters",
     AGGREGATION_PATTERN: "letters, digits, '.', '_' and '-', beginning with a letter or '_', at most 100 characters",
     CALLABLE_PATTERN: "module:function, such as shop.steps:add_price",

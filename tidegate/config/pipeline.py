@@ -15,7 +15,7 @@ from tidegate.config.schema import Column, Source
 from tidegate.config.sinks import Sink
 from tidegate.config.stages import Aggregation, Dedupe, EventTime, Handler, LateData, Rule
 
-ID_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+ID_PATTERN: Final = r"^[A-Za-z0-9]([.]?[A-Za-z0-9_-])*$"
 
 
 class Telemetry(Model):
@@ -46,8 +46,9 @@ class Worker(Model):
 class Pipeline(Model):
     """One pipeline. `source` and `schema` are needed to run it; everything else has a default."""
 
-    pipeline_id: str = Field(pattern=ID_PATTERN)
-    """The name of the pipeline: of its consumer group, and the beginning of its topics' names."""
+    pipeline_id: str = Field(pattern=ID_PATTERN, max_length=100)
+    """The name of the pipeline: of its consumer group, and the beginning of its topics' names. No two points in a row:
+    they are in the names of tidegate's own topics."""
     kafka: Kafka = Kafka()
     source: Source | None = None
     schema_: tuple[Column, ...] = Field(default=(), alias="schema")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from tidegate.config.base import Model, Problem, Shorthand, nearest, refuse
 
@@ -22,7 +22,15 @@ _SYNONYMS: Final = {
 }  # fmt: skip
 
 TOPIC_PATTERN: Final = r"^[A-Za-z0-9._-]{1,249}$"
-Topic = Annotated[str, Field(pattern=TOPIC_PATTERN)]
+
+
+def _not_a_folder(topic: str) -> str:
+    if topic in (".", ".."):
+        refuse(Problem("Kafka has no topic of this name", (), "another name than '.' and '..'"))
+    return topic
+
+
+Topic = Annotated[str, Field(pattern=TOPIC_PATTERN), AfterValidator(_not_a_folder)]
 
 
 def _type_problem(written: str) -> Problem | None:
@@ -159,7 +167,7 @@ class Key(Model):
     column: str | None = None
     """Results that are grouped by it are made where the key's partition is read, without the merge agent. When the topic
     gets more partitions, a key can move: on Kafka the results of windows that were open then come in two parts (a
-    database adds them up)."""
+    database adds them up). For a topic that is to grow, group by a field of the value: then the merge agent adds up."""
 
 
 class Value(Model):
@@ -177,7 +185,8 @@ class Source(Model):
 
     topics: tuple[Topic, ...] = Field(min_length=1)
     start_at: Literal["earliest", "latest"] = "earliest"
-    """Where to start when the state knows nothing of a partition."""
+    """Where to start when the state knows nothing of a partition. `latest` is where the log ended when the pipeline was
+    first started; partitions that the topic gets later are read from their beginning."""
     on_out_of_range: Literal["fail", "earliest"] = "fail"
     """When the log no longer has the offset the state asks for."""
     key: Key = Key()

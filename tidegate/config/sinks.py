@@ -50,7 +50,10 @@ class SqliteSink(Model):
 
 
 class KafkaSink(Model):
-    """Results as JSON, keyed by window and group, one topic per aggregation."""
+    """Results as JSON, keyed by window and group, one topic per aggregation. The newest of each is kept for ever, unless you
+    give the topic another `cleanup.policy`. When a partition that was idle wakes up with records of windows that are
+    forgotten by then (`eventTime.retention`), totals over partitions do not come any more: they are counted in
+    `tidegate_results_expired_total`, and a database sink has them."""
 
     type: Literal["kafka"]
     name: SinkName = "kafka"

@@ -182,7 +182,8 @@ class Tumbling(Model):
 
 
 class Hopping(Model):
-    """Windows of `size` that start every `hop`: a record counts in size / hop of them."""
+    """Windows of `size` that start every `hop`: a record counts in size / hop of them (10 000 at most), and costs as much
+    as so many records in tumbling windows: time, state and rows in the database."""
 
     type: Literal["hopping"]
     size: Millis = Field(gt=0)
@@ -199,7 +200,9 @@ class Hopping(Model):
         if self.size > self.hop * _MOST_OVERLAP:
             refuse(
                 Problem(
-                    "each record would count in too many windows", ("hop",), f"at least 1/{_MOST_OVERLAP} of the size"
+                    f"each record would count in {-(-self.size // self.hop)} windows",
+                    ("hop",),
+                    f"at least 1/{_MOST_OVERLAP} of the size",
                 )
             )
         return self

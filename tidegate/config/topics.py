@@ -1,13 +1,37 @@
-"""The topics of a pipeline's own: where dead letters, late records and results go."""
+"""The topics of a pipeline's own: where dead letters, late records and results go, and what tidegate keeps for itself.
+
+Topics for people have one point after the pipeline's id (`orders.dlq`), unless the file gives them a name. Topics that
+tidegate keeps for itself have two (`orders..changelog.flights`). No pipelineId has two points in a row or one at its end,
+and no topic for people has two: so the first two in a name end the id, and no two pipelines, whatever they are called,
+share a topic of tidegate's own or write into one.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tidegate.config.sinks import KafkaSink
 
 if TYPE_CHECKING:
     from tidegate.config.pipeline import Pipeline
+
+OWN: Final = ".."
+"""What only the names of tidegate's own topics have in them."""
+
+
+def changelog_topic(pipeline_id: str, topic: str) -> str:
+    """The state changelog of one topic that is read; its partitions are those of that topic."""
+    return f"{pipeline_id}{OWN}changelog.{topic}"
+
+
+def watermarks_topic(pipeline: Pipeline) -> str:
+    """What every worker knows of every source partition."""
+    return f"{pipeline.pipeline_id}{OWN}watermarks"
+
+
+def partials_topic(pipeline: Pipeline) -> str:
+    """Partials of groups that spread over partitions, keyed by group, for the merge agent."""
+    return f"{pipeline.pipeline_id}{OWN}partials"
 
 
 def dead_letter_topic(pipeline: Pipeline) -> str | None:

@@ -52,6 +52,8 @@ class PartitionState:
     `upto` is the last applied offset (-1: none). `high_water` is the largest event time among valid records, in ms
     (None: none yet). `dedupe_clock` is the largest event time among validated records, duplicates included, in ms.
     `idle`: the partition was at its end for `idleTimeout` and no longer holds windows open; any record ends that.
+    `topic_id` says which log the offsets are of: a topic that is deleted and made anew has another id ("": not known, as
+    in a row of before there were ids; it is filled in by the next batch).
     """
 
     upto: int = -1
@@ -59,6 +61,7 @@ class PartitionState:
     dedupe_clock: int | None = None
     ledger: Ledger = field(default_factory=Ledger)
     idle: bool = False
+    topic_id: str = ""
 
 
 class Seen(Protocol):

@@ -116,7 +116,7 @@ class StagePipeline:
         result = BatchResult(
             raw,
             state,
-            PartitionState(raw.last, judged.high_water, deduped.clock, state.ledger + moved),
+            PartitionState(raw.last, judged.high_water, deduped.clock, state.ledger + moved, topic_id=state.topic_id),
             aggregated.rows,
             aggregated.deltas,
             sorted([*invalid, *refused], key=lambda rejection: rejection.offset),

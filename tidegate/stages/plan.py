@@ -13,6 +13,9 @@ from tidegate.stages.expressions import infer_type, parenthesised
 from tidegate.stages.sql import quote
 from tidegate.stages.types import arrow_type, value_schema
 
+# Rows that one batch may become in an aggregation with hopping windows: some hundred MB, whatever size / hop is.
+_ROWS_AT_ONCE = 2_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class PartialColumn:
@@ -57,6 +60,11 @@ class AggregationPlan:
     spreads: bool
 
     @property
+    def windows_per_record(self) -> int:
+        """In how many windows a record counts."""
+        return -(-self.size // self.hop)
+
+    @property
     def partials(self) -> tuple[PartialColumn, ...]:
         return tuple(partial for measure in self.measures for partial in measure.partials)
 
@@ -69,6 +77,11 @@ class Plan:
     decoded: pa.Schema
     columns: pa.Schema
     aggregations: tuple[AggregationPlan, ...]
+
+    @property
+    def records_at_once(self) -> int:
+        """How many records a batch may have, so that they are not too many rows once each stands in all its windows."""
+        return max(1, _ROWS_AT_ONCE // max((each.windows_per_record for each in self.aggregations), default=1))
 
 
 def compile_plan(pipeline: Pipeline) -> Plan:

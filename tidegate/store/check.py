@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Inspector, Table, UniqueConstraint
+from sqlalchemy import Connection, Inspector, Table, UniqueConstraint
+from sqlalchemy.schema import CreateColumn
 
 from tidegate.errors import ConfigError
 from tidegate.store.columns import shown_type
 
 _WAY_OUT = "give the results another table (sinks.tables), or change this one while no worker runs"
+
+
+def add_missing_columns(connection: Connection, inspector: Inspector, table: Table) -> None:
+    """A table of an older version gets the columns that have come since: those with a default, and no others."""
+    found = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
+    missing = [column for column in table.columns if column.server_default is not None and column.name not in found]
+    for column in missing:
+        name = connection.dialect.identifier_preparer.format_table(table)
+        definition = CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
+    if missing:
+        inspector.clear_cache()
 
 
 def check_table(inspector: Inspector, table: Table, way_out: str = _WAY_OUT) -> None:

@@ -107,11 +107,11 @@ class PartitionRows:
 
 
 def _columns_of(state: PartitionState) -> dict[str, Any]:
-    own = {"upto": state.upto, "high_water": state.high_water, "dedupe_clock": state.dedupe_clock, "idle": state.idle}
-    return own | asdict(state.ledger)
+    own = {"upto": state.upto, "high_water": state.high_water, "dedupe_clock": state.dedupe_clock}
+    return own | {"idle": state.idle, "topic_id": state.topic_id} | asdict(state.ledger)
 
 
 def _partition_row(row: Row[Any], owner: str) -> PartitionRow:
     ledger = Ledger(**{name: getattr(row, name) for name in LEDGER_COLUMNS})
-    state = PartitionState(row.upto, row.high_water, row.dedupe_clock, ledger, bool(row.idle))
+    state = PartitionState(row.upto, row.high_water, row.dedupe_clock, ledger, bool(row.idle), row.topic_id)
     return PartitionRow(TopicPartition(row.topic, row.partition), state, row.epoch, owner)

@@ -17,7 +17,7 @@ from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
 from tidegate.stages.sql import literal, quote
-from tidegate.store.check import check_table
+from tidegate.store.check import add_missing_columns, check_table
 from tidegate.store.csv import from_csv, to_csv
 from tidegate.store.dialect import PostgresDialect
 from tidegate.store.sql import SqlStore
@@ -51,6 +51,7 @@ class PostgresStore(SqlStore):
                 connection.execute(schema.CreateSchema(self._schema))
             for table in self._tables.metadata.sorted_tables:
                 if inspector.has_table(table.name, schema=self._schema):
+                    add_missing_columns(connection, inspector, table)
                     check_table(inspector, table)
                 else:
                     table.create(connection)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import PostgresSink, SqliteSink
+from tidegate.config.topics import changelog_topic
 from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import PartitionRow
 from tidegate.store.reading import TopicReader
-from tidegate.store.rows import PARTITION_KEY, changelog_topic, decode_state
+from tidegate.store.rows import PARTITION_KEY, decode_state
 
 _TAIL = 1_000  # offsets; each batch ends with its partition row, so that the last one is near the end
 

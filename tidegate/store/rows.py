@@ -8,12 +8,7 @@ from tidegate.errors import TidegateError
 from tidegate.stages.batch import PartitionState
 
 PARTITION_KEY = b"\x00P"
-"""The key of the partition row in `{pipelineId}-{topic}-changelog`; no window's key begins with a zero byte and a P."""
-
-
-def changelog_topic(pipeline_id: str, topic: str) -> str:
-    """The state changelog of one source topic; its partitions are those of the source topic."""
-    return f"{pipeline_id}-{topic}-changelog"
+"""The key of the partition row in a changelog; no window's key begins with a zero byte and a P."""
 
 
 _DECODER = msgspec.msgpack.Decoder(PartitionState)

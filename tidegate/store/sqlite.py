@@ -23,7 +23,7 @@ from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
 from tidegate.stages.sql import quote
-from tidegate.store.check import check_table
+from tidegate.store.check import add_missing_columns, check_table
 from tidegate.store.dialect import SqliteDialect
 from tidegate.store.sql import SqlStore
 from tidegate.store.tables import WINDOW, AggregationTables, store_tables
@@ -62,6 +62,7 @@ class SqliteStore(SqlStore):
             inspector = inspect(connection)
             for table in self._tables.metadata.sorted_tables:
                 if inspector.has_table(table.name):
+                    add_missing_columns(connection, inspector, table)
                     check_table(inspector, table)
                 else:
                     table.create(connection)

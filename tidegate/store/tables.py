@@ -112,7 +112,8 @@ def store_tables(plan: Plan, names: Mapping[str, str], schema: str | None) -> St
 
 
 def partition_table(metadata: MetaData) -> Table:
-    """One row per pipeline and source partition. `high_water` and `dedupe_clock` in ms since the epoch."""
+    """One row per pipeline and source partition. `high_water` and `dedupe_clock` in ms since the epoch; `topic_id` is
+    that of the log which `upto` is an offset in."""
     return Table(
         PARTITIONS,
         metadata,
@@ -128,6 +129,7 @@ def partition_table(metadata: MetaData) -> Table:
         Column("previous_owner", TEXT, nullable=False),
         *(Column(name, BigInteger, nullable=False) for name in LEDGER_COLUMNS),
         Column("updated_at", INSTANT, nullable=False),
+        Column("topic_id", TEXT, nullable=False, server_default=""),  # "": a row of before the column was there
     )
 
 

@@ -131,6 +131,12 @@ WINDOWS_OPEN = Gauge("tidegate_windows_open", "Windows that the watermark has no
 WINDOWS_CLOSED = Counter(
     "tidegate_windows_closed_total", "Windows that the watermark has passed.", {"aggregation": OPEN}
 )
+RESULTS_EXPIRED = Counter(
+    "tidegate_results_expired_total",
+    "Totals over partitions that Kafka was not given, since their window had been forgotten when a partition that was idle "
+    "woke up. A database has them whole; a longer eventTime.retention keeps windows until then.",
+    {"aggregation": OPEN},
+)
 LATE_RECORDS = Counter("tidegate_late_records_total", "Records that are late for all their windows.", {"topic": OPEN})
 
 # State.

@@ -202,6 +202,38 @@ def test_live_counts_partitions_and_asks_the_version(tmp_path: Path, kafka: Kafk
 
 @pytest.mark.kafka
 @pytest.mark.postgres
+def test_live_names_a_topic_that_would_forget_state(tmp_path: Path, kafka: KafkaTopics, postgres: Database) -> None:
+    """A changelog that somebody made without compaction is a failure with the command that mends it; exit code 1."""
+    topic = kafka.topic()
+    good = kafka.topic(name=f"{topic}..watermarks", config={"cleanup.policy": "compact"})
+    bad = kafka.topic(name=f"{topic}..changelog.{topic}")
+    kept = {"kafka": kafka.bootstrap_servers, "postgres": postgres.url, "topic": topic, "name": topic}
+    answers = live(tmp_path / "a.yaml", 1, **kept)
+    assert answers[f"topic of state {good}"] == {"what": f"topic of state {good}", "good": True, "text": "1 partition"}
+    assert not answers[f"topic of state {bad}"]["good"]
+    assert "cleanup.policy is 'delete'" in answers[f"topic of state {bad}"]["text"]
+    assert f"--topic {bad} --add-config cleanup.policy=compact" in answers[f"topic of state {bad}"]["text"]
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+def test_live_says_what_growth_means(tmp_path: Path, kafka: KafkaTopics, postgres: Database) -> None:
+    """Where groups are made by the record's key, a topic with more partitions than before splits results on Kafka."""
+    topic = kafka.topic(partitions=6)
+    kafka.topic(name=f"{topic}..changelog.{topic}", partitions=3, config={"cleanup.policy": "compact"})
+    fields = {"kafka": kafka.bootstrap_servers, "postgres": postgres.url, "name": topic}
+    text = LIVE.replace("topics: [{topic}]", "topics: [" + topic + "], key: {{column: k}}").replace(
+        "window: {{size: 1 hour}}", "window: {{size: 1 hour}}, groupBy: [k]"
+    )
+    written(tmp_path / "a.yaml", text.format(schema="public", **fields))
+    document = json.loads(tidegate("check", tmp_path / "a.yaml", "--live", "--json", "--timeout", "3", code=0))
+    (growth,) = [answer for answer in document["live"] if answer["what"] == f"growth of {topic}"]
+    assert "3 partitions and has 6" in growth["text"]
+    assert "counts gives on Kafka" in growth["text"]
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
 def test_live_names_what_is_missing(tmp_path: Path, kafka: KafkaTopics, postgres: Database) -> None:
     """A source topic or a database schema that is not there is a failure; exit code 1."""
     answers = live(

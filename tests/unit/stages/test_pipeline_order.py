@@ -95,6 +95,11 @@ def test_any_record_ends_idleness() -> None:
     assert run(stages_of(), log(1), PartitionState(idle=True)).state.idle is False
 
 
+def test_the_state_stays_that_of_its_topic() -> None:
+    """Whatever a batch changes, the offsets are still those of the same log."""
+    assert run(stages_of(), log(1), PartitionState(topic_id="abc")).state.topic_id == "abc"
+
+
 def test_a_batch_that_does_not_balance_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were a record lost between two stages, nothing of the batch would be written."""
     stages = stages_of()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tidegate.errors import TidegateError
 from tidegate.ledger import Ledger
 from tidegate.stages.batch import PartitionState
-from tidegate.store.rows import changelog_topic, decode_state, encode_state
+from tidegate.store.rows import decode_state, encode_state
 
 COUNTS = st.integers(0, 2**63 - 1)
 INSTANTS = st.none() | st.integers(-(2**63), 2**63 - 1)
@@ -21,6 +21,7 @@ STATES = st.builds(
     INSTANTS,
     st.builds(Ledger, *[COUNTS] * 8),
     st.booleans(),
+    st.text(max_size=22),
 )
 
 
@@ -49,8 +50,3 @@ def test_other_bytes_are_named(data: bytes) -> None:
     """Bytes that are no partition row are shown in the error."""
     with pytest.raises(TidegateError, match="partition row cannot be read"):
         decode_state(data)
-
-
-def test_the_changelog_is_named_after_pipeline_and_topic() -> None:
-    """One changelog per source topic."""
-    assert changelog_topic("delays", "flights") == "delays-flights-changelog"

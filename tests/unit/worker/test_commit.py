@@ -22,6 +22,7 @@ from tidegate.ledger import Ledger
 from tidegate.resilience import Registry
 from tidegate.resilience.guard import Guard
 from tidegate.stages.batch import PartitionState
+from tidegate.stages.handle import HandlerChain
 from tidegate.store.base import PartitionRow
 from transport.batch import SourceBatch
 from worker import partition as module
@@ -89,7 +90,8 @@ class Scene:
             resume_partitions_for=lambda _, reason: world.events.append(f"resume {reason}"),
         )
         context = SimpleNamespace(
-            plan=plan, clock=ManualClock(), owner="me", state_dir=directory, executor=executor, readers=executor, kafka={},
+            plan=plan, handlers=HandlerChain(plan.pipeline, plan.decoded),
+            clock=ManualClock(), owner="me", state_dir=directory, executor=executor, readers=executor, kafka={},
             confluent={}, store=world, store_guard=guard, observer=self.observer, consumer=consumer,
             fail=self.failures.append, partition_counts=dict(COUNTS), pipeline_watermark=lambda: None,
         )  # fmt: skip
@@ -132,6 +134,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
     monkeypatch.setattr(module, "PartitionProducer", lambda *_: world)
     monkeypatch.setattr(module, "restore", nothing)
+    monkeypatch.setattr(module, "topic_ids", pieces.same_topics)
     monkeypatch.setattr(module, "_OUTAGE_WAIT", (0.01, 0.02))
     monkeypatch.setattr(module, "_FENCE_WAIT", 0.01)
     monkeypatch.setattr(PartitionDB, "write", write)

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.unit.worker.pieces import COUNTS, SIZE, Partition, plan_of, record
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
 from worker import keys
-from worker.merge import MergeStages
+from worker.merge import MergeStages, key_end
 from worker.statedb import PartitionDB
 
 SOURCES = [TopicPartition("flights", 0), TopicPartition("flights", 1)]
@@ -39,23 +40,34 @@ class Merge:
         self.open()
 
     def open(self) -> None:
-        self.stages = MergeStages(self.plan, TopicPartition("p-partials", 0), self.db, lambda: self.sources)
+        self.stages = MergeStages(self.plan, TopicPartition("p..partials", 0), self.db, lambda: self.sources)
         self.state, self.closed_upto = self.stages.load()
 
     def append(self, source: Partition) -> None:
         """What a source partition sent to partition 0, since it was last asked."""
         for topic, partition, key, value in source.sent_to:
-            if topic == "p-partials" and partition == 0:
+            if topic == "p..partials" and partition == 0:
                 self.log.append(Wire(len(self.log), key, value))
         source.sent_to.clear()
 
     def read(self, records: list[Wire] | None = None) -> None:
         records = self.log if records is None else records
-        self.state, self.closed_upto, effects = self.stages.batch(records, self.state, self.closed_upto)
+        step = self.stages.batch(records, self.state, self.closed_upto)
+        self.state, self.closed_upto, self.expired = step.state, step.closed_upto, step.expired
         self.writes += 1
-        effects.apply(self.db, self.writes)
-        for rows in effects.topics:
-            self.out += [json.loads(value or b"null") for _, value, _, _ in rows]
+        step.effects.apply(self.db, self.writes)
+        for rows in step.effects.topics:
+            if rows.topic == "p..partials":
+                assert rows.partition == 0
+                self.log += [Wire(len(self.log) + i, k or b"", v) for i, (k, v, _, _) in enumerate(rows)]
+            else:
+                self.out += [json.loads(value or b"null") for _, value, _, _ in rows]
+
+    def compacted(self) -> list[int]:
+        """The window ends (s) of the partials that compaction leaves of the topic."""
+        left = {one.key: one.value for one in self.log}
+        rows = [key for key, value in left.items() if value is not None and key[0] != 0]
+        return sorted(key_end(msgspec.msgpack.decode(key, type=tuple[bytes, bytes])[0]) // 1000 for key in rows)
 
     def newest(self) -> list[tuple[int, int, bool]]:
         """(window start in s, total of n, final) of the newest result of each window."""
@@ -69,7 +81,7 @@ class Merge:
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Merge, Partition, Partition]]:
-    monkeypatch.setitem(COUNTS, "p-partials", 1)
+    monkeypatch.setitem(COUNTS, "p..partials", 1)
     plan = plan_of(group=())
     merge = Merge(plan, tmp_path / "merge")
     sources = [Partition(plan, tmp_path / str(tp), tp) for tp in SOURCES]
@@ -177,6 +189,28 @@ def test_old_totals_are_forgotten(parts: tuple[Merge, Partition, Partition]) -> 
     assert ends == [3 * SIZE, 4 * SIZE]
 
 
+def test_the_partials_of_forgotten_windows_leave_the_topic(parts: tuple[Merge, Partition, Partition]) -> None:
+    """Of each source; what the merge agent then reads of its own deletions changes nothing and deletes nothing again."""
+    merge, a, b = parts
+    for source in (a, b):
+        source.take(record(0, 1_000))
+        source.take(record(1, 2 * SIZE + 1_000))
+        merge.append(source)
+    merge.read()
+    assert merge.compacted() == [10, 10, 30, 30]
+    for source in (a, b):
+        source.take(record(2, SIZE + 20_000 + 1_000))
+        merge.append(source)
+    merge.read()
+    assert merge.compacted() == [30, 30, 40, 40]
+    out, length = list(merge.out), len(merge.log)
+    merge.read()
+    assert (merge.out, len(merge.log), merge.state.upto) == (out, length, length - 1)
+    merge.open()
+    merge.read()
+    assert (merge.out, len(merge.log)) == (out, length)
+
+
 def test_a_leap_of_time_still_gives_the_totals_in_between(parts: tuple[Merge, Partition, Partition]) -> None:
     """Windows that are closed and forgotten within one batch of partials are emitted as final all the same."""
     merge, a, b = parts
@@ -190,7 +224,8 @@ def test_a_leap_of_time_still_gives_the_totals_in_between(parts: tuple[Merge, Pa
 
 
 def test_an_idle_source_that_wakes_up_too_late_gives_no_false_total(parts: tuple[Merge, Partition, Partition]) -> None:
-    """What the others had in a forgotten window is gone, so its total would be too small: none is emitted."""
+    """What the others had in a forgotten window is gone, so its total would be too small: none is emitted. It is counted,
+    and its partial leaves the topic."""
     merge, a, b = parts
     for source in (a, b):
         source.take(record(0, 1_000))
@@ -207,3 +242,5 @@ def test_an_idle_source_that_wakes_up_too_late_gives_no_false_total(parts: tuple
     merge.append(b)
     merge.read()
     assert merge.newest() == before
+    assert merge.expired == {"totals": 1}
+    assert 10 not in merge.compacted()

@@ -80,8 +80,16 @@ def test_records_are_in_progress_from_the_fetch_to_the_commit(
 def test_partials_are_no_records(watched: tuple[Observer, Counting]) -> None:
     """What the merge agent reads is not counted as read from a source."""
     observer, m = watched
-    observer.offered(TopicPartition("p-partials", 0), batch(1))
-    assert m["records_consumed_total", "p-partials"] == 0
+    observer.offered(TopicPartition("p..partials", 0), batch(1))
+    assert m["records_consumed_total", "p..partials"] == 0
+
+
+def test_totals_that_came_too_late_are_counted(watched: tuple[Observer, Counting]) -> None:
+    """Nothing is missing on Kafka without a number that says so."""
+    observer, m = watched
+    observer.merged({"totals": 2})
+    observer.merged({"totals": 0})
+    assert m["results_expired_total", "totals"] == 2
 
 
 def test_a_step_says_what_the_rules_found(watched: tuple[Observer, Counting], tmp_path: Path) -> None:

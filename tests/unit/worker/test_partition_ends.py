@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from tests.aio import in_a_loop
-from tests.unit.worker.pieces import TP, small_plan
+from tests.unit.worker.pieces import TP, same_topics, small_plan
 from tidegate.clock import Deadline
 from transport.batch import SourceBatch
 from worker import partition as module
@@ -62,11 +62,11 @@ class Blocked(PartitionTask):
             self._use(db)
         return -1
 
-    def _open_state(self) -> PartitionDB:
+    def _open_state(self, changelog_id: str) -> PartitionDB:
         if self.at == "open":
             self.begun_call.set()
             self.go.wait(10)
-        return super()._open_state()
+        return super()._open_state(changelog_id)
 
     async def _work(self, records: list[Any]) -> None:
         db = self.db
@@ -84,6 +84,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setattr(module, "PartitionProducer", Producer)
     monkeypatch.setattr(module, "restore", nothing)
+    monkeypatch.setattr(module, "topic_ids", same_topics)
     monkeypatch.setattr(module, "_MOMENT", 0.05)
     monkeypatch.setattr(module, "_SETTLE", 0.3)
     monkeypatch.setattr(Producer, "opened", 0)

@@ -118,4 +118,4 @@ def test_a_group_of_no_columns_is_an_empty_object(tmp_path: Path) -> None:
     with partition(plan_of(group=()), tmp_path / "state") as p:
         p.take(record(0, 1000))
         assert "p.totals" not in p.sent
-        assert len(p.sent["p-partials"]) == 1 + 3  # a partial, and the watermark for each partition
+        assert len(p.sent["p..partials"]) == 1 + 3  # a partial, and the watermark for each partition

@@ -116,7 +116,7 @@ def test_the_watermark_is_written_last(path: Path) -> None:
     with partition(plan_of(), path) as p:
         step = p.take(record(0, 5_000))
         assert [key for key, _ in step.effects.puts[-2:]] == [keys.CLOSED, keys.PARTITION]
-        assert step.effects.topics[-1].topic == "p-watermarks"
+        assert step.effects.topics[-1].topic == "p..watermarks"
         assert step.effects.topics[-1].keys == [b"flights-0"]
 
 

@@ -115,14 +115,28 @@ def test_damaged_directory_is_wiped(path: Path, damage: str) -> None:
     again.close()
 
 
-@pytest.mark.parametrize(("end", "kept"), [(7, False), (8, True), (100, True), (0, False)])
-def test_state_ahead_of_the_changelog_is_wiped(path: Path, end: int, kept: bool) -> None:
-    """State whose offset is not in the changelog is of a topic that was deleted and made anew: it is wiped."""
-    db = PartitionDB(path)
+@pytest.mark.parametrize(
+    ("first", "then", "kept"), [("A", "A", True), ("A", "B", False), ("A", "", True), ("", "B", True)]
+)
+def test_state_of_another_changelog_is_wiped(path: Path, first: str, then: str, kept: bool) -> None:
+    """A changelog with another id was deleted and made anew, however long it is: its offsets are not those of the state.
+    An id that is not known says nothing."""
+    db = PartitionDB(path, changelog_id=first)
     db.write([(b"a", b"1")], [], 7)
     db.close()
-    again = PartitionDB(path, changelog_end=end)
+    again = PartitionDB(path, changelog_id=then)
     assert again.get([b"a"]) == [b"1" if kept else None]
+    again.close()
+
+
+def test_state_keeps_the_id_of_its_changelog(path: Path) -> None:
+    """An opening that does not know the id forgets nothing, and state of before there were ids takes the first one."""
+    for changelog_id in ("", "A", ""):
+        db = PartitionDB(path, changelog_id=changelog_id)
+        db.write([(b"a", b"1")], [], 7)
+        db.close()
+    again = PartitionDB(path, changelog_id="B")
+    assert again.changelog_offset is None
     again.close()
 
 
