@@ -26,11 +26,11 @@ from tidegate.stages.plan import Plan, compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import Store
 from tidegate.telemetry.logs import logging_config
+from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, partition_counts
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
 from transport.lifecycle import Lifecycle, quieten_garbage_collection
 from worker.context import Consumer, Context
 from worker.naming import (
-    FOREVER_KEPT,
     internal_topics,
     merge_topics,
     merged_aggregations,
@@ -39,7 +39,6 @@ from worker.naming import (
 )
 from worker.observe import Observer
 from worker.owner import Owner, delivery
-from worker.topics import TopicSpec, ensure_topics, partition_counts
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)

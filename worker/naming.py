@@ -11,7 +11,6 @@ from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.store.rows import changelog_topic
 
 COMPACTED = {"cleanup.policy": "compact"}
-FOREVER_KEPT = {"retention.ms": "-1"}
 
 
 def watermarks_topic(pipeline: Pipeline) -> str:

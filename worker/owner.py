@@ -81,11 +81,7 @@ class Owner:
         if source is not None and source.on_out_of_range == "earliest" and offset < low:
             log.error("offset.skipped", topic=tp.topic, partition=tp.partition, wanted=offset, earliest=low)
             return low
-        error = OffsetOutOfRange(
-            f"{tp}: the state goes on at offset {offset}, but the log has {low} to {high - 1}. Records between were deleted "
-            f"(retention) or the topic was made anew. Restore the topic, or accept the loss with `source.onOutOfRange: earliest`"
-        )
-        return await self._fail(error)
+        return await self._fail(OffsetOutOfRange.of(tp, offset, low, high))
 
     async def _patiently(self, tps: set[TopicPartition], ask: Callable[[], Awaitable[T]]) -> T:
         """The broker's answer, however long it is away."""

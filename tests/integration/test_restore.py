@@ -16,10 +16,10 @@ from tests.aio import in_a_loop
 from tidegate.calls import Calls
 from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.topics import TopicSpec, ensure_topics, partition_counts
 from worker.producer import PartitionProducer, Rows
 from worker.restore import restore
 from worker.statedb import PartitionDB
-from worker.topics import TopicSpec, ensure_topics, partition_counts
 
 if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics

@@ -1,4 +1,4 @@
-"""The topics a pipeline writes to: created when missing, grown when their source has grown, never shrunk."""
+"""The topics a pipeline reads and writes: created when missing, grown when their source has grown, never shrunk."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable, ConfigError
 
 _POLL = 0.1
+FOREVER_KEPT = {"retention.ms": "-1"}  # dead letters and late records: somebody has to look at them first
 
 
 @dataclass(frozen=True, slots=True)
