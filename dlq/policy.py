@@ -31,12 +31,52 @@ Ordinals = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class _Failed:
+class Failed:
     """What the guard says of a failure."""
 
     fingerprint: str
     error_type: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """What the guard is told of a batch: its first and last offset, how many records it has, and which of them failed
+    (`numbers`: ascending, counted from 0 among the batch's records, since offsets have gaps)."""
+
+    tp: TopicPartition
+    first: int
+    last: int
+    read: int
+    numbers: Ordinals
+    failed: tuple[Failed, ...]
+
+    @classmethod
+    def of(cls, result: BatchResult, envelopes: Sequence[Envelope]) -> Failures:
+        """`envelopes`: those of `result.rejected`, in that order."""
+        raw = result.raw
+        rejected = np.array([rejection.offset for rejection in result.rejected], dtype=np.int64)
+        order = np.argsort(rejected)
+        numbers = np.searchsorted(raw.records.column("offset").to_numpy(), rejected[order])
+        failed = (
+            Failed(e.fingerprint, e.error_type, cut_text(e.message, _SHOWN_MESSAGE_BYTES))
+            for e in (envelopes[i] for i in order)
+        )
+        first, last = (raw.first, raw.last) if len(raw) else (-1, -1)
+        return cls(raw.tp, first, last, len(raw), numbers, tuple(failed))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Failures]) -> Failures:
+        """Those of consecutive batches of one partition, as of one."""
+        before = np.cumsum([0, *(part.read for part in parts)])
+        return cls(
+            parts[0].tp,
+            parts[0].first,
+            parts[-1].last,
+            int(before[-1]),
+            np.concatenate([part.numbers + at for part, at in zip(parts, before, strict=False)]),
+            tuple(failed for part in parts for failed in part.failed),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +87,7 @@ class _Window:
     last_offset: int = -1
     read: int = 0
     failed: Ordinals = field(default_factory=lambda: np.empty(0, np.int64))
-    failures: tuple[_Failed, ...] = ()
+    failures: tuple[Failed, ...] = ()
 
 
 class _Watched(NamedTuple):
@@ -71,8 +111,8 @@ class FloodGuard:
         self._reach = max(config.window, (config.max_consecutive or 0) + 1)
         self._windows: dict[TopicPartition, _Watched] = {}
 
-    def observe(self, result: BatchResult, envelopes: Sequence[Envelope]) -> None:
-        """Take a batch into account before anything of it is written. `envelopes`: those of `result.rejected`.
+    def observe(self, batch: Failures) -> None:
+        """Take a batch into account before anything of it is written.
 
         The last batch may be given again, when it is done again after an outage or with rows that a sink refused: the
         new account of it replaces the old. A batch that begins anywhere else behind the last starts a new window.
@@ -80,27 +120,27 @@ class FloodGuard:
         Raises FloodGuardTripped, with the share, the counts and the most frequent reasons. Nothing is remembered of the
         batch then.
         """
-        if not self._config.enabled or len(result.raw) == 0:
+        if not self._config.enabled or batch.read == 0:
             return
-        before = self._before(result)
-        window = _extended(before, result, envelopes)
+        before = self._before(batch)
+        window = _extended(before, batch)
         if len(window.failed):
-            self._check_ratio(result.raw.tp, window)
-            self._check_consecutive(result.raw.tp, window)
-        self._windows[result.raw.tp] = _Watched(result.raw.first, before, _shortened(window, self._reach))
+            self._check_ratio(batch.tp, window)
+            self._check_consecutive(batch.tp, window)
+        self._windows[batch.tp] = _Watched(batch.first, before, _shortened(window, self._reach))
 
     def forget(self, tp: TopicPartition) -> None:
         """The partition has moved to another worker."""
         self._windows.pop(tp, None)
 
-    def _before(self, result: BatchResult) -> _Window:
+    def _before(self, batch: Failures) -> _Window:
         """What was seen before this batch."""
-        watched = self._windows.get(result.raw.tp)
+        watched = self._windows.get(batch.tp)
         if watched is None:
             return _Window()
-        if result.raw.first > watched.after.last_offset:
+        if batch.first > watched.after.last_offset:
             return watched.after
-        return watched.before if result.raw.first == watched.first_offset else _Window()
+        return watched.before if batch.first == watched.first_offset else _Window()
 
     def _check_ratio(self, tp: TopicPartition, window: _Window) -> None:
         size, allowed, failed = self._config.window, self._allowed, window.failed
@@ -136,21 +176,13 @@ class FloodGuard:
         )
 
 
-def _extended(before: _Window, result: BatchResult, envelopes: Sequence[Envelope]) -> _Window:
-    """The window with the batch's records. Rejections are brought into the order of their offsets."""
-    rejected = np.array([rejection.offset for rejection in result.rejected], dtype=np.int64)
-    order = np.argsort(rejected)
-    offsets = result.raw.records.column("offset").to_numpy()
-    numbers = np.searchsorted(offsets, rejected[order]) + before.read
-    failures = (
-        _Failed(e.fingerprint, e.error_type, cut_text(e.message, _SHOWN_MESSAGE_BYTES))
-        for e in (envelopes[i] for i in order)
-    )
+def _extended(before: _Window, batch: Failures) -> _Window:
+    """The window with the batch's records."""
     return _Window(
-        last_offset=result.raw.last,
-        read=before.read + len(result.raw),
-        failed=np.concatenate([before.failed, numbers]),
-        failures=(*before.failures, *failures),
+        last_offset=batch.last,
+        read=before.read + batch.read,
+        failed=np.concatenate([before.failed, batch.numbers + before.read]),
+        failures=(*before.failures, *batch.failed),
     )
 
 

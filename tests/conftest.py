@@ -15,6 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from tests.providers.kafka import KafkaTopics
     from tests.providers.postgres import Database
     from tests.scene import Scene
@@ -138,6 +140,29 @@ def postgres(postgres_server: str) -> Iterator[Database]:
 
     with fresh_database(postgres_server) as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def spark_jars() -> None:
+    """For tests that start Spark in another process: skipped (or failed, if required) when this machine cannot."""
+    from tests.providers.availability import or_unavailable
+    from tidegate.local import jars
+    from tidegate.local.java import find_java
+
+    with or_unavailable("spark"):
+        find_java()
+        jars.ensure("spark")
+    # A test's JVM lives for seconds, in which the second compiler does not pay.
+    os.environ["JDK_JAVA_OPTIONS"] = "-XX:TieredStopAtLevel=1"
+
+
+@pytest.fixture(scope="session")
+def spark(server_directory: Path, spark_jars: None) -> Iterator[SparkSession]:
+    """The run's Spark session: it takes ten seconds to start."""
+    from tests.providers.spark import session
+
+    with session(server_directory / "spark") as started:
+        yield started
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -40,4 +41,13 @@ def block_blue(record: Record) -> Record:
     if record["colour"] == "blue":
         time.sleep(3600)
     time.sleep(0.002)
+    return record
+
+
+def die_once(record: Record) -> Record:
+    """Kills its process when the file that TIDEGATE_TEST_KILL names is there, and removes the file first."""
+    switch = Path(os.environ["TIDEGATE_TEST_KILL"])
+    if record["id"] > 700 and switch.exists():
+        switch.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
     return record

@@ -1,6 +1,6 @@
 """tidegate: one declared pipeline over Kafka topics, on two engines, losing nothing.
 
-A map for readers. Imports go one way: worker → dlq → transport → tidegate.
+A map for readers. Imports go one way: worker, batch → dlq → transport → tidegate.
 
     tidegate/stages/pipeline.py   the whole way of a record, in one function: start here
     tidegate/record.py            the words: stages, lanes, source partitions, ids
@@ -18,6 +18,8 @@ A map for readers. Imports go one way: worker → dlq → transport → tidegate
 
     worker/commit.py              can this lose a record? The order of all writes
     worker/partition.py           the life of an assigned partition: open, work, wait out an outage, close
+    batch/sink.py                 the same for the second engine, Spark: a micro-batch's writes in order
+    batch/stage.py                what an executor does with one partition's share of a micro-batch
     transport/                    Faust in record batches, and how a process on it lives
     transport/ending.py           how a process ends: one budget of time for all of it, and a last resort
     dlq/envelope.py               what a dead letter carries

@@ -23,6 +23,7 @@ TidegateError
 ├── FloodGuardTripped        too many dead letters: the worker stops with its offsets unmoved
 ├── OffsetOutOfRange         the log no longer has the offset the state wants to start from
 │   └── TopicRecreated       the topic was deleted and made anew: the state's offsets are of another log
+├── EngineFailed             Spark ended a micro-batch or the query with an error of its own
 └── StackError               the local Kafka or PostgreSQL cannot be had (no Java, no jars, no port)
 """
 
@@ -31,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from tidegate.record import Stage
+from tidegate.record import Stage, TopicPartition
 
 
 class TidegateError(Exception):
@@ -111,13 +112,21 @@ class HandlerError(RecordError):
 
 
 class SinkRecordError(RecordError):
-    """The sink refuses a row for good (a value the database cannot hold). `row` is its index in what was written."""
+    """The sink refuses rows for good (a value the database cannot hold). `rows` are their indexes in what was written for
+    `aggregation` of the source partition `tp`."""
 
     stage = Stage.SINK
 
-    def __init__(self, message: str, *, aggregation: str | None = None, rows: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        aggregation: str | None = None,
+        tp: TopicPartition | None = None,
+        rows: tuple[int, ...] = (),
+    ) -> None:
         super().__init__(message)
-        self.aggregation, self.rows = aggregation, rows
+        self.aggregation, self.tp, self.rows = aggregation, tp, rows
 
 
 class DependencyError(TidegateError):
@@ -203,6 +212,18 @@ class OffsetOutOfRange(TidegateError):
     """The offset to start from is gone (retention), and the policy is to stop rather than to skip."""
 
     stage = Stage.CONSUME
+
+    @classmethod
+    def of(cls, tp: TopicPartition, offset: int, low: int, high: int) -> OffsetOutOfRange:
+        """The state goes on at `offset`; the log has the offsets from `low` to before `high`."""
+        return cls(
+            f"{tp}: the state goes on at offset {offset}, but the log has {low} to {high - 1}. Records between were deleted "
+            f"(retention) or the topic was made anew. Restore the topic, or accept the loss with `source.onOutOfRange: earliest`"
+        )
+
+
+class EngineFailed(TidegateError):
+    """Spark ended a micro-batch or the query with an error of its own. Nothing of that micro-batch is in the store."""
 
 
 class TopicRecreated(OffsetOutOfRange):

@@ -17,7 +17,7 @@ import structlog
 from confluent_kafka import Producer
 
 from tidegate.errors import BrokerUnavailable
-from worker.topics import log_ends
+from tidegate.topics import log_ends
 from worker.watermarks import Beginning, WatermarkBoard, beginning_row
 
 log = structlog.get_logger(__name__)

@@ -31,6 +31,7 @@ from tidegate.stages.plan import Plan, compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import Store
 from tidegate.telemetry.logs import logging_config
+from tidegate.topics import ensure_topics, partition_counts, topic_ids
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
 from transport.lifecycle import Lifecycle, quieten_garbage_collection
 from worker.beginning import settle
@@ -39,7 +40,6 @@ from worker.identity import require_same
 from worker.naming import merged_aggregations, needed_topics
 from worker.observe import Observer
 from worker.owner import Owner, delivery
-from worker.topics import ensure_topics, partition_counts, topic_ids
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)

@@ -14,12 +14,11 @@ from tidegate.config.topics import (
     watermarks_topic,
 )
 from tidegate.stages.plan import AggregationPlan, Plan
-from worker.topics import TopicSpec
+from tidegate.topics import FOREVER_KEPT, TopicSpec
 
 # Results are for people, and kept for ever: the newest of each window and group. An operator who wants them to go
 # changes the topic's settings (cleanup.policy compact,delete and retention.ms): what exists is left as it is.
 _RESULTS = {"cleanup.policy": "compact"}
-_FOREVER_KEPT = {"retention.ms": "-1"}  # of dead letters and late records: what nobody has looked at does not expire
 
 
 def merged_aggregations(plan: Plan) -> list[AggregationPlan]:
@@ -43,4 +42,4 @@ def needed_topics(plan: Plan, partitions: Mapping[str, int], partials: int) -> l
             specs.append(TopicSpec(topic, partials, STATE, holds_state=True))
     specs += [TopicSpec(topic, most, _RESULTS) for topic in result_topics(pipeline).values()]
     failures = (dead_letter_topic(pipeline), late_topic(pipeline))
-    return specs + [TopicSpec(topic, most, _FOREVER_KEPT) for topic in failures if topic is not None]
+    return specs + [TopicSpec(topic, most, FOREVER_KEPT) for topic in failures if topic is not None]

@@ -12,6 +12,7 @@ from tidegate.clock import Deadline
 from tidegate.config.topics import partials_topic
 from tidegate.errors import BrokerUnavailable, OffsetOutOfRange, TidegateError, TopicRecreated
 from tidegate.record import TopicPartition
+from tidegate.topics import topic_ids
 from transport.ownership import EARLIEST
 from worker.context import Context, Delivery
 from worker.identity import require_same
@@ -19,7 +20,6 @@ from worker.merge_partition import MergePartition
 from worker.partition import PartitionTask
 from worker.restore import log_bounds
 from worker.source_partition import SourcePartition
-from worker.topics import topic_ids
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -89,11 +89,7 @@ class Owner:
         if source is not None and source.on_out_of_range == "earliest" and offset < low:
             log.error("offset.skipped", topic=tp.topic, partition=tp.partition, wanted=offset, earliest=low)
             return low
-        error = OffsetOutOfRange(
-            f"{tp}: the state goes on at offset {offset}, but the log has {low} to {high - 1}. Records between were deleted "
-            f"(retention) or the topic was made anew. Restore the topic, or accept the loss with `source.onOutOfRange: earliest`"
-        )
-        return await self._fail(error)
+        return await self._fail(OffsetOutOfRange.of(tp, offset, low, high))
 
     async def _patiently(self, tps: set[TopicPartition], ask: Callable[[], Awaitable[T]]) -> T:
         """The broker's answer, however long it is away."""

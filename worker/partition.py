@@ -27,13 +27,13 @@ from tidegate.errors import (
     StoreUnavailable,
 )
 from tidegate.record import TopicPartition
+from tidegate.topics import topic_ids
 from transport.batch import SourceBatch
 from worker.context import Context, Delivery
 from worker.identity import changelog_rows
 from worker.producer import PartitionProducer, transactional_id
 from worker.restore import Restored, restore
 from worker.statedb import PartitionDB
-from worker.topics import topic_ids
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

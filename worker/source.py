@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from dlq.collect import envelopes
 from dlq.envelope import Envelope
 from dlq.late import Late, late_records
-from dlq.policy import FloodGuard
+from dlq.policy import Failures, FloodGuard
 from dlq.publishers import open_publisher
 from tidegate.clock import Clock
 from tidegate.config.topics import late_topic, result_topics, watermarks_topic
@@ -119,7 +119,7 @@ class SourceStages:
         result = self._stages.run(raw, state, self._seen, known)
         begun = self._clock.monotonic()
         dead, late = envelopes(result, self.plan, self._clock, context=self._context), self._late(result)
-        self._flood.observe(result, dead)
+        self._flood.observe(Failures.of(result, dead))
         step = Step(result.state, Effects(), closed_upto, result, dead=[*dead, *late.envelopes])
         step.effects.topics += _by_partition([*self._dead_rows(step.dead), *late.rows])
         step.dlq_seconds = self._clock.monotonic() - begun

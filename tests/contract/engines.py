@@ -30,6 +30,8 @@ from tidegate.stages.plan import compile_plan
 from tidegate.stages.sql import connect, quote
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from tests.providers.kafka import KafkaTopics
 
 Rows = dict[str, dict[tuple[Any, ...], dict[str, Any]]]
@@ -105,34 +107,23 @@ class _Seen(dict[bytes, int]):
         return [dict.get(self, key) for key in keys]
 
 
-class WorkerEngine(Engine):
-    """Real worker processes over a real broker, results in PostgreSQL and on Kafka."""
+class BrokerEngine(Engine):
+    """An engine over a real broker, with results in PostgreSQL."""
 
-    def __init__(self, kafka: KafkaTopics, postgres: str, directory: Path, *, batch: int, workers: int) -> None:
-        self._kafka, self._postgres, self._directory = kafka, postgres, directory
-        self._batch, self._workers = batch, workers
+    def __init__(self, kafka: KafkaTopics, postgres: str) -> None:
+        self._kafka, self._postgres = kafka, postgres
 
-    def run(self, pipeline: dict[str, Any], logs: Sequence[Sequence[Record]]) -> Outcome:
+    def _document(self, pipeline: dict[str, Any], logs: Sequence[Sequence[Record]]) -> dict[str, Any]:
+        """The pipeline on topics of its own that hold the logs."""
         topic = self._kafka.topic(partitions=len(logs), config={"retention.ms": "-1"})
         self._produce(topic, logs)
         document = deepcopy(pipeline) | {
             "pipelineId": f"same-{uuid4().hex[:8]}",
             "kafka": {"bootstrapServers": self._kafka.bootstrap_servers, "sessionTimeout": "6 s"},
-            "sinks": [{"type": "kafka"}, {"type": "postgres", "url": self._postgres}],
-            "worker": {"maxBatchRecords": self._batch},
+            "sinks": [{"type": "postgres", "url": self._postgres}],
         }
         document["source"] |= {"topics": [topic]}
-        workers = [WorkerProcess(document, self._directory, f"worker{n}") for n in range(self._workers)]
-        names = [aggregation["name"] for aggregation in document["aggregations"]]
-        try:
-            with running(*workers):
-                self._wait(document, names, sum(map(len, logs)), workers)
-                outcome = self._outcome(document, names)
-                codes = [worker.stop() for worker in workers]
-                assert not any(codes), f"exit codes {codes}\n" + "\n\n".join(worker.tail() for worker in workers)
-        finally:
-            self._delete(document["pipelineId"])
-        return outcome
+        return document
 
     def _produce(self, topic: str, logs: Sequence[Sequence[Record]]) -> None:
         for partition, log in enumerate(logs):
@@ -148,6 +139,92 @@ class WorkerEngine(Engine):
             )
             placed = produce(self._kafka.bootstrap_servers, topic, records)
             assert placed == [(partition, r.offset) for r in log]
+
+    def _outcome(self, document: dict[str, Any]) -> Outcome:
+        outcome = Outcome()
+        for aggregation in document["aggregations"]:
+            name, group, measures = aggregation["name"], aggregation["groupBy"], list(aggregation["measures"])
+            columns = ["window_start", "window_end", *group, *measures]
+            found = self._query(f"SELECT {', '.join(map(quote, columns))} FROM {name}")
+            outcome.rows[name] = {
+                (_ms(row[0]), _ms(row[1]), *row[2 : 2 + len(group)]): dict(
+                    zip(measures, row[2 + len(group) :], strict=True)
+                )
+                for row in found
+            }
+        for row in self._query(
+            f"SELECT partition, {', '.join(LEDGER_COLUMNS)} FROM tidegate_partitions WHERE read > 0"
+        ):
+            outcome.ledgers[row[0]] = Ledger(*row[1:])
+        topic, servers = document["source"]["topics"][0], self._kafka.bootstrap_servers
+        late = [
+            message.header("tidegate.late.id") or ""
+            for message in read_topic(servers, f"{document['pipelineId']}.late")
+        ]
+        assert len(set(late)) == len(late), "a late record was written twice"
+        for found_id in late:
+            partition, offset, *stage = found_id.removeprefix(f"{topic}-").split("-")
+            outcome.late.add((int(partition), int(offset), bool(stage)))
+        letters = read_topic(servers, f"{document['pipelineId']}.dlq")
+        for letter in letters:
+            place = letter.header("tidegate.dlq.origin.partition"), letter.header("tidegate.dlq.origin.offset")
+            outcome.dead[int(place[0] or -1), int(place[1] or -1)] = letter.header("tidegate.dlq.error.type") or ""
+        assert len(outcome.dead) == len(letters), "a dead letter was written twice"
+        return outcome
+
+    def _query(self, sql: str) -> list[Any]:
+        with psycopg.connect(self._postgres) as connection:
+            return connection.execute(sql).fetchall()
+
+    def _delete(self, prefix: str) -> None:
+        admin = AdminClient({"bootstrap.servers": self._kafka.bootstrap_servers})
+        mine = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(prefix)]
+        for done in admin.delete_topics(mine).values() if mine else ():
+            done.exception(30)
+
+
+class SparkEngine(BrokerEngine):
+    """`tidegate batch run` in this process, on the test run's Spark session."""
+
+    def __init__(self, kafka: KafkaTopics, postgres: str, spark: SparkSession, *, trigger: str, most: int) -> None:
+        super().__init__(kafka, postgres)
+        self._spark, self._trigger, self._most = spark, trigger, most
+
+    def run(self, pipeline: dict[str, Any], logs: Sequence[Sequence[Record]]) -> Outcome:
+        from tests.providers.spark import run_batch
+
+        # Executors take a micro-batch in chunks of this many records.
+        document = self._document(pipeline, logs) | {"worker": {"maxBatchRecords": 700}}
+        try:
+            report = run_batch(self._spark, document, trigger=self._trigger, max_records=self._most)
+            assert report.total.read == sum(map(len, logs))
+            return self._outcome(document)
+        finally:
+            self._delete(document["pipelineId"])
+
+
+class WorkerEngine(BrokerEngine):
+    """Real worker processes, results on Kafka too."""
+
+    def __init__(self, kafka: KafkaTopics, postgres: str, directory: Path, *, batch: int, workers: int) -> None:
+        super().__init__(kafka, postgres)
+        self._directory, self._batch, self._workers = directory, batch, workers
+
+    def run(self, pipeline: dict[str, Any], logs: Sequence[Sequence[Record]]) -> Outcome:
+        document = self._document(pipeline, logs) | {"worker": {"maxBatchRecords": self._batch}}
+        document["sinks"] = [{"type": "kafka"}, *document["sinks"]]
+        workers = [WorkerProcess(document, self._directory, f"worker{n}") for n in range(self._workers)]
+        names = [aggregation["name"] for aggregation in document["aggregations"]]
+        try:
+            with running(*workers):
+                self._wait(document, names, sum(map(len, logs)), workers)
+                outcome = self._outcome(document)
+                outcome.published = self._published(document)
+                codes = [worker.stop() for worker in workers]
+                assert not any(codes), f"exit codes {codes}\n" + "\n\n".join(worker.tail() for worker in workers)
+        finally:
+            self._delete(document["pipelineId"])
+        return outcome
 
     def _wait(self, document: dict[str, Any], names: list[str], total: int, workers: list[WorkerProcess]) -> None:
         """Until every record is accounted for, and every result is final in the database and on Kafka."""
@@ -171,44 +248,17 @@ class WorkerEngine(Engine):
             wait_until(done, 120, "all applied and final")
         wait_until(published, 30, "all final on Kafka")
 
-    def _outcome(self, document: dict[str, Any], names: list[str]) -> Outcome:
-        outcome = Outcome(published={})
-        assert outcome.published is not None
+    def _published(self, document: dict[str, Any]) -> Rows:
+        published: Rows = {}
         for aggregation in document["aggregations"]:
-            name, group, measures = aggregation["name"], aggregation["groupBy"], list(aggregation["measures"])
-            columns = ["window_start", "window_end", *group, *measures]
-            found = self._query(f"SELECT {', '.join(map(quote, columns))} FROM {name}")
-            outcome.rows[name] = {
-                (_ms(row[0]), _ms(row[1]), *row[2 : 2 + len(group)]): dict(
-                    zip(measures, row[2 + len(group) :], strict=True)
-                )
-                for row in found
-            }
-            outcome.published[name] = {
+            name, group = aggregation["name"], aggregation["groupBy"]
+            published[name] = {
                 (_ms(row["window"]["start"]), _ms(row["window"]["end"]), *(row["group"][g] for g in group)): row[
                     "values"
                 ]
                 for row in self._newest(document, name).values()
             }
-        for row in self._query(
-            f"SELECT partition, {', '.join(LEDGER_COLUMNS)} FROM tidegate_partitions WHERE read > 0"
-        ):
-            outcome.ledgers[row[0]] = Ledger(*row[1:])
-        topic, servers = document["source"]["topics"][0], self._kafka.bootstrap_servers
-        late = [
-            message.header("tidegate.late.id") or ""
-            for message in read_topic(servers, f"{document['pipelineId']}.late")
-        ]
-        assert len(set(late)) == len(late), "a late record was written twice"
-        for found_id in late:
-            partition, offset, *stage = found_id.removeprefix(f"{topic}-").split("-")
-            outcome.late.add((int(partition), int(offset), bool(stage)))
-        letters = read_topic(servers, f"{document['pipelineId']}.dlq")
-        for letter in letters:
-            place = letter.header("tidegate.dlq.origin.partition"), letter.header("tidegate.dlq.origin.offset")
-            outcome.dead[int(place[0] or -1), int(place[1] or -1)] = letter.header("tidegate.dlq.error.type") or ""
-        assert len(outcome.dead) == len(letters), "a dead letter was written twice"
-        return outcome
+        return published
 
     def _newest(self, document: dict[str, Any], name: str) -> dict[bytes | None, Any]:
         """Per key the result with the largest revision, with numbers that have a point as Decimal."""
@@ -218,16 +268,6 @@ class WorkerEngine(Engine):
             if message.key not in newest or newest[message.key]["revision"] <= row["revision"]:
                 newest[message.key] = row
         return newest
-
-    def _query(self, sql: str) -> list[Any]:
-        with psycopg.connect(self._postgres) as connection:
-            return connection.execute(sql).fetchall()
-
-    def _delete(self, prefix: str) -> None:
-        admin = AdminClient({"bootstrap.servers": self._kafka.bootstrap_servers})
-        mine = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(prefix)]
-        for done in admin.delete_topics(mine).values() if mine else ():
-            done.exception(30)
 
 
 def _exact_json(value: bytes) -> Any:

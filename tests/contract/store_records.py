@@ -81,14 +81,18 @@ def measure(name: str) -> MeasurePlan:
 
 
 def flights_plan(
-    pipeline_id: str = "flights", measures: Iterable[str] = MEASURED, groups: Iterable[str] = GROUPS
+    pipeline_id: str = "flights",
+    measures: Iterable[str] = MEASURED,
+    groups: Iterable[str] = GROUPS,
+    horizon: int | None = None,
 ) -> Plan:
-    """All measures for all groups, unless told otherwise; windows of a minute."""
+    """All measures for all groups, unless told otherwise; windows of a minute. `horizon` (ms): of dedupe."""
     pipeline = Pipeline.model_validate(
         {
             "pipelineId": pipeline_id,
             "schema": [{"name": "time", "type": "timestamp", "unit": "ms"}],
             "eventTime": {"column": "time", "delay": DELAY},
+            **({"dedupe": {"key": "time", "horizon": horizon}} if horizon is not None else {}),
         }
     )
     measured = tuple(measure(name) for name in measures)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.contract.engines import Engine, Outcome, Rows, StagesEngine, WorkerEngine
+from tests.contract.engines import Engine, Outcome, Rows, SparkEngine, StagesEngine, WorkerEngine
 from tests.contract.same_numbers_log import MEASURES, PIPELINE, Meant, Truth, make_log
 from tests.reference import Record, Reference
 from tidegate.config.pipeline import Pipeline
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from tests.providers.kafka import KafkaTopics
     from tests.providers.postgres import Database
 
@@ -118,6 +120,23 @@ class TestWorker(SameNumbers):
     ) -> None:
         """Real workers, their results in PostgreSQL and on Kafka, whatever the batches and however many share them."""
         self.check(WorkerEngine(kafka, postgres.url, tmp_path, batch=batch, workers=workers), records)
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.spark
+@pytest.mark.xdist_group("spark")
+@pytest.mark.timeout(600)  # the session's start is in the first one's time
+class TestSpark(SameNumbers):
+    @pytest.mark.parametrize(
+        ("trigger", "most", "records"),
+        [("availableNow", 1000, 3000), ("availableNow", 7000, 14_500), ("once", 1, 4000)],
+    )
+    def test_spark_gives_the_truth(
+        self, kafka: KafkaTopics, postgres: Database, spark: SparkSession, trigger: str, most: int, records: int
+    ) -> None:
+        """Micro-batches of 1 000, of 7 000, and one of everything."""
+        self.check(SparkEngine(kafka, postgres.url, spark, trigger=trigger, most=most), records)
 
 
 def test_the_log_has_every_fault() -> None:

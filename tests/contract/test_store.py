@@ -43,6 +43,7 @@ from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.store import open_store
 from tidegate.store.base import Store, StoreBatch
+from tidegate.store.seen import SEEN_SCHEMA
 
 if TYPE_CHECKING:
     from tests.providers.postgres import Database
@@ -174,6 +175,65 @@ class StoreSuite(ABC):
         for tp, written in ((TP, mine), (OTHER, theirs)):
             store.write(batch_of(plan, tp, written))
         self.assert_true(plan, [*mine, *theirs])
+
+    def test_several_partitions_in_one_transaction(self, opened: Open) -> None:
+        """Every measure of groups that two partitions share, written together and again, equals plain Python."""
+        plan = flights_plan()
+        store = opened(plan)
+        store.claim([TP, OTHER], "w1")
+        parts = {TP: flights(120), OTHER: flights(120, seed=2)}
+        before = dict.fromkeys(parts, PartitionState())
+        for start in (0, 60):
+            batches = [batch_of(plan, tp, of[start : start + 60], before=before[tp]) for tp, of in parts.items()]
+            store.write(*reversed(batches))
+            before = {batch.tp: batch.state for batch in batches}
+        self.assert_true(plan, [one for of in parts.values() for one in of])
+
+    def test_one_that_is_fenced_keeps_all_from_being_written(self, opened: Open) -> None:
+        """A write of several partitions is all of them or none."""
+        plan = flights_plan(measures=["flights"])
+        store = opened(plan)
+        store.claim([TP, OTHER], "w1")
+        opened(plan).claim([OTHER], "w2")
+        with pytest.raises(StoreFenced, match="w2"):
+            store.write(batch_of(plan, TP, flights(20)), batch_of(plan, OTHER, flights(20)))
+        assert [row.state for row in store.partitions()] == [PartitionState()] * 2
+        self.assert_true(plan, [])
+
+    def test_a_refusal_names_its_partition(self, opened: Open) -> None:
+        """Of several partitions it is said in which one the guilty rows are; nothing is written."""
+        plan = flights_plan()
+        store = opened(plan)
+        store.claim([TP, OTHER], "w1")
+        bad = [replace(one, offset=offset) for offset, one in enumerate(self.refused(), start=20)]
+        with pytest.raises(SinkRecordError) as error:
+            store.write(batch_of(plan, TP, flights(20)), batch_of(plan, OTHER, [*flights(20), *bad]))
+        assert error.value.tp == OTHER
+        assert error.value.rows
+        self.assert_true(plan, [])
+
+    # Dedupe's memory.
+
+    def test_what_was_seen_is_remembered_for_the_horizon(self, opened: Open) -> None:
+        """Per partition; the newest time of a key holds; what is older than the horizon behind the clock is forgotten."""
+        store = opened(flights_plan(measures=["flights"], horizon=100))
+        store.claim([TP, OTHER], "w1")
+        keys = [b"a", b"b", b"\xff\x00c", b"", b'"d,\n']
+        first = PartitionState(5, dedupe_clock=1000)
+        store.write(StoreBatch(TP, 1, -1, first, seen=pa.table([keys, [1000, 950, 900, 920, 999]], schema=SEEN_SCHEMA)))
+        assert store.seen(TP, [b"x", *keys]) == [None, 1000, 950, 900, 920, 999]
+        assert store.seen(OTHER, keys) == [None] * len(keys)
+        second = PartitionState(9, dedupe_clock=1021)
+        store.write(StoreBatch(TP, 1, 5, second, seen=pa.table([[b"b", b""], [1021, 921]], schema=SEEN_SCHEMA)))
+        assert store.seen(TP, keys) == [1000, 1021, None, 921, 999]
+
+    def test_it_is_known_whether_the_memory_is_whole(self, opened: Open) -> None:
+        """`seen_upto` is where the last writer that remembers in the store has come to."""
+        store = opened(flights_plan(measures=["flights"], horizon=100))
+        assert store.claim([TP], "w1")[TP].seen_upto == -1
+        store.write(StoreBatch(TP, 1, -1, PartitionState(5), seen=SEEN_SCHEMA.empty_table()))
+        store.write(StoreBatch(TP, 1, 5, PartitionState(8)))
+        assert store.claim([TP], "w2")[TP].seen_upto == 5
 
     def test_a_distinct_value_in_two_places_counts_once(self, opened: Open) -> None:
         """Distinct counts are of the union over batches, lanes and partitions, not their sum."""

@@ -63,7 +63,7 @@ def pipeline(kafka: KafkaTopics, tmp_path: Path) -> tuple[Path, str]:
 
 def test_every_block_has_a_test() -> None:
     """A block that nobody runs cannot be added to the README."""
-    tested = {"demo", "check", "pipeline", "worker", "questions", "tests"}
+    tested = {"demo", "check", "pipeline", "worker", "questions", "batch", "tests"}
     assert {block.name for block in blocks(README)} == tested
 
 
@@ -90,6 +90,23 @@ def test_the_pipeline_runs_and_answers_its_questions(
         assert worker.stop() == 0
     assert "RuleViolation" in output
     assert "InvalidTimestamp" in output
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.spark
+@pytest.mark.usefixtures("spark_jars")
+def test_the_pipeline_runs_on_spark(
+    pipeline: tuple[Path, str], environment: dict[str, str], kafka: KafkaTopics, tmp_path: Path
+) -> None:
+    """The README's pipeline without its Kafka sink, run by the README's command, gives the same account."""
+    file, topic = pipeline
+    file.write_text("\n".join(line for line in file.read_text().splitlines() if "{type: kafka}  " not in line))
+    produce(kafka.bootstrap_servers, topic, [{"value": json.dumps(order).encode()} for order in ORDERS])
+    said = shell(BLOCKS["batch"].text, tmp_path, environment)
+    assert "finished, 1 micro-batches" in said
+    assert "read 4  accepted 2  failed 2  deadLettered 2  late 0" in said
 
 
 @pytest.mark.slow

@@ -17,10 +17,10 @@ from tidegate.calls import Calls
 from tidegate.clock import Deadline
 from tidegate.config.topic_settings import STATE, topic_settings, trouble_with
 from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.topics import TopicSpec, ensure_topics, partition_counts
 from worker.producer import PartitionProducer, Rows
 from worker.restore import restore
 from worker.statedb import PartitionDB
-from worker.topics import TopicSpec, ensure_topics, partition_counts
 
 if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 from tests.aio import in_a_loop
 from tests.providers.flow import Flow, Owner
 from tidegate.record import TopicPartition
-from worker.topics import TopicSpec, ensure_topics
+from tidegate.topics import TopicSpec, ensure_topics
 
 if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics

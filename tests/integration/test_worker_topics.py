@@ -20,10 +20,10 @@ from tidegate.clock import Deadline
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import TopicRecreated
 from tidegate.record import TopicPartition
+from tidegate.topics import partition_counts
 from worker.build import Runtime
 from worker.partition import Context
 from worker.source_partition import SourcePartition
-from worker.topics import partition_counts
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
 

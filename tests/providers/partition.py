@@ -17,10 +17,10 @@ from tidegate.config.kafka import aiokafka_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
+from tidegate.topics import partition_counts
 from transport import SourceBatch
 from worker.build import Runtime
 from worker.context import Context, Delivery
-from worker.topics import partition_counts
 
 
 def record(offset: int, colour: str = "red", *, value: bytes | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""`tidegate jars`: fetch the jars of the local stack, or check those that are there."""
+"""`tidegate jars`: fetch the jars of the local Kafka and of Spark, or check those that are there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 8  # problems that are listed; an empty cache has one for each of its j
 def jars(
     verify: Annotated[bool, typer.Option("--verify", help="Only compare what is cached with its checksums.")] = False,
 ) -> None:
-    """Fetch the Kafka jars of the local stack into the user's cache; what is there and unchanged is not fetched again.
+    """Fetch the jars of the local Kafka and of Spark's Kafka source into the user's cache, unless they are there unchanged.
 
     With --verify nothing is fetched, and the exit code is 1 when a jar is missing or changed.
     """

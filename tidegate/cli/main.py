@@ -1,8 +1,8 @@
 """`tidegate`: the table of commands, and what a person sees when one of them fails.
 
 A command's module is imported when the command runs, never for `--help`: duckdb, pyarrow, faust, psycopg and
-confluent_kafka together take over a second to import. Commands of `worker` and `dlq` are reached by name only, so that
-imports go one way.
+confluent_kafka together take over a second to import. Commands of `worker`, `batch` and `dlq` are reached by name only, so
+that imports go one way.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ COMMANDS: dict[str, Command] = {
     "schema": Command("tidegate.cli.schema:schema", "Print the JSON Schema of pipeline files."),
     "demo": Command("tidegate.cli.demo:demo", "Stream real flights through Kafka into PostgreSQL."),
     "worker": Command("worker.cli:worker", "Run a pipeline file on a Faust worker."),
+    "batch": Command("batch.cli:app", "Run a pipeline file on Spark."),
     "status": Command("tidegate.cli.status:status", "Show how far each partition is."),
     "ledger": Command("tidegate.cli.ledger:ledger", "Audit that every record read is accounted for."),
     "dlq": Command("dlq.cli:app", "Look at dead letters, and work on them."),
-    "jars": Command("tidegate.cli.jars:jars", "Fetch the Kafka jars of the local stack."),
+    "jars": Command("tidegate.cli.jars:jars", "Fetch the jars of the local Kafka and of Spark."),
 }
 
 

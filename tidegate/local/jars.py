@@ -52,6 +52,13 @@ CONFIGURATIONS: dict[str, tuple[Dependency, ...]] = {
         # Without it the broker logs nothing, and a failed start says nothing.
         Dependency("org.apache.logging.log4j", "log4j-slf4j-impl", "2.25.4", "runtime,master"),
     ),
+    # What Spark's Kafka source needs beyond the jars that pyspark ships; kafka-clients is the one it was built with.
+    "spark": (
+        Dependency("org.apache.spark", "spark-sql-kafka-0-10_2.13", "4.2.0", "master"),
+        Dependency("org.apache.spark", "spark-token-provider-kafka-0-10_2.13", "4.2.0", "master"),
+        Dependency("org.apache.kafka", "kafka-clients", "3.9.2", "master"),
+        Dependency("org.apache.commons", "commons-pool2", "2.13.1", "master"),
+    ),
 }
 
 

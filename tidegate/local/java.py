@@ -35,7 +35,7 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Path:
             return candidate
         seen.append(f"  {where}: {candidate} " + ("does not run" if version is None else f"is Java {version}"))
     found = "\n".join(["found instead:", *seen]) if seen else "found no `java` in JAVA_HOME or on PATH"
-    raise StackError(f"Kafka needs Java {MINIMUM} or newer; {found}\n{_INSTALL}")
+    raise StackError(f"Kafka and Spark need Java {MINIMUM} or newer; {found}\n{_INSTALL}")
 
 
 def _candidates(environ: Mapping[str, str]) -> list[tuple[str, Path]]:

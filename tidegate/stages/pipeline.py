@@ -134,6 +134,10 @@ class StagePipeline:
 
         For dead-lettering what a sink refuses: the batch is run again with an answer for each (`BatchResult.answers_with`).
         """
+        return self.offsets_behind(result, aggregation, result.deltas[aggregation].take(pa.array(rows, pa.int64())))
+
+    def offsets_behind(self, result: BatchResult, aggregation: str, partials: pa.Table) -> list[int]:
+        """As `offsets_of`, for partials of the same windows, groups and lanes, of this batch or of a larger one."""
         keys = self._aggregator.keys(aggregation, result.accepted)
         closed = {
             (r.offset, m.start) for r in result.late if r.partial for m in r.missed if m.aggregation == aggregation
@@ -141,10 +145,9 @@ class StagePipeline:
         if closed:
             counted = zip(keys[OFFSET].to_pylist(), keys["window_start"].to_pylist(), strict=True)
             keys = keys.filter(pa.array([pair not in closed for pair in counted]))
-        wanted = result.deltas[aggregation].take(pa.array(rows, pa.int64()))
         same = " AND ".join(f"k.{quote(n)} IS NOT DISTINCT FROM w.{quote(n)}" for n in keys.column_names if n != OFFSET)
         sql = f"SELECT DISTINCT {OFFSET} FROM keys k SEMI JOIN wanted w ON {same} ORDER BY 1"
-        offsets: list[int] = query(self._con, sql, keys=keys, wanted=wanted).column(OFFSET).to_pylist()
+        offsets: list[int] = query(self._con, sql, keys=keys, wanted=partials).column(OFFSET).to_pylist()
         return offsets
 
     def close(self) -> None:

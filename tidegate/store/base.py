@@ -17,7 +17,7 @@ class PartitionRow:
     """One source partition as the store has it. `epoch` grows by one with every claim; `owner` is who claimed last.
 
     `answers`: what was written with the batch up to `state.upto` (StoreBatch.answers). Only `Store.claim` gives it; None
-    when nothing was.
+    when nothing was. `seen_upto`: up to which offset the store has dedupe's memory (StoreBatch.seen); -1: not at all.
     """
 
     tp: TopicPartition
@@ -25,6 +25,7 @@ class PartitionRow:
     epoch: int
     owner: str
     answers: bytes | None = None
+    seen_upto: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class StoreBatch:
     `answers`: BatchResult.answers by `encode_answers` (answers.py), for a writer that keeps a second state which this batch
     reaches only after the store, as the worker's changelog: should it have to repeat the batch for that state alone, it
     takes these instead of asking handlers and sink again. None: there are none. A later batch replaces them.
+    `seen`: dedupe's memory of this batch (`key`, `at` in ms), for an engine that keeps it nowhere else; None: kept elsewhere.
     """
 
     tp: TopicPartition
@@ -43,6 +45,7 @@ class StoreBatch:
     deltas: Mapping[str, pa.Table] = field(default_factory=dict)
     late_windows: pa.Table | None = None
     answers: bytes | None = None
+    seen: pa.Table | None = None
 
 
 class Store(Protocol):
@@ -66,13 +69,16 @@ class Store(Protocol):
         last batch if it has any.
         """
 
-    def write(self, batch: StoreBatch) -> None:
-        """Apply one batch in one transaction: late windows and deltas added up, the partition row compared and set, its
-        answers kept.
+    def write(self, *batches: StoreBatch) -> None:
+        """Apply batches, each of another partition, in one transaction: late windows and deltas added up, the partition
+        rows compared and set, the answers and what dedupe has seen kept.
 
         Raises StoreFenced (nothing written), SinkRecordError with the guilty delta rows (nothing written),
         StoreUnavailable (unknown whether written: claim again to learn it).
         """
+
+    def seen(self, tp: TopicPartition, keys: Sequence[bytes]) -> list[int | None]:
+        """The event time (ms) of each key's first record as batches have written it (`StoreBatch.seen`), or None."""
 
     def partitions(self) -> list[PartitionRow]:
         """All partition rows of this pipeline, by topic and partition."""

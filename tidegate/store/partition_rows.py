@@ -62,10 +62,11 @@ class PartitionRows:
     def compare_and_set(self, connection: Connection, batch: StoreBatch) -> None:
         """Move the row on if it is still what the batch started from; else raise StoreFenced with both sides' facts."""
         columns = self._table.c
+        remembered = {"seen_upto": batch.state.upto} if batch.seen is not None else {}
         moved = connection.execute(
             update(self._table)
             .where(self._is(batch.tp), columns.upto == batch.expected_upto, columns.epoch == batch.epoch)
-            .values(**_columns_of(batch.state), updated_at=self._now(connection))
+            .values(**_columns_of(batch.state), **remembered, updated_at=self._now(connection))
         )
         if moved.rowcount == 1:
             return
@@ -114,4 +115,4 @@ def _columns_of(state: PartitionState) -> dict[str, Any]:
 def _partition_row(row: Row[Any], owner: str) -> PartitionRow:
     ledger = Ledger(**{name: getattr(row, name) for name in LEDGER_COLUMNS})
     state = PartitionState(row.upto, row.high_water, row.dedupe_clock, ledger, bool(row.idle), row.topic_id)
-    return PartitionRow(TopicPartition(row.topic, row.partition), state, row.epoch, owner)
+    return PartitionRow(TopicPartition(row.topic, row.partition), state, row.epoch, owner, seen_upto=row.seen_upto)

@@ -22,13 +22,15 @@ from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import literal
 from tidegate.store.answer_rows import AnswerRows
 from tidegate.store.base import PartitionRow, StoreBatch
+from tidegate.store.deltas import sourced_deltas
 from tidegate.store.dialect import SqlDialect
 from tidegate.store.failures import Failure, driver_error, failure_of, public_error
 from tidegate.store.late import late_windows
 from tidegate.store.partition_rows import PartitionRows
 from tidegate.store.refusal import refused_rows
+from tidegate.store.seen import CREATE_STAGING, SEEN_SCHEMA, SEEN_STAGING, add_seen, find_seen, forget_seen
 from tidegate.store.statements import Statements, null_patterns, qualified
-from tidegate.store.tables import WINDOW, AggregationTables, StoreTables
+from tidegate.store.tables import StoreTables
 from tidegate.store.totals import Totals
 from tidegate.store.united import Existing, numbered_keys, with_united_sketches
 
@@ -40,9 +42,10 @@ class SqlStore(ABC):
 
     The order of locks, by which no two writers wait for each other in a ring:
 
-    1. the partition row, compared and set *first*: from then on this transaction is the only writer of the partition,
-       so the rows of its answers, partials and late windows need no order. A zombie waits here and then finds that it is
-       fenced, before it has sent a row. (Set last, two writers of one partition would lock partials in two orders.)
+    1. the partition rows, sorted, compared and set *first*: from then on this transaction is the only writer of these
+       partitions, so the rows of their answers, partials and late windows need no order. A zombie waits here and then
+       finds that it is fenced, before it has sent a row. (Set last, two writers of one partition would lock partials in
+       two orders.)
     2. the estimates, which alone are shared between partitions: aggregation by aggregation in the plan's order, and
        within one sorted by key.
     """
@@ -93,30 +96,32 @@ class SqlStore(ABC):
             self._epochs.update({row.tp: row.epoch for row in rows})
         return {row.tp: replace(row, answers=answers.get(row.tp)) for row in rows}
 
-    def write(self, batch: StoreBatch) -> None:
-        """In one transaction: 1. compare and set the partition row 2. keep the answers 3. add late windows 4. add deltas
-        5. commit.
+    def write(self, *batches: StoreBatch) -> None:
+        """In one transaction: 1. compare and set the partition rows 2. keep the answers, add late windows 3. add deltas
+        4. remember what dedupe has seen 5. commit.
 
         A deadlock or serialization failure is tried once more here, because the transaction as a whole was undone.
         """
+        ordered = sorted(batches, key=lambda batch: batch.tp)
         for last_try in (False, True):
             try:
                 with self._transaction(translate=False) as connection:
-                    self._rows.compare_and_set(connection, batch)
-                    if batch.answers is not None:
-                        self._answers.put(connection, batch)
-                    if batch.late_windows is not None and batch.late_windows.num_rows:
-                        pipeline = self._plan.pipeline.pipeline_id
-                        self._execute(connection, late_windows(self._tables, self.sql, pipeline, batch))
-                    for statements, deltas in self._deltas(batch):
-                        self._add(connection, statements, deltas, batch.tp)
+                    self._write(connection, ordered)
                 return
             except _DRIVER_ERRORS as error:
                 failure = failure_of(error)
                 if failure is Failure.REFUSED:
-                    raise self._refused(batch, error) from error
+                    raise self._refused(ordered, error) from error
                 if last_try or failure is not Failure.CONFLICT:
                     raise public_error(error, self._name) from error
+
+    def seen(self, tp: TopicPartition, keys: Sequence[bytes]) -> list[int | None]:
+        wanted = pa.table([pa.array(keys, pa.binary()), pa.nulls(len(keys), pa.int64())], names=SEEN_SCHEMA.names)
+        with self._transaction() as connection:
+            self._stage_seen(connection, wanted)
+            rows = self._fetch(connection, find_seen(self._tables, self._plan.pipeline.pipeline_id, tp))
+        found = {bytes(key): int(at) for key, at in rows}
+        return [found.get(key) for key in keys]
 
     def partitions(self) -> list[PartitionRow]:
         with self._transaction(reads=True) as connection:
@@ -164,30 +169,39 @@ class SqlStore(ABC):
         except sqlalchemy.exc.TimeoutError as error:
             raise StoreUnavailable(f"{self._name}: no connection became free: {error}") from error
 
-    def _deltas(self, batch: StoreBatch) -> Iterator[tuple[Statements, pa.Table]]:
+    def _write(self, connection: Connection, batches: Sequence[StoreBatch]) -> None:
+        pipeline = self._plan.pipeline.pipeline_id
+        for batch in batches:
+            self._rows.compare_and_set(connection, batch)
+        for batch in batches:
+            if batch.answers is not None:
+                self._answers.put(connection, batch)
+            if batch.late_windows is not None and batch.late_windows.num_rows:
+                self._execute(connection, late_windows(self._tables, self.sql, pipeline, batch))
+        for statements, deltas in self._deltas(batches):
+            self._add(connection, statements, deltas)
+        for batch in batches:
+            self._remember(connection, batch)
+
+    def _deltas(self, batches: Sequence[StoreBatch]) -> Iterator[tuple[Statements, pa.Table]]:
         """What there is to add, in the plan's order."""
         for aggregation in self._plan.aggregations:
-            deltas = batch.deltas.get(aggregation.name)
-            if deltas is not None and deltas.num_rows:
-                yield self._statements[aggregation.name], _typed(deltas, self._tables.aggregations[aggregation.name])
+            deltas = sourced_deltas(batches, self._tables.aggregations[aggregation.name])
+            if deltas is not None:
+                yield self._statements[aggregation.name], deltas
 
-    def _add(self, connection: Connection, statements: Statements, deltas: pa.Table, tp: TopicPartition) -> None:
-        """Add deltas to the partials of one source partition."""
-        tables, rows = statements.tables, deltas.num_rows
+    def _add(self, connection: Connection, statements: Statements, deltas: pa.Table) -> None:
+        """Add deltas to the partials of their source partitions."""
+        tables = statements.tables
         if tables.sketches:
-            deltas = self._with_united_sketches(connection, statements, deltas, tp)
-        source = pa.table({"topic": pa.repeat(tp.topic, rows), "partition": pa.repeat(tp.partition, rows)})
-        for name in source.column_names:
-            deltas = deltas.append_column(name, source.column(name))
+            deltas = self._with_united_sketches(connection, statements, deltas)
         self._create_staging(connection, statements.staging.create)
         self._stage(connection, statements.staging.name, self._instants(deltas.select(statements.staging.columns)))
         self._execute(connection, statements.merge)
         if tables.sketches:
             self._execute(connection, statements.set_estimates())
 
-    def _with_united_sketches(
-        self, connection: Connection, statements: Statements, deltas: pa.Table, tp: TopicPartition
-    ) -> pa.Table:
+    def _with_united_sketches(self, connection: Connection, statements: Statements, deltas: pa.Table) -> pa.Table:
         """1. stage the keys 2. lock their estimates 3. read the sketches that are there 4. unite."""
         tables = statements.tables
         keys, number_of = numbered_keys(deltas, tables.keys)
@@ -196,28 +210,44 @@ class SqlStore(ABC):
         self._execute(connection, statements.lock_estimates())
         found = self._fetch(connection, statements.read_sketches(null_patterns(keys, tables.group)))
         existing = (Existing(row[0], row[1], row[2], row[3], tuple(row[4:])) for row in found)
-        return with_united_sketches(deltas, tables.sketches, number_of, existing, tp)
+        return with_united_sketches(deltas, tables.sketches, number_of, existing)
 
-    def _refused(self, batch: StoreBatch, cause: BaseException) -> SinkRecordError | StoreUnavailable:
-        """Find the guilty rows in a transaction that is always undone."""
+    def _remember(self, connection: Connection, batch: StoreBatch) -> None:
+        """Dedupe's memory: what the batch adds, less what no record can be a duplicate of any more."""
+        pipeline, dedupe = self._plan.pipeline.pipeline_id, self._plan.pipeline.dedupe
+        if batch.seen is None or dedupe is None:
+            return
+        if batch.seen.num_rows:
+            self._stage_seen(connection, batch.seen)
+            self._execute(connection, add_seen(self._tables, pipeline, batch.tp))
+        if batch.state.dedupe_clock is not None:
+            before = batch.state.dedupe_clock - dedupe.horizon
+            self._execute(connection, forget_seen(self._tables, pipeline, batch.tp, before))
+
+    def _stage_seen(self, connection: Connection, seen: pa.Table) -> None:
+        self._create_staging(connection, CREATE_STAGING[self._engine.dialect.name])
+        self._stage(connection, SEEN_STAGING, seen)
+
+    def _refused(self, batches: Sequence[StoreBatch], cause: BaseException) -> SinkRecordError | StoreUnavailable:
+        """Find the guilty rows, of the first partition that has some, in a transaction that is always undone."""
         try:
             with self._engine.connect() as connection:
-                self._rows.compare_and_set(connection, batch)
-                for statements, deltas in self._deltas(batch):
-                    guilty = refused_rows(deltas.num_rows, self._accepts(connection, statements, deltas, batch.tp))
-                    if guilty:
-                        return _refusal(statements.tables.plan, guilty, deltas.num_rows, cause)
+                for batch in batches:
+                    self._rows.compare_and_set(connection, batch)
+                for batch in batches:
+                    for statements, deltas in self._deltas([batch]):
+                        guilty = refused_rows(deltas.num_rows, self._accepts(connection, statements, deltas))
+                        if guilty:
+                            return _refusal(statements.tables.plan, batch.tp, guilty, deltas.num_rows, cause)
         except _DRIVER_ERRORS as error:
             raise public_error(error, self._name) from error
         return StoreUnavailable(f"{self._name} refuses this batch, but none of its rows alone: {driver_error(cause)}")
 
-    def _accepts(
-        self, connection: Connection, statements: Statements, deltas: pa.Table, tp: TopicPartition
-    ) -> Callable[[int, int], bool]:
+    def _accepts(self, connection: Connection, statements: Statements, deltas: pa.Table) -> Callable[[int, int], bool]:
         def accepts(start: int, stop: int) -> bool:
             savepoint = connection.begin_nested()
             try:
-                self._add(connection, statements, deltas.slice(start, stop - start), tp)
+                self._add(connection, statements, deltas.slice(start, stop - start))
             except _DRIVER_ERRORS as error:
                 if failure_of(error) is not Failure.REFUSED:
                     raise
@@ -256,19 +286,13 @@ class SqlStore(ABC):
             cursor.close()
 
 
-def _typed(deltas: pa.Table, tables: AggregationTables) -> pa.Table:
-    """The deltas with exactly the plan's columns and types, whatever an engine gave (large or dictionary text)."""
-    plan = tables.plan
-    fields = [(name, pa.int64()) for name in WINDOW] + [(column.name, column.type) for column in plan.group]
-    fields += [("lane", pa.string()), *((partial.name, partial.type) for partial in plan.partials)]
-    fields += [("records", pa.int64()), ("upto", pa.int64())]
-    return deltas.select([name for name, _ in fields]).cast(pa.schema(fields))
-
-
-def _refusal(plan: AggregationPlan, guilty: tuple[int, ...], count: int, cause: BaseException) -> SinkRecordError:
+def _refusal(
+    plan: AggregationPlan, tp: TopicPartition, guilty: tuple[int, ...], count: int, cause: BaseException
+) -> SinkRecordError:
     shown = str(driver_error(cause)).splitlines()[0] if str(driver_error(cause)) else type(cause).__name__
     return SinkRecordError(
         f"aggregation {plan.name!r}: the database refuses {len(guilty)} of {count} rows: {shown}",
         aggregation=plan.name,
+        tp=tp,
         rows=guilty,
     )

@@ -3,6 +3,7 @@
 tidegate_partitions      one row per source partition: offset, high water, ledger, epoch, owner
 tidegate_answers         what handlers and the sink said of each source partition's last batch, if anybody was asked
 tidegate_late_windows    how many records each window misses, per source partition
+tidegate_seen            dedupe's memory, per source partition; filled by engines that have no other place for it
 {table}_partials         one row per window, group, source partition and lane
 {table}_estimates        one row per window and group: distinct counts over all its partials (approxDistinct only)
 {table}                  the view that adds the partials up (totals.py)
@@ -39,6 +40,7 @@ from tidegate.store.columns import INSTANT, TEXT, column_type, widest_decimal
 PARTITIONS = "tidegate_partitions"
 LATE_WINDOWS = "tidegate_late_windows"
 ANSWERS = "tidegate_answers"
+SEEN = "tidegate_seen"
 
 WINDOW = ("window_start", "window_end")
 SOURCE = ("topic", "partition", "lane")
@@ -84,6 +86,7 @@ class StoreTables:
     partitions: Table
     answers: Table
     late_windows: Table
+    seen: Table
     aggregations: Mapping[str, AggregationTables]
 
 
@@ -108,12 +111,16 @@ def store_tables(plan: Plan, names: Mapping[str, str], schema: str | None) -> St
         aggregations[aggregation.name] = AggregationTables(
             aggregation, view, _partials(metadata, aggregation, view), _estimates(metadata, aggregation, view)
         )
-    return StoreTables(metadata, partition_table(metadata), _answers(metadata), _late_windows(metadata), aggregations)
+    shared = partition_table(metadata), _answers(metadata), _late_windows(metadata), _seen(metadata)
+    return StoreTables(metadata, *shared, aggregations)
 
 
 def partition_table(metadata: MetaData) -> Table:
-    """One row per pipeline and source partition. `high_water` and `dedupe_clock` in ms since the epoch; `topic_id` is
-    that of the log which `upto` is an offset in."""
+    """One row per pipeline and source partition. `high_water` and `dedupe_clock` in ms since the epoch.
+
+    `topic_id` is that of the log which `upto` is an offset in. `seen_upto`: up to which offset the table of seen keys is
+    complete (-1: nobody has filled it).
+    """
     return Table(
         PARTITIONS,
         metadata,
@@ -130,6 +137,7 @@ def partition_table(metadata: MetaData) -> Table:
         *(Column(name, BigInteger, nullable=False) for name in LEDGER_COLUMNS),
         Column("updated_at", INSTANT, nullable=False),
         Column("topic_id", TEXT, nullable=False, server_default=""),  # "": a row of before the column was there
+        Column("seen_upto", BigInteger, nullable=False, server_default="-1"),
     )
 
 
@@ -162,6 +170,21 @@ def _late_windows(metadata: MetaData) -> Table:
         Column("partition", Integer, primary_key=True, autoincrement=False),
         Column("missing", BigInteger, nullable=False),
     )
+
+
+def _seen(metadata: MetaData) -> Table:
+    """`at` in ms since the epoch."""
+    table = Table(
+        SEEN,
+        metadata,
+        Column("pipeline", TEXT, primary_key=True),
+        Column("topic", TEXT, primary_key=True),
+        Column("partition", Integer, primary_key=True, autoincrement=False),
+        Column("key", LargeBinary, primary_key=True),
+        Column("at", BigInteger, nullable=False),
+    )
+    Index(f"{SEEN}_by_time", table.c.pipeline, table.c.topic, table.c.partition, table.c.at)
+    return table
 
 
 def _partials(metadata: MetaData, aggregation: AggregationPlan, view: str) -> Table:
@@ -227,7 +250,7 @@ def null_safe(table: Table, names: tuple[str, ...]) -> list[str]:
 def _check_names(aggregation: AggregationPlan, view: str, taken: list[str]) -> None:
     """Raises ConfigError for a table or column name that cannot be used."""
     where = f"aggregations.{aggregation.name}"
-    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, *(name for other in taken for name in _tables_of(other))}
+    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, SEEN, *(name for other in taken for name in _tables_of(other))}
     if used.intersection(_tables_of(view)):
         raise ConfigError(
             "this table is used twice", field=where, value=view, hint="sinks.tables gives it another name"

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from tidegate.record import TopicPartition
 from tidegate.stages.measures.approx_distinct import estimate, unite
 from tidegate.store.statements import ESTIMATE, ROW
 
@@ -38,23 +37,24 @@ def numbered_keys(deltas: pa.Table, keys: Sequence[str]) -> tuple[pa.Table, list
 
 
 def with_united_sketches(
-    deltas: pa.Table, names: Sequence[str], number_of: Sequence[int], existing: Iterable[Existing], tp: TopicPartition
+    deltas: pa.Table, names: Sequence[str], number_of: Sequence[int], existing: Iterable[Existing]
 ) -> pa.Table:
-    """The deltas, each sketch united with its partial's; beside it the key's estimate over all partitions and lanes."""
+    """The deltas, each sketch united with its partial's; beside it the key's estimate over all partitions and lanes.
+
+    `deltas` may be of several source partitions: the columns `topic` and `partition` say of which.
+    """
     there = list(existing)
-    lanes = deltas.column("lane").to_pylist()
+    sources = list(zip(*(deltas.column(name).to_pylist() for name in ("topic", "partition", "lane")), strict=True))
     for index, name in enumerate(names):
         staged: list[bytes | None] = deltas.column(f"{name}__sketch").to_pylist()
-        own: dict[tuple[int, str], bytes | None] = {}
+        own: dict[tuple[int, str, int, str], bytes | None] = {}
         of_key: dict[int, list[bytes | None]] = {}
         for partial in there:
-            mine = (partial.topic, partial.partition) == tp
-            if mine:
-                own[partial.row, partial.lane] = partial.sketches[index]
+            own[partial.row, partial.topic, partial.partition, partial.lane] = partial.sketches[index]
             of_key.setdefault(partial.row, []).append(partial.sketches[index])
         united = [
-            _unite([own.get((number, lane)), sketch])
-            for number, lane, sketch in zip(number_of, lanes, staged, strict=True)
+            _unite([own.get((number, *source)), sketch])
+            for number, source, sketch in zip(number_of, sources, staged, strict=True)
         ]
         for number, sketch in zip(number_of, staged, strict=True):
             of_key.setdefault(number, []).append(sketch)

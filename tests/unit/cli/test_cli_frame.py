@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 from tidegate.cli.main import COMMANDS, app, load_command, print_error
 from tidegate.errors import ConfigError
 
-HEAVY = ("duckdb", "pyarrow", "faust", "psycopg", "confluent_kafka", "aiokafka", "pydantic", "rich.table", "sqlalchemy")
+HEAVY = (
+    *("duckdb", "pyarrow", "faust", "pyspark", "psycopg", "confluent_kafka", "aiokafka", "pydantic", "rich.table"),
+    "sqlalchemy",
+)
 
 
 def test_help_lists_every_command() -> None:

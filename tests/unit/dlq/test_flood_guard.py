@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlq.policy import FloodGuard
+from dlq.policy import Failures, FloodGuard
 from tests.unit.dlq.dead_letters import SOURCE, batch, envelope, rejection, result
 from tidegate.config.errorhandling import FloodGuard as FloodGuardConfig
 from tidegate.errors import FloodGuardTripped
@@ -19,9 +19,13 @@ def observe(
     guard: FloodGuard, flags: Sequence[bool], *, start: int = 0, step: int = 1, tp: TopicPartition = SOURCE
 ) -> None:
     """One batch: a flag for each record, True for a failed one. Rejections come in reverse, as stages may give them."""
+    guard.observe(failures(flags, start=start, step=step, tp=tp))
+
+
+def failures(flags: Sequence[bool], *, start: int = 0, step: int = 1, tp: TopicPartition = SOURCE) -> Failures:
     offsets = [start + i * step for i in range(len(flags))]
     rejected = [rejection(o) for o, failed in zip(offsets, flags, strict=True) if failed][::-1]
-    guard.observe(result(batch(offsets, tp=tp), rejected), [envelope(r.offset, failed=r) for r in rejected])
+    return Failures.of(result(batch(offsets, tp=tp), rejected), [envelope(r.offset, failed=r) for r in rejected])
 
 
 def trips_at(flags: Sequence[bool], config: FloodGuardConfig) -> int | None:
@@ -73,7 +77,7 @@ def test_what_it_says() -> None:
     rejected += [rejection(o, "missing", stack="s") for o in range(4, 6)]
     envelopes = [envelope(r.offset, failed=r) for r in rejected]
     with pytest.raises(FloodGuardTripped) as error:
-        guard.observe(result(batch(offsets), rejected), envelopes)
+        guard.observe(Failures.of(result(batch(offsets), rejected), envelopes))
     text = str(error.value)
     assert "6 of 10 records of flights-1 failed (60.0%)" in text
     assert "maxRatio allows 50.0% of 10" in text
@@ -126,6 +130,16 @@ def test_going_back_further() -> None:
     observe(guard, [True, True], start=0)
     observe(guard, [True], start=2)
     observe(guard, [True, True, True], start=1)
+
+
+def test_chunks_are_judged_as_the_batch_they_are_of() -> None:
+    """Chunks joined trip on a run of failures across their border, however small they are."""
+    guard = FloodGuard(FloodGuardConfig(max_consecutive=3))
+    chunks = [[True, False, True], [True], [], [False, True, True]]
+    parts = [failures(flags, start=10 * i) for i, flags in enumerate(chunks) if flags]
+    guard.observe(Failures.joined(parts))
+    with pytest.raises(FloodGuardTripped, match="4 records"):
+        guard.observe(Failures.joined([failures([True], start=40), failures([True, False], start=50)]))
 
 
 def test_a_restarted_worker_trips_again() -> None:

@@ -1,0 +1,86 @@
+"""This run's hold on the source partitions in the store: their epochs, and the states that the next write starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from tidegate.errors import ConfigError, StoreFenced
+from tidegate.record import TopicPartition
+from tidegate.resilience.guard import Guard
+from tidegate.stages.batch import PartitionState
+from tidegate.store.base import PartitionRow, Store, StoreBatch
+
+
+class Claims:
+    """Not for use by two threads at once. `owner` must be of this run alone."""
+
+    def __init__(self, store: Store, guard: Guard, owner: str, *, dedupes: bool) -> None:
+        self._store, self._guard, self._owner, self._dedupes = store, guard, owner, dedupes
+        self._rows: dict[TopicPartition, PartitionRow] = {}
+
+    @property
+    def states(self) -> Mapping[TopicPartition, PartitionState]:
+        """What the store has, of the partitions that are claimed."""
+        return {tp: row.state for tp, row in self._rows.items()}
+
+    def claim(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Take the partitions that are not claimed yet. Returns those that nobody has had before.
+
+        Raises DependencyError; ConfigError when dedupe's memory is not in the database.
+        """
+        wanted = [tp for tp in tps if tp not in self._rows]
+        if not wanted:
+            return []
+        rows = self._guard.call(self._store.claim, wanted, self._owner)
+        for row in rows.values():
+            self._require_memory(row)
+        self._rows |= rows
+        return [tp for tp, row in rows.items() if not row.owner]
+
+    def begin_after(self, tp: TopicPartition, offset: int) -> None:
+        """Make "start at the end of the log" a fact of the state, so that a restart does not move it."""
+        self.write([self.batch(tp, replace(self._rows[tp].state, upto=offset))])
+
+    def renew(self) -> None:
+        """Learn what the store has after a write whose outcome is not known. Raises StoreFenced if another was there."""
+        rows = self._guard.call(self._store.claim, list(self._rows), self._owner)
+        for row in rows.values():
+            if row.owner != self._owner:
+                raise StoreFenced(f"{row.tp}: {row.owner} has taken the partition (epoch {row.epoch - 1})")
+        self._rows = dict(rows)
+
+    def write(self, batches: Sequence[StoreBatch]) -> None:
+        """All of them or none. Raises StoreFenced, SinkRecordError, DependencyError."""
+        if not batches:
+            return
+        try:
+            self._guard.call(self._store.write, *batches)
+        except StoreFenced:
+            # A write whose answer was lost may have been tried again: then it was this run that moved the rows on.
+            if not self._are_written(batches):
+                raise
+        for batch in batches:
+            self._rows[batch.tp] = PartitionRow(batch.tp, batch.state, batch.epoch, self._owner)
+
+    def batch(self, tp: TopicPartition, state: PartitionState, **parts: object) -> StoreBatch:
+        """A batch that starts from what the store has."""
+        row = self._rows[tp]
+        return StoreBatch(tp, row.epoch, row.state.upto, state, **parts)  # type: ignore[arg-type]
+
+    def _are_written(self, batches: Sequence[StoreBatch]) -> bool:
+        found = {row.tp: row for row in self._guard.call(self._store.partitions)}
+        return all(
+            (row := found.get(batch.tp)) is not None and (row.epoch, row.state) == (batch.epoch, batch.state)
+            for batch in batches
+        )
+
+    def _require_memory(self, row: PartitionRow) -> None:
+        if self._dedupes and row.state.ledger.read and row.seen_upto != row.state.upto:
+            raise ConfigError(
+                f"a worker has read {row.tp} up to offset {row.state.upto}, and what it remembers for dedupe is not in the "
+                "database: duplicates of records that it has seen would be counted again",
+                field="dedupe",
+                hint="go on with the worker, or take a new pipelineId and let `tidegate batch run` compute everything from "
+                "the log; a worker can take over from a batch at any time",
+            )

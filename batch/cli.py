@@ -1,0 +1,101 @@
+"""`tidegate batch`: the commands of the second engine."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batch.options import MAX_RECORDS, Options, Trigger
+from tidegate.cli.output import AsJson, print_json, print_table
+from tidegate.config.loading import load_pipeline
+from tidegate.config.secrets import secret_values
+from tidegate.ledger import LEDGER_COLUMNS
+
+if TYPE_CHECKING:
+    from batch.report import Report
+    from batch.run import BatchRun
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark.")
+
+
+@app.callback()
+def batch() -> None:
+    """Run a pipeline file on Spark."""
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")],
+    trigger: Annotated[
+        str,
+        typer.Option(help='availableNow, once (one micro-batch) or "processingTime=10 seconds" (until it is stopped).'),
+    ] = "availableNow",
+    max_records: Annotated[
+        int, typer.Option(help="Records of one micro-batch; `once` has no limit.", min=1)
+    ] = MAX_RECORDS,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Where Spark keeps its own account while the run lasts. Default: a temporary directory."),
+    ] = None,
+    master: Annotated[str, typer.Option(help="Spark's master.")] = "local[*]",
+    as_json: AsJson = False,
+) -> None:
+    """Read what the topics have and the database has not, through the same stages as a worker, with the same results.
+
+    Where to start is read from the database, wherever a worker or another run has stopped. Needs a PostgreSQL sink, Java 17
+    or newer and, the first time, the network. Ctrl-C ends the run after the micro-batch in hand. Exit code 1: it failed.
+    """
+    from tidegate.telemetry.logs import configure_logging
+
+    pipeline = load_pipeline(file)
+    options = Options(Trigger.parse(trigger), max_records, checkpoint, master)
+    telemetry = pipeline.telemetry
+    configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
+    from batch.needs import require_runnable
+    from tidegate.local.progress import fetch
+
+    require_runnable(pipeline)
+    fetch("spark")
+    from batch.run import BatchRun
+    from batch.watch import watch
+
+    with watch(pipeline.pipeline_id, sys.stderr) as watching:
+        running = BatchRun(pipeline, options, watching)
+        _stop_on_signals(running)
+        try:
+            running.run()
+        finally:
+            watching.end()
+            _print(running.report, as_json=as_json)
+
+
+def _stop_on_signals(running: BatchRun) -> None:
+    """The first Ctrl-C or SIGTERM lets the micro-batch in hand end; the second does not."""
+
+    def stop(number: int, frame: FrameType | None) -> Any:
+        if running.stop.is_set():
+            raise KeyboardInterrupt
+        running.stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.document())
+        return
+    found = report.document()
+    rate = f", {found['read'] / report.seconds:,.0f} records/s".replace(",", " ", 1) if report.seconds else ""
+    typer.echo(f"{report.pipeline}: {report.outcome}, {report.batches} micro-batches in {report.seconds:.1f} s{rate}")
+    counts = ("read", "accepted", "failed", "deadLettered", "late")
+    typer.echo("  ".join(f"{name} {found[name]}" for name in counts))
+    rows = [{"source": f"{row['topic']}-{row['partition']}", **row} for row in report.partitions()]
+    if rows:
+        columns = {"source": "partition", "upto": "upto"} | {name: name.replace("_", "-") for name in LEDGER_COLUMNS}
+        print_table(rows, columns, title=f"{report.pipeline}: what this run added to the ledger")

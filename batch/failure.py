@@ -1,0 +1,31 @@
+"""Spark's errors as ours: one line of what Spark says on a page for each of its layers."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import structlog
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
+from tidegate.errors import EngineFailed
+
+log = structlog.get_logger(__name__)
+
+SPARK_ERRORS: Final = (PySparkException, Py4JError)
+"""What a call into Spark can raise; some come through untranslated from py4j."""
+
+_PYTHON = re.compile(r"^(?!java|scala|org\.)[\w.]*(Error|Exception): .+")
+_CAUSE = "Caused by: "
+_MOST = 1000  # characters
+
+
+def engine_failed(what: str, error: Exception) -> EngineFailed:
+    """`what` Spark ended, and why: the last line of an executor's traceback, else the first cause, else the first line."""
+    log.debug("spark.failed", text=str(error))
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    python = [line for line in lines if _PYTHON.match(line)]
+    causes = [line.removeprefix(_CAUSE) for line in lines if line.startswith(_CAUSE)]
+    reason = python[-1] if python else (causes or lines)[0]
+    return EngineFailed(f"Spark ended {what}: {reason[:_MOST]}")

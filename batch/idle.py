@@ -1,0 +1,63 @@
+"""Idle partitions: at their end for `idleTimeout`, so that they no longer hold windows open. For runs that go on for ever."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from batch.claims import Claims
+from tidegate.clock import Clock
+from tidegate.record import TopicPartition
+from tidegate.resilience.guard import Guard
+from tidegate.store.base import Store
+from tidegate.store.reading import TopicReader
+
+_LOOK = 1.0  # seconds between looks
+
+
+class Idleness:
+    """Says in the store which partitions are idle. A micro-batch with records of one ends that, by its partition row.
+
+    `timeout` in seconds.
+    """
+
+    def __init__(
+        self, claims: Claims, store: Store, guard: Guard, reader: TopicReader, timeout: float, clock: Clock
+    ) -> None:
+        self._claims, self._store, self._guard, self._reader = claims, store, guard, reader
+        self._timeout, self._clock = timeout, clock
+        self._at_end: dict[TopicPartition, tuple[int, float]] = {}  # the end, and since when it is that
+        self._idle: dict[TopicPartition, int] = {}  # the end at which the partition was said to be idle
+        self._next = 0.0
+
+    def look(self, progress: Mapping[str, Any] | None) -> None:
+        """`progress`: Spark's of the query, which knows how far it is where a log ends with markers of transactions.
+
+        Raises DependencyError.
+        """
+        now = self._clock.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _LOOK
+        reached = _ends(progress)
+        for tp, state in self._claims.states.items():
+            _, end = self._reader.bounds(tp)
+            if max(state.upto + 1, reached.get(tp, 0)) < end:
+                self._at_end.pop(tp, None)
+            elif self._at_end.get(tp, (-1, 0.0))[0] != end:
+                self._at_end[tp] = end, now
+        idle = {tp: end for tp, (end, since) in self._at_end.items() if now - since >= self._timeout}
+        new = [tp for tp, end in idle.items() if self._idle.get(tp) != end]
+        if new:
+            self._guard.call(self._store.set_idle, new, True)
+            self._idle |= {tp: idle[tp] for tp in new}
+
+
+def _ends(progress: Mapping[str, Any] | None) -> dict[TopicPartition, int]:
+    """The offsets before which the last micro-batch has read everything."""
+    if not progress or not progress["sources"] or not progress["sources"][0]["endOffset"]:
+        return {}
+    given = progress["sources"][0]["endOffset"]
+    topics = json.loads(given) if isinstance(given, str) else given
+    return {TopicPartition(topic, int(n)): end for topic, of in topics.items() for n, end in of.items()}

@@ -1,0 +1,105 @@
+"""Spark's queries, one after the other until the run is done.
+
+The store's partition rows are the only state. Spark's checkpoint is scratch: every query begins a fresh one, from where the
+store is. So it can be deleted, be behind or be ahead, and after an outage the query is simply begun anew.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from pyspark.sql import SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+
+from batch.claims import Claims
+from batch.failure import SPARK_ERRORS, engine_failed
+from batch.idle import Idleness
+from batch.microbatch import MicroBatches
+from batch.options import Options
+from batch.source import read_stream, starting_offsets
+from tidegate.config.pipeline import Pipeline
+from tidegate.errors import CircuitOpen, DependencyError, EngineFailed
+from tidegate.record import TopicPartition
+from tidegate.store.reading import TopicReader
+
+log = structlog.get_logger(__name__)
+_POLL = 0.25  # seconds between looks at the query
+_OUTAGE_WAIT = (0.5, 10.0)  # seconds: first and longest wait when no breaker says how long
+
+
+@dataclass(slots=True)
+class Queries:
+    """`scratch`: a directory for the checkpoints. `waiting` is told of an outage, and for how many seconds it is waited."""
+
+    pipeline: Pipeline
+    options: Options
+    session: SparkSession
+    scratch: Path
+    claims: Claims
+    batches: MicroBatches
+    idleness: Idleness | None
+    reader: TopicReader
+    stop: threading.Event
+    waiting: Callable[[DependencyError, float], None]
+
+    def until_done(self) -> None:
+        """An outage ends a query, and the next begins where the store is. Raises what is no outage."""
+        wait = _OUTAGE_WAIT[0]
+        while not self.stop.is_set():
+            before = self.claims.states
+            try:
+                self._query()
+                return
+            except DependencyError as error:
+                wait = wait if self.claims.states == before else _OUTAGE_WAIT[0]
+                pause = error.retry_after_ms / 1000 if isinstance(error, CircuitOpen) else wait
+                log.warning("batch.waiting", seconds=round(pause, 3), error=str(error))
+                self.waiting(error, pause)
+                self.stop.wait(pause)
+                wait = min(wait * 2, _OUTAGE_WAIT[1])
+
+    def _query(self) -> None:
+        """One query, from the store's offsets to its end or the run's."""
+        if self.batches.failed:  # the outcome of the last write may be unknown
+            self.claims.renew()
+        starts = self._starts()
+        self.batches.begin()
+        query = self._start(starts)
+        try:
+            while not query.awaitTermination(_POLL):  # type: ignore[arg-type]
+                if self.stop.is_set():
+                    self.batches.settle()
+                    return
+                if self.idleness is not None:
+                    with self.batches.quiet() as quiet:
+                        if quiet:
+                            self.idleness.look(query.lastProgress)
+        except SPARK_ERRORS as error:
+            if self.stop.is_set() and self.batches.error is None:
+                return
+            reason = self.batches.error or engine_failed("the query", error)
+            if isinstance(reason, EngineFailed):
+                self._starts()  # raises if it was the broker, or the log
+            raise reason from None
+        finally:
+            if query.isActive:
+                query.stop()
+
+    def _starts(self) -> dict[TopicPartition, int]:
+        assert self.pipeline.source is not None
+        return starting_offsets(self.pipeline.source, self.claims.states, self.reader)
+
+    def _start(self, starts: dict[TopicPartition, int]) -> StreamingQuery:
+        stream = read_stream(self.session, self.pipeline, starts, self.options.limit)
+        return (
+            stream.writeStream.foreachBatch(self.batches)
+            .trigger(**self.options.trigger.spark)  # type: ignore[arg-type]
+            .option("checkpointLocation", tempfile.mkdtemp(dir=self.scratch, prefix="checkpoint-"))
+            .queryName(self.pipeline.pipeline_id)
+            .start()
+        )

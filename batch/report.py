@@ -1,0 +1,70 @@
+"""What a run has done, for people and for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from batch.sink import Commit
+from tidegate.ledger import Ledger
+from tidegate.record import TopicPartition
+from tidegate.stages.batch import PartitionState
+
+
+@dataclass(slots=True)
+class Report:
+    """`ledgers`: what this run alone has added. `dead_letters`: what the brokers have of it, for records that failed."""
+
+    pipeline: str
+    batches: int = 0
+    seconds: float = 0.0
+    dead_letters: int = 0
+    ledgers: dict[TopicPartition, Ledger] = field(default_factory=dict)
+    states: Mapping[TopicPartition, PartitionState] = field(default_factory=dict)
+    stopped: bool = False
+    error: str | None = None
+
+    def add(self, commit: Commit) -> None:
+        """One micro-batch more."""
+        self.batches += 1
+        self.dead_letters += commit.dead
+        for tp, ledger in commit.ledgers.items():
+            self.ledgers[tp] = self.ledgers.get(tp, Ledger()) + ledger
+
+    @property
+    def total(self) -> Ledger:
+        total = Ledger()
+        for ledger in self.ledgers.values():
+            total += ledger
+        return total
+
+    @property
+    def outcome(self) -> str:
+        return "failed" if self.error else "stopped" if self.stopped else "finished"
+
+    def partitions(self) -> list[dict[str, Any]]:
+        """A row per source partition that the run has claimed."""
+        return [
+            {"topic": tp.topic, "partition": tp.partition, "upto": state.upto if state.upto >= 0 else None}
+            | asdict(self.ledgers.get(tp, Ledger()))
+            for tp, state in sorted(self.states.items())
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`. `failed`: records that failed a stage; `deadLettered`: letters for them that the brokers have."""
+        total = self.total
+        return {
+            "pipelineId": self.pipeline,
+            "outcome": self.outcome,
+            "error": self.error,
+            "batches": self.batches,
+            "seconds": round(self.seconds, 3),
+            "read": total.read,
+            "accepted": total.accepted,
+            "failed": total.dead_lettered,
+            "deadLettered": self.dead_letters,
+            "late": total.late,
+            "duplicate": total.duplicate,
+            "partitions": self.partitions(),
+        }

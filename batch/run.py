@@ -1,0 +1,179 @@
+"""A run of the second engine from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from pyspark.sql import SparkSession
+
+from batch.claims import Claims
+from batch.idle import Idleness
+from batch.microbatch import MicroBatches
+from batch.needs import require_runnable
+from batch.options import Options
+from batch.producer import ConfirmedProducer
+from batch.query import Queries
+from batch.report import Report
+from batch.session import spark_session
+from batch.sink import BatchSink, Commit
+from batch.source import starting_offsets
+from tidegate.clock import Clock, SystemClock
+from tidegate.config.kafka import Kafka, confluent_options
+from tidegate.config.pipeline import Pipeline
+from tidegate.config.topics import dead_letter_topic, late_topic
+from tidegate.errors import DependencyError
+from tidegate.record import TopicPartition
+from tidegate.resilience.guard import Guard
+from tidegate.stages.plan import Plan, compile_plan
+from tidegate.store import open_store
+from tidegate.store.base import Store
+from tidegate.store.reading import TopicReader
+from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, partition_counts
+
+OpenSession = Callable[[str, Path, str], AbstractContextManager[SparkSession]]
+"""Name, directory for what Spark puts on the disk, master."""
+
+
+class Watch(Protocol):
+    """Who is told how it goes."""
+
+    def starting(self, what: str) -> None: ...
+
+    def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
+        """A micro-batch is in the store; `lag` offsets are not yet (None: not known)."""
+
+    def waiting(self, error: DependencyError, seconds: float) -> None: ...
+
+
+class BatchRun:
+    """One run. `stop`: set it, and the run ends after the micro-batch in hand."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        options: Options,
+        watch: Watch,
+        *,
+        open_session: OpenSession = spark_session,
+        clock: Clock | None = None,
+    ) -> None:
+        """Raises ConfigError for a pipeline that this engine cannot run."""
+        self._sink = require_runnable(pipeline)
+        assert pipeline.source is not None
+        self._source = pipeline.source
+        self._plan: Plan = compile_plan(pipeline)
+        self._pipeline, self._options, self._watch = pipeline, options, watch
+        self._open_session, self._clock = open_session, clock or SystemClock()
+        self.stop = threading.Event()
+        self.report = Report(pipeline.pipeline_id)
+
+    def run(self) -> Report:
+        """1. topics and tables are there  2. the partitions are claimed  3. Spark starts  4. queries, until it is done.
+
+        Raises what ended it: ConfigError, StoreFenced, FloodGuardTripped, OffsetOutOfRange, EngineFailed, …; `report`
+        says what was committed until then.
+        """
+        begun = self._clock.monotonic()
+        store = open_store(self._plan, self._sink)
+        try:
+            with TopicReader(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-batch") as reader:
+                self._run(store, reader)
+        except BaseException as error:
+            self.report.error = str(error) or type(error).__name__
+            raise
+        finally:
+            store.close()
+            self.report.seconds = self._clock.monotonic() - begun
+            self.report.stopped = self.stop.is_set()
+        return self.report
+
+    def _run(self, store: Store, reader: TopicReader) -> None:
+        self._watch.starting("topics and tables")
+        sources, counts = self._ensure_topics()
+        guard = Guard("store", self._pipeline.error_handling)
+        guard.call(store.prepare)
+        guard.call(store.expect, sources)
+        claims = self._claimed(store, guard, sources, reader)
+        producer = ConfirmedProducer(confluent_options(self._pipeline.kafka))
+        sink = BatchSink(self._plan, claims, producer, Guard("kafka", self._pipeline.error_handling))
+        batches = MicroBatches(_for_executors(self._plan), sink, claims, counts, reader, self.stop, self._committed)
+        idleness = self._idleness(claims, store, guard, reader)
+        self._watch.starting("Spark")
+        with self._scratch() as scratch, self._session(scratch) as session:
+            queries = Queries(
+                self._pipeline, self._options, session, scratch, claims, batches, idleness, reader, self.stop,
+                self._watch.waiting,
+            )  # fmt: skip
+            try:
+                queries.until_done()
+            finally:
+                self.report.states = claims.states
+
+    def _committed(self, commit: Commit, lag: int | None) -> None:
+        self.report.add(commit)
+        self._watch.committed(self.report, commit, lag)
+
+    def _claimed(self, store: Store, guard: Guard, sources: list[TopicPartition], reader: TopicReader) -> Claims:
+        """All partitions; those that nobody had before begin where the pipeline says.
+
+        Raises OffsetOutOfRange: a log that has lost records is said before Spark starts.
+        """
+        owner = f"spark:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        claims = Claims(store, guard, owner, dedupes=self._pipeline.dedupe is not None)
+        for tp in claims.claim(sources):
+            low, high = reader.bounds(tp)
+            if self._source.start_at == "latest" and high > low:
+                claims.begin_after(tp, high - 1)
+        starting_offsets(self._source, claims.states, reader)
+        return claims
+
+    def _idleness(self, claims: Claims, store: Store, guard: Guard, reader: TopicReader) -> Idleness | None:
+        """Only a run that goes on can say that a partition is quiet."""
+        event_time = self._pipeline.event_time
+        if event_time is None or event_time.idle_timeout is None or self._options.trigger.interval is None:
+            return None
+        return Idleness(claims, store, guard, reader, event_time.idle_timeout / 1000, self._clock)
+
+    def _ensure_topics(self) -> tuple[list[TopicPartition], dict[str, int]]:
+        """The source partitions, and the partitions of the topics for dead letters and late records, made if missing."""
+        options = confluent_options(self._pipeline.kafka)
+        found = asyncio.run(partition_counts(options, self._source.topics))
+        sources = [TopicPartition(topic, number) for topic, count in found.items() for number in range(count)]
+        names = (dead_letter_topic(self._pipeline), late_topic(self._pipeline))
+        specs = [TopicSpec(name, max(found.values()), FOREVER_KEPT) for name in names if name is not None]
+        return sources, asyncio.run(ensure_topics(options, specs)) if specs else {}
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A directory of this run's own, deleted at its end."""
+        if self._options.checkpoint is not None:
+            self._options.checkpoint.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f"tidegate-{self._pipeline.pipeline_id}-", dir=self._options.checkpoint, ignore_cleanup_errors=True
+        ) as name:
+            yield Path(name)
+
+    @contextmanager
+    def _session(self, scratch: Path) -> Iterator[SparkSession]:
+        limits, telemetry = self._pipeline.worker, self._pipeline.telemetry
+        with self._open_session(self._pipeline.pipeline_id, scratch, self._options.master) as session:
+            session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", limits.max_batch_records)
+            session.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", limits.max_batch_bytes)
+            if telemetry.log_level == "debug":
+                session.sparkContext.setLogLevel("WARN")
+            yield session
+
+
+def _for_executors(plan: Plan) -> Plan:
+    """The plan without the cluster's password: executors write nothing to Kafka."""
+    return replace(plan, pipeline=plan.pipeline.model_copy(update={"kafka": Kafka()}))

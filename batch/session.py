@@ -1,0 +1,140 @@
+"""The Spark session: started quickly and quietly, ended without leaving a process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+
+from tidegate.errors import StackError
+from tidegate.local import jars
+from tidegate.local.java import find_java
+
+_JVM_ENDS = 20.0  # seconds; the JVM ends by itself once its standard input is closed
+_LOOPBACK = "127.0.0.1"
+_HEAP = "1g"  # a micro-batch's rows pass through the JVM as Arrow; what is collected is partials
+
+
+@contextmanager
+def spark_session(name: str, scratch: Path, master: str) -> Iterator[SparkSession]:
+    """A session of this process's own, stopped at the end together with its JVM.
+
+    `scratch`: a directory for what Spark puts on the disk. Raises StackError without Java or Spark's Kafka jars.
+    """
+    with _environment(master):
+        session = _start(_conf(name, scratch, master))
+        try:
+            yield session
+        finally:
+            _stop(session)
+
+
+def _conf(name: str, scratch: Path, master: str) -> dict[str, str]:
+    return {
+        "spark.master": master,
+        "spark.app.name": name,
+        "spark.driver.memory": _HEAP,
+        # Read from where they are: nothing is copied, nothing asked of a registry.
+        "spark.driver.extraClassPath": f"{jars.ensure('spark')}/*",
+        "spark.jars": ""
+        if master.startswith("local")
+        else ",".join(map(str, sorted(jars.home("spark").glob("*.jar")))),
+        # The host's name often resolves to an address that it does not listen on.
+        **(
+            {"spark.driver.bindAddress": _LOOPBACK, "spark.driver.host": _LOOPBACK}
+            if master.startswith("local")
+            else {}
+        ),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.shuffle.partitions": "1",  # nothing is shuffled: a partition's records stay in one task
+        "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+        "spark.local.dir": str(scratch / "local"),
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        # Handlers are looked for in the working directory, where a worker finds them.
+        "spark.executorEnv.PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])),
+    }
+
+
+@contextmanager
+def _environment(master: str) -> Iterator[None]:
+    """Executors run this very Python: Spark would take the first `python3` of PATH, which has no tidegate."""
+    wanted = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
+    if (java := find_java()).parent.name == "bin":
+        wanted["JAVA_HOME"] = str(java.parent.parent)
+    if master.startswith("local"):
+        wanted["SPARK_LOCAL_IP"] = _LOOPBACK  # else Spark warns of the address that the host's name resolves to
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def silent_about_pandas() -> Iterator[None]:
+    """Spark looks at the version of pandas and warns of any from 3 on; nothing here uses pandas."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
+        yield
+
+
+def _start(conf: Mapping[str, str]) -> SparkSession:
+    if SparkContext._active_spark_context is not None:
+        raise StackError("this process has a Spark session already")
+    builder = SparkSession.builder
+    for name, value in conf.items():
+        if value:
+            builder = builder.config(name, value)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with silent_about_pandas():
+        importlib.import_module("pyspark.testing.utils")  # Spark would import it in the middle of some later call
+    try:
+        return builder.getOrCreate()
+    except Exception as error:
+        raise StackError(f"Spark does not start: {str(error).strip().splitlines()[0]}") from error
+    finally:
+        # Spark's own handler of Ctrl-C cancels the micro-batch in hand; a run lets it end.
+        with contextlib.suppress(ValueError):  # not the main thread, which alone has handlers
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _stop(session: SparkSession) -> None:
+    """Stop Spark, then the JVM, and wait until it has gone."""
+    gateway: Any = SparkContext._gateway
+    process: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)
+    with contextlib.suppress(Exception):  # a JVM that has died cannot be stopped in good order
+        session.stop()
+    if gateway is None or process is None:
+        return
+    with contextlib.suppress(Exception):
+        gateway.shutdown()
+    with contextlib.suppress(OSError):
+        if process.stdin is not None:
+            process.stdin.close()
+    try:
+        process.wait(_JVM_ENDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    SparkContext._gateway = SparkContext._jvm = None

@@ -1,0 +1,107 @@
+"""A micro-batch's writes. Whoever asks "can this lose a record?" of the second engine reads this file.
+
+1. Kafka       dead letters and late records, confirmed by the brokers; each with its deterministic id
+2. the store   the results, late windows and partition rows of all partitions in one database transaction; compare-and-set
+               on each row, so that a worker or another run that has taken a partition fences this one
+3. Spark       its own checkpoint moves on, which nobody relies on: a run starts from the partition rows
+
+A crash between 1 and 2 writes dead letters again, with the same ids, so that whoever counts ids counts them once. A crash
+between 2 and 3 repeats nothing. What Spark reads again is cut by the states, which come from the partition rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import structlog
+
+from batch import wire
+from batch.claims import Claims
+from batch.producer import ConfirmedProducer
+from batch.stage import Refused
+from dlq.policy import Failures, FloodGuard
+from tidegate.errors import SinkRecordError
+from tidegate.ledger import Ledger
+from tidegate.record import TopicPartition
+from tidegate.resilience.guard import Guard
+from tidegate.stages.plan import Plan
+
+log = structlog.get_logger(__name__)
+
+Refusals = dict[TopicPartition, list[Refused]]
+Compute = Callable[[Refusals], pa.Table]
+"""Runs the stages on Spark; what the executors send. Given what the store has refused so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What a micro-batch has changed. `dead`: dead letters of records that failed, which the brokers have."""
+
+    ledgers: Mapping[TopicPartition, Ledger] = field(default_factory=dict)
+    dead: int = 0
+
+
+class BatchSink:
+    """Commits micro-batches, one after the other."""
+
+    def __init__(self, plan: Plan, claims: Claims, producer: ConfirmedProducer, broker: Guard) -> None:
+        self._plan, self._claims, self._producer, self._broker = plan, claims, producer, broker
+        self._flood = FloodGuard(plan.pipeline.error_handling.flood_guard)
+
+    def commit(self, compute: Compute) -> Commit:
+        """One micro-batch, committed whole. What the store refuses is dead-lettered, and the rest goes on without it.
+
+        Raises FloodGuardTripped, PipelineAborted, StoreFenced, DependencyError; whatever the stages raise.
+        """
+        refusals: Refusals = {}
+        while True:
+            outcomes = wire.receive(compute(refusals))
+            for outcome in outcomes:
+                if outcome.written:
+                    self._flood.observe(Failures.joined([written.failures for written in outcome.written]))
+            rows = [row for outcome in outcomes for written in outcome.written for row in written.rows]
+            if rows:
+                self._broker.call(self._producer.write, rows)
+            try:
+                self._write(outcomes)
+            except SinkRecordError as error:
+                self._note(refusals, outcomes, error)
+                continue
+            dead = sum(written.dead for outcome in outcomes for written in outcome.written)
+            return Commit({outcome.tp: _moved(outcome) for outcome in outcomes}, dead)
+
+    def _write(self, outcomes: Sequence[wire.Outcome]) -> None:
+        """Step 2."""
+        self._claims.write(
+            [
+                self._claims.batch(
+                    outcome.tp,
+                    outcome.applied.state,
+                    deltas={name: pa.concat_tables(tables) for name, tables in outcome.deltas.items()},
+                    late_windows=outcome.applied.late_windows,
+                    seen=outcome.applied.seen,
+                )
+                for outcome in outcomes
+                if outcome.applied.state.upto > outcome.applied.before.upto
+            ]
+        )
+
+    def _note(self, refusals: Refusals, outcomes: Sequence[wire.Outcome], error: SinkRecordError) -> None:
+        """Remember which partials the store refuses. Raises the error again if that is known: it would go on for ever."""
+        tp, name = error.tp, error.aggregation
+        assert tp is not None
+        assert name is not None
+        deltas = pa.concat_tables(next(outcome for outcome in outcomes if outcome.tp == tp).deltas[name])
+        keys = deltas.take(pa.array(error.rows, pa.int64()))
+        known = [refused.keys for refused in refusals.get(tp, ()) if refused.aggregation == name]
+        if any(before.equals(keys) for before in known):
+            raise error
+        log.warning("sink.refused", topic=tp.topic, partition=tp.partition, aggregation=name, partials=len(error.rows))
+        refusals.setdefault(tp, []).append(Refused(name, keys, str(error)))
+
+
+def _moved(outcome: wire.Outcome) -> Ledger:
+    before, after = outcome.applied.before.ledger, outcome.applied.state.ledger
+    return Ledger(*(getattr(after, name) - getattr(before, name) for name in Ledger.__slots__))

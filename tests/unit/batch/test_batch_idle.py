@@ -1,0 +1,64 @@
+"""When a run says that a partition is quiet."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from batch.claims import Claims
+from batch.idle import Idleness
+from tests.contract.store_records import flights_plan
+from tidegate.clock import ManualClock
+from tidegate.config.errorhandling import ErrorHandling
+from tidegate.config.sinks import SqliteSink
+from tidegate.ledger import Ledger
+from tidegate.record import TopicPartition
+from tidegate.resilience.guard import Guard
+from tidegate.stages.batch import PartitionState
+from tidegate.store import open_store
+from tidegate.store.reading import TopicReader
+
+A, B = TopicPartition("t", 0), TopicPartition("t", 1)
+
+
+class Ends:
+    """The ends of the logs, as a broker would tell them."""
+
+    def __init__(self, **ends: int) -> None:
+        self.of = {A: ends["a"], B: ends["b"]}
+
+    def bounds(self, tp: TopicPartition) -> tuple[int, int]:
+        return 0, self.of[tp]
+
+
+def test_a_partition_is_idle_when_it_was_at_its_end_for_a_while(tmp_path: Path) -> None:
+    """An empty one too, and one whose log ends with markers that Spark has read; new records end it, and it is said again
+    after them. One that has records to read is not idle, however long it takes."""
+    store = open_store(flights_plan(), SqliteSink(type="sqlite", path=str(tmp_path / "x.db")))
+    store.prepare()
+    guard, clock = Guard("store", ErrorHandling()), ManualClock()
+    claims = Claims(store, guard, "spark:1", dedupes=False)
+    claims.claim([A, B])
+    ends, progress = Ends(a=0, b=6), {"sources": [{"endOffset": json.dumps({"t": {"0": 0, "1": 3}})}]}
+    idleness = Idleness(claims, store, guard, cast(TopicReader, ends), 10.0, clock)
+
+    def idle(seconds: float, known: Any = progress) -> list[bool]:
+        clock.advance(seconds)
+        idleness.look(known)
+        return [row.state.idle for row in store.partitions()]
+
+    assert idle(0, None) == [False, False]
+    assert idle(9) == [False, False]
+    assert idle(2) == [True, False]
+    progress["sources"][0]["endOffset"] = json.dumps({"t": {"0": 0, "1": 6}})
+    assert idle(2) == [True, False]
+    assert idle(11) == [True, True]
+    ends.of[A] = 5
+    assert idle(2) == [True, True]
+    state = PartitionState(4, ledger=Ledger(5, 5))
+    claims.write([claims.batch(A, replace(state, idle=False))])
+    assert idle(2) == [False, True]
+    assert idle(11) == [True, True]
+    store.close()
