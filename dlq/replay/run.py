@@ -182,7 +182,8 @@ class Run:
             return False
         awaited = self._awaited
         reached = self._tail.read({} if awaited is None else awaited.ends, wait=awaited is not None)
-        if found := self._tail.take():
+        # Anybody can write the header: what has not been sent cannot have come back.
+        if found := {at: again for at, again in self._tail.take().items() if at <= self.job.sent}:
             self._counted(FAILED_AGAIN, self._outcomes.came_back(self.job, found, self._tail.next))
         if awaited is not None:
             if not reached:

@@ -14,6 +14,7 @@ from dlq.index.filters import LetterFilter
 from dlq.replay import jobs, run, sender
 from dlq.replay.jobs import LeaseLost
 from tests.contract.replay_scene import ReplayScene
+from tests.harness import produce
 from tidegate.errors import ConfigError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -136,6 +137,20 @@ def test_too_many_failures(replays: ReplayScene) -> None:
     assert claimed is not None
     found = replays.carry_out(claimed, refuses=lambda m: m.json["n"] == 49)
     assert (found.state, replays.outcomes(found)) == ("done", {"ok": 48, "failed_again": 2})
+
+
+def test_forged_answers(replays: ReplayScene) -> None:
+    """A dead letter that claims to be a replay which has not been sent yet does not keep it from being sent."""
+    replays.letters(range(3))
+    job = replays.job()
+    work = replays.start(job)
+    work.turn()
+    places = [f"{job.id}/{n}".encode() for n in (3, -1, 10**30)]
+    forged = [{"value": b"{}", "headers": [("tidegate.replay.job", place)]} for place in places]
+    produce(replays.kafka.bootstrap_servers, replays.dlq, forged)
+    replays.work()
+    work.close()
+    assert replays.outcomes(replays.carry_out(replays.index.jobs.get(job.id))) == {"ok": 3}
 
 
 def test_a_dead_letter_whose_transaction_is_still_being_settled(replays: ReplayScene) -> None:
