@@ -6,6 +6,7 @@ from benchmarks.runner import main
 
 PARTS = {
     "index": "benchmarks.dlq_index",
+    "replay": "benchmarks.dlq_replay",
 }
 
 if __name__ == "__main__":

@@ -84,9 +84,9 @@ SEARCHES: dict[str, Callable[[IndexReader], object]] = {
 def run(bench: Bench) -> Section:
     """Fill the topic, index it, look at the index."""
     topic = bench.topic("bench.dlq", {"retention.ms": "-1"})
-    _fill(bench, topic)
+    fill(bench, topic, bench.records)
     section = Section("index", "Dead letters into the index, and found again")
-    with _postgres(bench.directory / "postgres") as url:
+    with postgres(bench.directory / "postgres") as url:
         worker = Worker(_pipeline(bench, topic, url), bench.directory, app="dlq.app")
         with running(worker):
             rate, cpu = _index(worker, bench.records)
@@ -109,11 +109,12 @@ def run(bench: Bench) -> Section:
     return section
 
 
-def _fill(bench: Bench, topic: str) -> None:
-    print(f"  writing {bench.records} dead letters", flush=True)
+def fill(bench: Bench, topic: str, number: int) -> None:
+    """Write so many letters to the topic's four partitions."""
+    print(f"  writing {number} dead letters", flush=True)
     options = {"bootstrap.servers": bench.servers, "linger.ms": 50, "queue.buffering.max.messages": 1_000_000}
     producer = Producer(options)
-    for count, (key, value, headers, at) in enumerate(letters(bench.records)):
+    for count, (key, value, headers, at) in enumerate(letters(number)):
         producer.produce(topic, value, key, count % 4, headers=list(headers), timestamp=at)
         if count % 1000 == 0:
             producer.poll(0)
@@ -158,7 +159,8 @@ def _vacuum(url: str) -> None:
 
 
 @contextmanager
-def _postgres(directory: Path) -> Iterator[str]:
+def postgres(directory: Path) -> Iterator[str]:
+    """The URL of a server of the benchmark's own."""
     server = EmbeddedPostgres(directory)
     server.start()
     try:

@@ -12,7 +12,8 @@ placement   which partition of its topic
 reader      the topic, read back
 
 index       groups, search, counters: PostgreSQL or SQLite
-agent, app  what fills it (Faust only in app); watch and retention: totals, and what is about to expire
+agent, app  what fills it and carries out replays (Faust only in app); watch and retention: totals, and what is about to expire
+replay      previewed, mended, sent back, and followed
 service     one pipeline's index and the raw records behind it, for the shell, the console, the API and replays
 cli         the shell; export writes files
 """

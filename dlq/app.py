@@ -18,6 +18,7 @@ from dlq.agent import Indexing, Observer
 from dlq.index.database import IndexDatabase, index_location
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
+from dlq.replay.agent import ReplayAgent
 from dlq.watch import Watch
 from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.loading import load_pipeline
@@ -66,9 +67,11 @@ class Runtime:
         self.lifecycle = Lifecycle("agent", telemetry, self.observer, pipeline.worker)
         self._indexing: Indexing | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._replaying = ReplayAgent(pipeline, self.database, metrics=self.observer.metrics)
 
     async def set_up(self, app: AgentApp) -> None:
-        """1. health and metrics  2. the index's tables  3. the topics and their retention  4. the owner of partitions."""
+        """1. health and metrics  2. the index's tables  3. the topics and their retention  4. the owner of partitions
+        5. replays."""
         await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)
         self.lifecycle.start()
         bind_resilience(self.observer.metrics)
@@ -86,10 +89,12 @@ class Runtime:
         self.lifecycle.watch(self._indexing, app.consumer)
         quieten_garbage_collection()
         self._looking = asyncio.create_task(self._look())
+        self._replaying.start()
 
     async def take_down(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
+        await asyncio.to_thread(self._replaying.stop)
         if self._indexing is not None:
             self._indexing.close()
         if self._indexing is None or not self._indexing.left_behind:
@@ -113,7 +118,7 @@ class Runtime:
 
 
 def create_app(pipeline: Pipeline, index: str | None = None) -> AgentApp:
-    """The Faust app: agent `index` on every dead-letter topic. Raises ConfigError."""
+    """The Faust app: agent `index` on every dead-letter topic, and beside it whoever carries out replays. Raises ConfigError."""
     runtime = Runtime(pipeline, index)
     telemetry, settings = pipeline.telemetry, pipeline.worker
     app = AgentApp(

@@ -34,6 +34,11 @@ TRUNCATED = "tidegate.dlq.truncated"  # comma-separated: value, key, headers, re
 VALUE_SIZE = "tidegate.dlq.value.size"  # bytes, of the value before it was cut
 VALUE_SHA256 = "tidegate.dlq.value.sha256"  # hex, of the value before it was cut
 
+REPLAY_PREFIX = "tidegate.replay."
+
+REPLAY_JOB = "tidegate.replay.job"  # job/position: which job sent it, and as which of its records
+REPLAY_EDITED = "tidegate.replay.edited"  # comma-separated: key, value; only on a record that was mended
+
 LATE_PREFIX = "tidegate.late."
 
 LATE_ID = "tidegate.late.id"

@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.1
 _PREFETCH_KIB = 16_384  # librdkafka would hold 64 MiB of each topic
 
 # What librdkafka says of an offset, partition or topic that the cluster does not have.
-_NOT_THERE = (
+NOT_THERE = (
     KafkaError._AUTO_OFFSET_RESET,
     KafkaError._PARTITION_EOF,
     KafkaError._UNKNOWN_TOPIC,
@@ -54,7 +54,7 @@ def read_dead_letters(
     """
     clock = clock or SystemClock()
     reasons: list[str] = []
-    consumer = Consumer(_options(kafka, reasons))
+    consumer = Consumer(reader_options(kafka, reasons))
     try:
         remaining = _partitions(consumer, kafka, topic, patience)
         consumer.assign([KafkaPartition(topic, partition, OFFSET_BEGINNING) for partition in remaining])
@@ -64,15 +64,15 @@ def read_dead_letters(
             if messages:
                 heard = clock.monotonic()
             elif clock.monotonic() - heard > patience:
-                raise _unavailable(kafka, reasons, f"no answer for {patience:g} s")
+                raise unavailable(kafka, reasons, f"no answer for {patience:g} s")
             for message in messages:
                 error = message.error()
                 if error is None:
-                    yield _dead_letter(message)
+                    yield dead_letter(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     remaining.discard(cast(int, message.partition()))
                 else:
-                    raise _unavailable(kafka, reasons, error.str())
+                    raise unavailable(kafka, reasons, error.str())
     finally:
         consumer.close()
 
@@ -83,7 +83,7 @@ def read_one(
     """The dead letter at one place, or None when the log does not have it any more. Raises BrokerUnavailable."""
     clock = clock or SystemClock()
     reasons: list[str] = []
-    consumer = Consumer({**_options(kafka, reasons), "auto.offset.reset": "error"})
+    consumer = Consumer({**reader_options(kafka, reasons), "auto.offset.reset": "error"})
     try:
         consumer.assign([KafkaPartition(topic, partition, offset)])
         until = clock.monotonic() + patience
@@ -91,10 +91,10 @@ def read_one(
             for message in consumer.consume(1, timeout=_POLL_SECONDS):
                 error = message.error()
                 if error is None:
-                    return _dead_letter(message) if message.offset() == offset else None
-                if error.code() in _NOT_THERE:
+                    return dead_letter(message) if message.offset() == offset else None
+                if error.code() in NOT_THERE:
                     return None
-        raise _unavailable(kafka, reasons, f"no answer for {patience:g} s")
+        raise unavailable(kafka, reasons, f"no answer for {patience:g} s")
     finally:
         consumer.close()
 
@@ -129,7 +129,8 @@ def _partitions(consumer: Consumer, kafka: Kafka, topic: str, patience: float) -
     return set(found.partitions)
 
 
-def _options(kafka: Kafka, reasons: list[str]) -> dict[str, Any]:
+def reader_options(kafka: Kafka, reasons: list[str]) -> dict[str, Any]:
+    """For a consumer that joins no group. `reasons`: is given what librdkafka says of a broker that is away."""
     return {
         **confluent_options(kafka),
         "group.id": "tidegate-dlq",  # librdkafka wants one; nothing is committed and no group is joined
@@ -143,7 +144,8 @@ def _options(kafka: Kafka, reasons: list[str]) -> dict[str, Any]:
     }
 
 
-def _dead_letter(message: Message) -> DeadLetter:
+def dead_letter(message: Message) -> DeadLetter:
+    """A record of a dead-letter topic."""
     # A record that was read has all of these; the client's types also cover those that are yet to be written.
     topic, partition, offset = cast(str, message.topic()), cast(int, message.partition()), cast(int, message.offset())
     timestamp = message.timestamp()[1]
@@ -158,6 +160,7 @@ def _dead_letter(message: Message) -> DeadLetter:
     return DeadLetter(envelope, topic, partition, offset, timestamp)
 
 
-def _unavailable(kafka: Kafka, reasons: list[str], otherwise: str) -> BrokerUnavailable:
+def unavailable(kafka: Kafka, reasons: list[str], otherwise: str) -> BrokerUnavailable:
+    """The error for a broker that gave no answer: the last of `reasons`, or `otherwise`."""
     reason = reasons[-1] if reasons else otherwise
     return BrokerUnavailable(f"Kafka at {kafka.bootstrap_servers} stopped answering: {reason}")

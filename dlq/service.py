@@ -4,6 +4,8 @@ with open_index(pipeline) as index:
     index.reader.groups(order="impact")
     index.reader.page(LetterFilter(group=("ab12…",), text="departure"))
     index.lifecycle.acknowledge("ab12…", actor="ada", note="looking")
+    index.preview(Request(LetterFilter(group=("ab12…",))))      # what a replay would do
+    index.jobs.create(request, actor="ada")         # an agent carries it out
     index.reveal(letter)                            # raw bytes, from the topic; who may is the caller's to decide
 """
 
@@ -17,6 +19,10 @@ from dlq.index.database import IndexDatabase, index_location
 from dlq.index.lifecycle import Lifecycle
 from dlq.index.search import Document, IndexReader
 from dlq.reader import DeadLetter, read_one
+from dlq.replay.jobs import Jobs
+from dlq.replay.outgoing import ByHand
+from dlq.replay.preview import Preview, preview
+from dlq.replay.request import Request
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import ConfigError
@@ -30,7 +36,12 @@ class DeadLetterIndex:
     database: IndexDatabase
     reader: IndexReader
     lifecycle: Lifecycle
+    jobs: Jobs
     clock: Clock
+
+    def preview(self, request: Request, by_hand: ByHand | None = None) -> Preview:
+        """What a replay would do and come to. Raises as dlq/replay/preview.py does."""
+        return preview(self.pipeline, self.database, request, by_hand=by_hand, clock=self.clock)
 
     def expiring(self) -> list[Document]:
         """Open letters that retention deletes within the pipeline's `deadLetters.expiryWarning`."""
@@ -57,6 +68,8 @@ def open_index(pipeline: Pipeline, url: str | None = None, clock: Clock | None =
                 field="deadLetters.index",
                 hint="`tidegate dlq agent PIPELINE` makes it and keeps it up to date",
             )
-        yield DeadLetterIndex(pipeline, database, IndexReader(database), Lifecycle(database, clock), clock)
+        yield DeadLetterIndex(
+            pipeline, database, IndexReader(database), Lifecycle(database, clock), Jobs(database, clock), clock
+        )
     finally:
         database.close()

@@ -80,6 +80,7 @@ def read_topic(servers: str, topic: str, *, isolation: str = "read_committed", t
             "group.id": "harness",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,  # an end is told after an empty fetch, which waits for half a second else
             "isolation.level": isolation,
             "auto.offset.reset": "earliest",
         }

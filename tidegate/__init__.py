@@ -24,6 +24,7 @@ A map for readers. Imports go one way: worker, batch → dlq → transport → t
     transport/ending.py           how a process ends: one budget of time for all of it, and a last resort
     dlq/envelope.py               what a dead letter carries
     dlq/index/                    dead letters grouped, searched and worked on: `tidegate dlq agent` fills it
+    dlq/replay/                   how they go back, each once: run.py has a job's turns, sender.py why nothing is sent twice
 """
 
 from importlib.metadata import version

@@ -3,14 +3,17 @@
 topic   list, show: straight from the dead-letter topic
 agent   agent: fills the index
 index   groups, search, stats, export; ack, resolve: on the index
+replay  preview, replay, edit: dead letters go back; park: they do not
+jobs    jobs list, show, pause, resume, cancel: the replays under way
 """
 
 from __future__ import annotations
 
 import typer
 
-from dlq.cli import index, topic
+from dlq.cli import index, replay, topic
 from dlq.cli.agent import agent
+from dlq.cli.jobs import jobs
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at dead letters, and work on them.")
 app.command("list")(topic.list_)
@@ -22,3 +25,8 @@ app.command()(index.stats)
 app.command()(index.export)
 app.command()(index.ack)
 app.command()(index.resolve)
+app.command()(replay.preview)
+app.command()(replay.replay)
+app.command()(replay.edit)
+app.command()(replay.park)
+app.add_typer(jobs, name="jobs")

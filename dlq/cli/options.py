@@ -23,6 +23,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Note = Annotated[str, typer.Option(help="Why; it is kept with the group and in the history.")]
 Fingerprint = Annotated[str, typer.Argument(metavar="GROUP", help="Its fingerprint, as `dlq groups` shows it.")]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ToOption = Annotated[str | None, typer.Option("--to", help="To this topic. Default: where each came from.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Mend each: 'value.field = SQL', 'value = SQL' or 'key = SQL'. Can be repeated."),
+]
+Job = Annotated[str, typer.Argument(metavar="JOB", help="As `dlq jobs list` shows it.")]
+
 Several = list[str] | None
 GroupOption = Annotated[
     Several, typer.Option("--group", help="Of this group (fingerprint). Any option can be repeated.")
@@ -32,7 +40,8 @@ SourceOption = Annotated[Several, typer.Option("--source", help="Of records of t
 StageOption = Annotated[Several, typer.Option("--stage", help="That failed in this stage.")]
 ErrorOption = Annotated[Several, typer.Option("--error", help="With this error type.")]
 RuleOption = Annotated[Several, typer.Option("--rule", help="That failed this rule.")]
-StateOption = Annotated[Several, typer.Option("--state", help="open, resolved or parked.")]
+StateOption = Annotated[Several, typer.Option("--state", help="open, resolved, parked or replaced.")]
+IdOption = Annotated[Several, typer.Option("--id", help="This one, by its id.")]
 KeyOption = Annotated[Several, typer.Option("--key", help="With this key.")]
 FieldOption = Annotated[Several, typer.Option("--field", help="Whose value has it: customer.country=NO.")]
 SinceOption = Annotated[str | None, typer.Option(help='That failed since: "2 hours", or an ISO 8601 time.')]
@@ -50,6 +59,7 @@ def letter_filter(
     rule: Several = None,
     state: Several = None,
     key: Several = None,
+    id: Several = None,
     field: Several = None,
     since: str | None = None,
     until: str | None = None,
@@ -65,6 +75,7 @@ def letter_filter(
         rule=tuple(rule or ()),
         state=tuple(state or ()),
         key=tuple(key or ()),
+        id=tuple(id or ()),
         since=moment_of(since, clock),
         until=moment_of(until, clock, "--until"),
         text=text,

@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, and_, bindparam, cast, false, func, litera
 from sqlalchemy.dialects.postgresql import JSONB
 
 from dlq.index.database import IndexDatabase
-from dlq.index.tables import OPEN, PARKED, RESOLVED
+from dlq.index.tables import OPEN, PARKED, REPLACED, RESOLVED
 from tidegate.errors import ConfigError
 
-STATES = (OPEN, RESOLVED, PARKED)
+STATES = (OPEN, RESOLVED, PARKED, REPLACED)
 
 
 @dataclass(frozen=True, slots=True)

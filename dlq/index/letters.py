@@ -49,6 +49,11 @@ def index_row(record: Any, tp: TopicPartition, masker: Masker) -> Row:
     return _row(letter, masker, dialect, text(values, REPLAY_OF))
 
 
+def indexed_id(envelope: Envelope) -> str:
+    """The id as the index has it."""
+    return _text(envelope.id)[:_LONGEST_ID]
+
+
 def _row(letter: DeadLetter, masker: Masker, dialect: str, replay_of: str | None) -> Row:
     envelope = letter.envelope
     hidden: dict[str, str] = {}
@@ -62,7 +67,7 @@ def _row(letter: DeadLetter, masker: Masker, dialect: str, replay_of: str | None
         "dlq_partition": letter.partition,
         "dlq_offset": letter.offset,
         "dlq_timestamp": letter.timestamp,
-        "id": _text(envelope.id)[:_LONGEST_ID],
+        "id": indexed_id(envelope),
         "dialect": dialect,
         "pipeline": _name(envelope.pipeline),
         "stage": _name(envelope.stage),

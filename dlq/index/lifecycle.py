@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, case, select, update
+from sqlalchemy import ColumnElement, Connection, case, select, update
 
 from dlq.index.database import IndexDatabase
-from dlq.index.tables import ACKNOWLEDGED, OPEN, PARKED, RESOLVED
+from dlq.index.filters import LetterFilter, condition
+from dlq.index.tables import ACKNOWLEDGED, OPEN, PARKED, REPLACED, RESOLVED
 from tidegate.clock import Clock, SystemClock
 from tidegate.errors import ConfigError
 
@@ -53,34 +53,43 @@ class Lifecycle:
             self.record(connection, actor, "resolve", fingerprint=fingerprint, note=note, detail={"letters": closed})
         return int(closed)
 
-    def close_letters(
-        self, letters: Sequence[tuple[str, str]], *, actor: str, state: str = RESOLVED, note: str = ""
+    def close(
+        self, connection: Connection, which: ColumnElement[bool], *, actor: str, state: str = RESOLVED, note: str = ""
     ) -> int:
-        """Close open letters, given as (dead-letter topic, id), as resolved (accepted on a replay) or parked. A group
-        whose last open letter this closes is resolved. Returns how many were open."""
-        if state not in (RESOLVED, PARKED):
-            raise ValueError(f"letters are closed as {RESOLVED} or {PARKED}, not as {state}")
-        table = self._tables.letters
+        """Close the open letters among `which` (over the table `letters`) as resolved, parked or replaced. A group whose
+        last open letter this closes is resolved. Returns how many were open. Part of the caller's transaction."""
+        if state not in (RESOLVED, PARKED, REPLACED):
+            raise ValueError(f"letters are closed as {RESOLVED}, {PARKED} or {REPLACED}, not as {state}")
+        letters = self._tables.letters
+        mine = which & (letters.c.state == OPEN)
+        self._hold_all(connection, mine)
+        statement = update(letters).where(mine).values(state=state, closed_at=self._now())
+        counted = Counter(connection.execute(statement.returning(letters.c.fingerprint)).scalars())
+        for name in sorted(counted):
+            self._closed(connection, name, counted[name])
+            detail = {"letters": counted[name]}
+            self.record(connection, actor, f"{state} letters", fingerprint=name, note=note, detail=detail)
+        return counted.total()
+
+    def park(self, wanted: LetterFilter, *, actor: str, note: str = "") -> int:
+        """Take open letters off the list of what is to be replayed. Returns how many."""
         with self._database.transaction() as connection:
-            counted: Counter[str] = Counter()
-            for topic in sorted({topic for topic, _ in letters}):
-                ids = [id for at, id in letters if at == topic]
-                mine = (table.c.dlq_topic == topic) & table.c.id.in_(ids) & (table.c.state == OPEN)
-                names = select(table.c.fingerprint).where(mine).distinct()
-                for name in sorted(connection.execute(names).scalars()):
-                    self._hold(connection, name)  # before its letters, as everybody does
-                statement = update(table).where(mine).values(state=state, closed_at=self._now())
-                counted.update(connection.execute(statement.returning(table.c.fingerprint)).scalars())
+            return self.close(connection, condition(wanted, self._database), actor=actor, state=PARKED, note=note)
+
+    def unpark(self, wanted: LetterFilter, *, actor: str, note: str = "") -> int:
+        """Open parked letters again; their replays count anew. Returns how many."""
+        letters, groups = self._tables.letters, self._tables.groups
+        mine = condition(wanted, self._database) & (letters.c.state == PARKED)
+        with self._database.transaction() as connection:
+            self._hold_all(connection, mine)
+            statement = update(letters).where(mine).values(state=OPEN, closed_at=None, replays=0)
+            counted = Counter(connection.execute(statement.returning(letters.c.fingerprint)).scalars())
             for name in sorted(counted):
-                self._closed(connection, name, counted[name])
-                self.record(
-                    connection,
-                    actor,
-                    f"{state} letters",
-                    fingerprint=name,
-                    note=note,
-                    detail={"letters": counted[name]},
-                )
+                again = case((groups.c.state == RESOLVED, OPEN), else_=groups.c.state)
+                changed = update(groups).where(groups.c.fingerprint == name)
+                connection.execute(changed.values(open=groups.c.open + counted[name], state=again))
+                detail = {"letters": counted[name]}
+                self.record(connection, actor, "unparked letters", fingerprint=name, note=note, detail=detail)
         return counted.total()
 
     def record(
@@ -116,6 +125,13 @@ class Lifecycle:
                 state_at=case((last, self._now()), else_=groups.c.state_at),
             )
         )
+
+    def _hold_all(self, connection: Connection, which: ColumnElement[bool]) -> None:
+        """The groups of these letters, before the letters, as everybody does."""
+        for name in sorted(
+            connection.execute(select(self._tables.letters.c.fingerprint).where(which).distinct()).scalars()
+        ):
+            self._hold(connection, name)
 
     def _hold(self, connection: Connection, fingerprint: str) -> None:
         """Lock the group, so that a letter that is being indexed comes before or after this act."""

@@ -12,8 +12,9 @@ from tidegate.store.columns import TEXT
 _NUMBER = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows only by a column declared INTEGER
 _JSON = types.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
-OPEN, RESOLVED, PARKED = "open", "resolved", "parked"
-"""States of a dead letter. Parked ones are not replayed any more."""
+OPEN, RESOLVED, PARKED, REPLACED = "open", "resolved", "parked", "replaced"
+"""States of a dead letter. Parked ones are not replayed any more. For a replaced one there is a newer letter: its replay
+has failed again."""
 ACKNOWLEDGED = "acknowledged"
 """A group is open, acknowledged or resolved."""
 
@@ -26,6 +27,7 @@ class IndexTables:
     """`letters`: a row per dead letter, and where its raw bytes are. `groups`: a row per fingerprint, with counters
     that are kept and not counted; `facets`: how often a group occurred by topic, source, version, pipeline and rule;
     `rates`: by time. `offsets`: how far each partition is indexed. `topics`: retention. `history`: who did what.
+    `jobs`: a row per replay job; `replays`: one per letter of a job, with what became of it.
     """
 
     metadata: MetaData
@@ -36,6 +38,8 @@ class IndexTables:
     offsets: Table
     topics: Table
     history: Table
+    jobs: Table
+    replays: Table
 
 
 def index_tables(schema: str | None) -> IndexTables:
@@ -130,7 +134,49 @@ def index_tables(schema: str | None) -> IndexTables:
             Column("note", TEXT, nullable=False),
             Column("detail", _JSON),
         ),
+        jobs=Table("jobs", metadata, *_job_columns()),
+        replays=_replays(metadata),
     )
+
+
+def _job_columns() -> list[Column[object]]:
+    return [
+        Column("job", TEXT, primary_key=True),
+        Column("state", TEXT, nullable=False),
+        Column("reason", TEXT, nullable=False),  # why it is in this state
+        Column("actor", TEXT, nullable=False),
+        Column("request", _JSON, nullable=False),
+        Column("total", BigInteger, nullable=False),
+        Column(
+            "sent", BigInteger, nullable=False
+        ),  # letters up to this position are dealt with: sent, or not to be sent
+        Column("chunks", _JSON, nullable=False),  # what was sent and is still followed
+        Column("follow", _JSON, nullable=False),  # how far the dead-letter topics have been read for what came back
+        Column("created_at", BigInteger, nullable=False),
+        Column("finished_at", BigInteger),
+        Column("owner", TEXT, nullable=False),
+        Column("epoch", BigInteger, nullable=False),  # grows by one with every owner
+        Column("lease_until", BigInteger, nullable=False),
+    ]
+
+
+def _replays(metadata: MetaData) -> Table:
+    replays = Table(
+        "replays",
+        metadata,
+        Column("job", TEXT, primary_key=True),
+        Column("position", BigInteger, primary_key=True, autoincrement=False),  # in the order of the dead-letter topics
+        Column("letter", BigInteger, nullable=False),
+        Column("outcome", TEXT),  # null: not known yet
+        Column("detail", TEXT, nullable=False),
+        Column("again_topic", TEXT),  # the dead letter that its replay became, where it failed again
+        Column("again_id", TEXT),
+    )
+    # A letter is in one job at a time, whoever makes them.
+    busy = replays.c.outcome.is_(None)
+    Index("replays_busy", replays.c.letter, unique=True, postgresql_where=busy, sqlite_where=busy)
+    Index("replays_outcome", replays.c.job, replays.c.outcome)
+    return replays
 
 
 def _letter_columns() -> list[Column[object]]:

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from dlq.index.counters import facets_of, groups_of, rates_of
 from dlq.index.database import DRIVER_ERRORS, IndexDatabase
 from dlq.index.letters import OWN, Row
-from dlq.index.tables import COPIED, OPEN, RESOLVED
+from dlq.index.tables import COPIED, OPEN, REPLACED, RESOLVED
 from tidegate.clock import Clock, SystemClock
 from tidegate.record import TopicPartition
 from tidegate.store.failures import Failure, failure_of, public_error
@@ -148,7 +148,7 @@ class IndexWriter:
         reopened = connection.execute(
             text(
                 f"UPDATE {self._letters} SET state = '{OPEN}', closed_at = NULL {same} {other} "
-                f"AND {self._letters}.state = '{RESOLVED}' AND i.dialect <> '{OWN}' "
+                f"AND {self._letters}.state IN ('{RESOLVED}', '{REPLACED}') AND i.dialect <> '{OWN}' "
                 f"RETURNING {self._letters}.fingerprint"
             )
         ).scalars()

@@ -239,14 +239,35 @@ def test_a_repeat_does_not_reopen_our_own(index: Index) -> None:
 
 
 def test_closing_letters(index: Index) -> None:
-    """Letters are closed one by one; the group is resolved with its last one, and nothing is closed twice."""
+    """Letters are closed in the caller's transaction; the group is resolved with its last one, and nothing is closed twice."""
     index.write([dead(offset) for offset in range(3)])
-    assert index.lifecycle.close_letters([("flights.dlq", "flights-1-0")], actor="replay") == 1
-    assert index.lifecycle.close_letters([("flights.dlq", "flights-1-0")], actor="replay") == 0
+    letters = index.database.tables.letters.c
+
+    def close(*ids: str) -> int:
+        with index.database.transaction() as connection:
+            return index.lifecycle.close(connection, letters.id.in_(ids), actor="replay")
+
+    assert close("flights-1-0") == 1
+    assert close("flights-1-0") == 0
     assert (index.only_group["state"], index.only_group["open"]) == ("open", 2)
-    rest = [("flights.dlq", "flights-1-1"), ("flights.dlq", "flights-1-2")]
-    assert index.lifecycle.close_letters(rest, actor="ada", state="parked") == 2
+    assert close("flights-1-1", "flights-1-2") == 2
     assert (index.only_group["state"], index.only_group["open"]) == ("resolved", 0)
+
+
+def test_parking(index: Index) -> None:
+    """Parked letters are not open; unparked they are again, their group too, and their replays count anew."""
+    index.write([dead(offset, headers=(("tidegate.dlq.replays", b"2"),)) for offset in range(3)])
+    assert index.lifecycle.park(LetterFilter(id=("flights-1-0",)), actor="ada", note="tests") == 1
+    assert index.ids(LetterFilter(state=("parked",))) == ["flights-1-0"]
+    assert index.lifecycle.park(LetterFilter(), actor="ada") == 2
+    assert (index.only_group["state"], index.only_group["open"]) == ("resolved", 0)
+    assert index.lifecycle.unpark(LetterFilter(id=("flights-1-0",)), actor="ada") == 1
+    assert (index.only_group["state"], index.only_group["open"]) == ("open", 1)
+    replays = {letter["id"]: letter["replays"] for letter in index.reader.every(LetterFilter())}
+    assert replays == {"flights-1-0": 0, "flights-1-1": 2, "flights-1-2": 2}
+    assert [entry["action"] for entry in index.reader.history()] == [
+        "unparked letters", "parked letters", "parked letters",
+    ]  # fmt: skip
 
 
 def test_an_unknown_group(index: Index) -> None:

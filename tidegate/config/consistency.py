@@ -10,6 +10,7 @@ from tidegate.config.schema import repeated_names
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.stages import Aggregation, Expect
 from tidegate.config.topic_names import topic_problems
+from tidegate.config.topics import indexed_topics
 
 if TYPE_CHECKING:
     from tidegate.config.pipeline import Pipeline
@@ -23,7 +24,17 @@ _OF_THE_RESULTS: Final = frozenset(
 
 def problems_of(pipeline: Pipeline) -> list[Problem]:
     """Everything that does not fit together, in the order of the file."""
-    checks = (_clusters, topic_problems, _schema, _event_time, _rules, _aggregations, _sinks, _late_data)
+    checks = (
+        _clusters,
+        topic_problems,
+        _schema,
+        _event_time,
+        _rules,
+        _aggregations,
+        _sinks,
+        _late_data,
+        _replay_targets,
+    )
     return [problem for check in checks for problem in check(pipeline)]
 
 
@@ -115,6 +126,17 @@ def _late_data(pipeline: Pipeline) -> Iterator[Problem]:
             ("late_data", "strategy"),
             "another strategy, or `deadLetterQueue: {enabled: true, type: kafka}`",
         )
+
+
+def _replay_targets(pipeline: Pipeline) -> Iterator[Problem]:
+    """What is replayed into a topic of dead letters would be a dead letter again, and so on."""
+    for index, target in enumerate(pipeline.dead_letters.replay_targets):
+        if target.topic in indexed_topics(pipeline):
+            yield Problem(
+                "this is a topic of dead letters",
+                ("dead_letters", "replay_targets", index),
+                "a topic that is processed",
+            )
 
 
 def _decoded(pipeline: Pipeline) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from tidegate.config.base import Millis, Model, Problem, refuse
+from tidegate.config.base import Millis, Model, Problem, Shorthand, refuse
 from tidegate.config.schema import Topic
 
 _INDEX_URL: Final = re.compile(r"postgres(ql)?(\+psycopg)?://\S+|sqlite:///.+")
@@ -48,6 +48,22 @@ class Mask(Model):
         return self
 
 
+class ReplayTarget(Model):
+    """A topic that dead letters may be replayed to. A bare string in the file is the topic."""
+
+    topic: Topic
+    group: str | None = Field(default=None, min_length=1)
+    """The consumer group that reads it: its offsets tell when a replay has been read. Default: nobody is followed, and
+    a replay that was sent counts as dealt with."""
+
+
+def _bare_topic(value: Any) -> Any:
+    return {"topic": value} if isinstance(value, str) else value
+
+
+Target = Annotated[ReplayTarget, BeforeValidator(_bare_topic), Shorthand({"description": "A topic."})]
+
+
 class DeadLetters(Model):
     """The index of dead letters, which `tidegate dlq agent` fills. Raw bytes stay in the dead-letter topic."""
 
@@ -59,6 +75,10 @@ class DeadLetters(Model):
     """More dead-letter topics to read, of whatever tool: Kafka Connect, Spring, Kafka Streams, share groups, …"""
     masking: tuple[Mask, ...] = ()
     """Applied before anything is written to the index."""
+    replay_targets: tuple[Target, ...] = ()
+    """Where dead letters may be replayed to, besides the pipeline's own source topics. Nowhere else."""
+    max_replays: int = Field(default=3, ge=1)
+    """A dead letter that has been replayed so often is parked instead of being replayed once more."""
     expiry_warning: Millis = 172_800_000
     """How long before the topic's retention deletes a dead letter that is still open a warning is given."""
     port: int = Field(default=6061, ge=0, le=65535)

@@ -169,6 +169,8 @@ class Handler(Model):
     """How long one call may take."""
     output: tuple[Column, ...] | None = None
     """The columns that come out. Default: the same as went in."""
+    preview: bool = False
+    """It has no effect on the outside, so that the preview of a replay may call it. Default: previews stop before it."""
     retry_on: tuple[Annotated[str, Field(pattern=CALLABLE_PATTERN)], ...] = ()
     """Exceptions (`module:Class`) that mean an outage, besides OSError, TimeoutError and DependencyError: retried,
     never dead-lettered."""

@@ -213,6 +213,13 @@ DLQ_EXPIRING_RECORDS = Gauge(
     "Open dead letters that the topic's retention deletes within deadLetters.expiryWarning.",
     {"topic": OPEN},
 )
+REPLAY_STATES = ("running", "paused", "stopped", "cancelling", "cancelled", "done")
+DLQ_REPLAYS = Counter(
+    "tidegate_dlq_replays_total",
+    "Letters of replay jobs, by what became of them.",
+    {"outcome": ("ok", "failed_again", "sent", "parked", "invalid", "gone", "cancelled")},
+)
+DLQ_REPLAY_JOBS = Gauge("tidegate_dlq_replay_jobs", "Replay jobs, by their state.", {"state": REPLAY_STATES})
 
 # Rules.
 QUALITY_RECORDS = Counter(

@@ -1,0 +1,241 @@
+"""`tidegate dlq preview | replay | edit | park`: dead letters go back, mended or as they were, or are set aside."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlq.cli import options as o
+from dlq.cli.following import carry_out
+from dlq.cli.previews import print_preview
+from dlq.document import safe_json
+from dlq.envelope import Envelope
+from dlq.index.filters import LetterFilter
+from dlq.index.masking import Masker
+from dlq.index.search import Document
+from dlq.replay.agent import owner_name
+from dlq.replay.hand import by_hand
+from dlq.replay.outgoing import ByHand
+from dlq.replay.preview import Preview
+from dlq.replay.request import MAX_FAILURES, Request
+from dlq.service import DeadLetterIndex, open_index
+from tidegate.config.loading import load_pipeline
+from tidegate.errors import ConfigError
+
+Here = Annotated[bool, typer.Option("--here", help="Carry it out in this process, not in the agent's.")]
+Words = Annotated[str | None, typer.Option(help="Words of the message, all of them.")]
+
+
+def preview(
+    pipeline: o.PipelineFile,
+    group: o.GroupOption = None,
+    topic: o.TopicOption = None,
+    source: o.SourceOption = None,
+    stage: o.StageOption = None,
+    error: o.ErrorOption = None,
+    rule: o.RuleOption = None,
+    key: o.KeyOption = None,
+    id: o.IdOption = None,
+    field: o.FieldOption = None,
+    text: Words = None,
+    since: o.SinceOption = None,
+    until: o.UntilOption = None,
+    to: o.ToOption = None,
+    assignments: o.SetOption = None,
+    index: o.IndexUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Say what a replay of the open dead letters that the options choose would come to: how many would pass now."""
+    wanted = o.letter_filter(
+        text, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule, key=key, id=id, field=field,
+        since=since, until=until,
+    )  # fmt: skip
+    with open_index(load_pipeline(pipeline), index) as opened:
+        found = opened.preview(Request(wanted, to, tuple(assignments or ())))
+    _print(found, as_json)
+
+
+def replay(
+    pipeline: o.PipelineFile,
+    group: o.GroupOption = None,
+    topic: o.TopicOption = None,
+    source: o.SourceOption = None,
+    stage: o.StageOption = None,
+    error: o.ErrorOption = None,
+    rule: o.RuleOption = None,
+    key: o.KeyOption = None,
+    id: o.IdOption = None,
+    field: o.FieldOption = None,
+    text: Words = None,
+    since: o.SinceOption = None,
+    until: o.UntilOption = None,
+    to: o.ToOption = None,
+    assignments: o.SetOption = None,
+    canary: Annotated[
+        bool, typer.Option(help="One first, then ten, then the rest, each when the last has passed.")
+    ] = True,
+    rate: Annotated[int | None, typer.Option(min=1, help="So many a second at most.")] = None,
+    max_failures: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Stop when a larger share than this fails again.")
+    ] = MAX_FAILURES,
+    here: Here = False,
+    wait: Annotated[bool, typer.Option(help="Follow it to its end.")] = True,
+    index: o.IndexUrl = None,
+    yes: o.Yes = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Send the open dead letters that the options choose back, after a preview and a question.
+
+    Ends with 0 when all of them were accepted, else with 1.
+    """
+    wanted = o.letter_filter(
+        text, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule, key=key, id=id, field=field,
+        since=since, until=until,
+    )  # fmt: skip
+    request = Request(wanted, to, tuple(assignments or ()), canary=canary, rate=rate, max_failures=max_failures)
+    _require_answer(yes, as_json)
+    with open_index(load_pipeline(pipeline), index) as opened:
+        _ask(opened, request, yes=yes)
+        job = opened.jobs.create(request, actor=o.actor())
+        carry_out(opened, job, here=here, wait=wait, as_json=as_json)
+
+
+def edit(
+    pipeline: o.PipelineFile,
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq search` shows it.")],
+    value: Annotated[str | None, typer.Option(help="The new value. Default: an editor opens on the raw one.")] = None,
+    value_file: Annotated[Path | None, typer.Option(help="A file with the new value.")] = None,
+    key: Annotated[str | None, typer.Option(help="The new key. Default: as it was.")] = None,
+    to: o.ToOption = None,
+    index: o.IndexUrl = None,
+    yes: o.Yes = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Mend one dead letter by hand and send it. The original stays in its topic, and the new record names it.
+
+    The new content is in this process only, so it is also sent from here.
+    """
+    _require_answer(yes, as_json)
+    loaded = load_pipeline(pipeline)
+    with open_index(loaded, index) as opened:
+        letter = _letter(opened, id)
+        raw = opened.reveal(letter)
+        if raw is None:
+            raise ConfigError(
+                "its record is not in the topic any more", field="ID", value=id, hint="retention deleted it"
+            )
+        given = value_file.read_bytes() if value_file is not None else None if value is None else value.encode()
+        new = _edited(raw.envelope, given, key)
+        hand = by_hand(letter["letter"], raw.envelope, *new, Masker(loaded.dead_letters.masking))
+        request = Request(LetterFilter(id=(id,), topic=(letter["dlq_topic"],)), to, by_hand=True, canary=False)
+        _ask(opened, request, yes=yes, hand=hand)
+        job = opened.jobs.create(request, actor=o.actor(), owner=owner_name())
+        carry_out(opened, job, here=True, wait=True, as_json=as_json, by_hand=hand)
+
+
+def park(
+    pipeline: o.PipelineFile,
+    group: o.GroupOption = None,
+    topic: o.TopicOption = None,
+    source: o.SourceOption = None,
+    stage: o.StageOption = None,
+    error: o.ErrorOption = None,
+    rule: o.RuleOption = None,
+    key: o.KeyOption = None,
+    id: o.IdOption = None,
+    field: o.FieldOption = None,
+    text: Words = None,
+    since: o.SinceOption = None,
+    until: o.UntilOption = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Open parked ones again; their replays count anew.")] = False,
+    note: o.Note = "",
+    index: o.IndexUrl = None,
+    yes: o.Yes = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Set dead letters aside: they are not open any more, and are not replayed."""
+    wanted = o.letter_filter(
+        text, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule, key=key, id=id, field=field,
+        since=since, until=until,
+    )  # fmt: skip
+    _require_answer(yes, as_json)
+    with open_index(load_pipeline(pipeline), index) as opened:
+        if not yes:
+            which = "the parked ones" if undo else "the open ones"
+            of = ", ".join(f"{name} {given}" for name, given in wanted.to_params()) or "all dead letters"
+            typer.confirm(f"{'Open' if undo else 'Park'} {which} of {of}?", abort=True)
+        act = opened.lifecycle.unpark if undo else opened.lifecycle.park
+        number = act(wanted, actor=o.actor(), note=note)
+    typer.echo(
+        safe_json({"letters": number}) if as_json else f"{number} dead letters {'are open again' if undo else 'parked'}"
+    )
+
+
+def _require_answer(yes: bool, as_json: bool) -> None:
+    if as_json and not yes:
+        raise ConfigError(
+            "with --json nobody is asked", field="--json", expected="--yes besides it",
+            hint="`tidegate dlq preview --json` shows what would happen",
+        )  # fmt: skip
+
+
+def _ask(opened: DeadLetterIndex, request: Request, *, yes: bool, hand: ByHand | None = None) -> None:
+    """The preview, and the question."""
+    if yes:
+        return
+    found = opened.preview(request, hand)
+    print_preview(found)
+    sent = found.passing + found.failing
+    if not sent:
+        raise ConfigError("nothing can be replayed", field="the filter", expected="open dead letters that can be sent")
+    typer.confirm(f"Send {sent} records?", abort=True)
+
+
+def _print(found: Preview, as_json: bool) -> None:
+    if as_json:
+        typer.echo(safe_json(found.document(), indent=2))
+    else:
+        print_preview(found)
+
+
+def _letter(opened: DeadLetterIndex, id: str) -> Document:
+    letter = opened.reader.letter(id)
+    if letter is None:
+        raise ConfigError(
+            "there is no dead letter with this id", field="ID", value=id, expected="as `dlq search` shows it"
+        )
+    if letter["state"] != "open":
+        raise ConfigError(f"the dead letter is {letter['state']}", field="ID", value=id, expected="an open one")
+    return letter
+
+
+def _edited(original: Envelope, value: bytes | None, key: str | None) -> tuple[bytes | None, bytes | None]:
+    """The new key and value. Raises ConfigError when nothing is changed."""
+    if value is None and key is None:
+        text = (original.value or b"").decode("utf-8", "surrogateescape")
+        edited = _in_editor(text)
+        if edited.rstrip("\n") == text.rstrip("\n"):
+            raise ConfigError("nothing was changed", field="--value", expected="another value, or --key")
+        value = edited.rstrip("\n").encode("utf-8", "surrogateescape")
+    new_key = original.key if key is None else key.encode()
+    return new_key, original.value if value is None else value
+
+
+def _in_editor(text: str) -> str:
+    """`text` as $EDITOR leaves it, in a file that only this user can read. Raises ConfigError when it cannot be run."""
+    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory(prefix="tidegate-") as folder:
+        file = Path(folder) / "value.json"
+        file.write_bytes(text.encode("utf-8", "surrogateescape"))
+        try:
+            subprocess.run([*shlex.split(command), str(file)], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            problem = f"the editor cannot be used: {error}"
+            raise ConfigError(problem, field="EDITOR", value=command, hint="--value or --value-file") from None
+        return file.read_bytes().decode("utf-8", "surrogateescape")

@@ -1,0 +1,130 @@
+"""The way back: which replays have been read by the pipeline, and which of them are dead letters again.
+
+A chunk is settled in this order, so that nothing is called accepted too early:
+
+1. passed    the group's committed offset is behind the chunk's last offset in every partition: all of it is applied, and
+             its dead letters were written before that (worker/commit.py)
+2. ends      only then the ends of the dead-letter topics are asked for
+3. read      the topics are read up to those ends: what has not come back by then was not dead-lettered
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from dlq import headers as h
+from dlq.dialects import Headers, last_values
+from dlq.dialects.base import text
+from dlq.index.letters import indexed_id
+from dlq.reader import dead_letter, reader_options, unavailable
+from dlq.replay.jobs import Bounds
+from dlq.replay.targets import QUIET
+from tidegate.config.kafka import Kafka, confluent_options
+from tidegate.errors import BrokerUnavailable
+from tidegate.record import TopicPartition
+
+_TIMEOUT = 15.0  # seconds
+_POLL_RECORDS, _POLL_SECONDS = 2_000, 0.1
+
+Again = tuple[str, str]
+"""The dead letter that a replay became: its topic, and its id as the index has it."""
+
+
+class DeadLetterTail:
+    """The dead-letter topics from where a job began, read for what comes back of it. One thread."""
+
+    def __init__(self, kafka: Kafka, topics: Sequence[str], job: str) -> None:
+        self._kafka, self._topics, self._prefix = kafka, topics, f"{job}/"
+        self._reasons: list[str] = []
+        self._consumer = Consumer(reader_options(kafka, self._reasons) | {"auto.offset.reset": "earliest"})
+        # The end that counts is that of all records, also of those whose transaction is still being settled.
+        options = confluent_options(kafka) | {"group.id": "tidegate-ends", "isolation.level": "read_uncommitted"}
+        self._ends = Consumer(options | QUIET)
+        self.next: Bounds = {}
+        """The next offset to be read of each partition."""
+        self.found: dict[int, Again] = {}
+        """Position in the job → what came back, since `take`."""
+
+    def ends(self) -> Bounds:
+        """Where each partition of the topics ends now. Raises BrokerUnavailable."""
+        ends: Bounds = {}
+        try:
+            for topic in self._topics:
+                found = self._ends.list_topics(topic, timeout=_TIMEOUT).topics[topic]
+                for partition in found.partitions if found.error is None else ():
+                    place = KafkaPartition(topic, partition)
+                    ends[TopicPartition(topic, partition)] = int(self._ends.get_watermark_offsets(place, _TIMEOUT)[1])
+        except KafkaException as error:
+            raise unavailable(self._kafka, self._reasons, error.args[0].str()) from error
+        return ends
+
+    def start(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions from these offsets on."""
+        self.next = dict(offsets)
+        self._consumer.assign([KafkaPartition(*tp, offset) for tp, offset in offsets.items()])
+
+    def read(self, upto: Bounds, *, wait: bool = True) -> bool:
+        """Read on for a moment, or only what is there already. True when everything before these ends has been read."""
+        fresh = {tp: 0 for tp in upto if tp not in self.next}
+        if fresh:  # a topic grew: the new partitions are read from their beginning
+            self.start(self.next | fresh)
+        for message in self._consumer.consume(_POLL_RECORDS, timeout=_POLL_SECONDS if wait else 0.0):
+            error = message.error()
+            if error is None:
+                self._look_at(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._reach(message, cast(int, message.offset()))
+            elif not error.retriable():
+                raise BrokerUnavailable(f"reading what came back: {error.str()}")
+        return all(self.next[tp] >= end for tp, end in upto.items())
+
+    def take(self) -> dict[int, Again]:
+        """What came back since the last call."""
+        found, self.found = self.found, {}
+        return found
+
+    def close(self) -> None:
+        self._consumer.close()
+        self._ends.close()
+
+    def _look_at(self, message: Message) -> None:
+        self._reach(message, cast(int, message.offset()) + 1)
+        values = last_values(cast(Headers, message.headers() or []))
+        place = text(values, h.REPLAY_JOB)
+        if place is None or not place.startswith(self._prefix):
+            return
+        position = place.removeprefix(self._prefix)
+        if position.isascii() and position.isdigit():
+            letter = dead_letter(message)
+            self.found[int(position)] = (letter.topic, indexed_id(letter.envelope))
+
+    def _reach(self, message: Message, offset: int) -> None:
+        tp = TopicPartition(cast(str, message.topic()), cast(int, message.partition()))
+        self.next[tp] = max(self.next.get(tp, 0), offset)
+
+
+class Positions:
+    """How far the groups are that read the topics replayed to. One thread."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._options = confluent_options(kafka) | QUIET | {"enable.auto.commit": False}
+        self._consumers: dict[str, Consumer] = {}
+
+    def passed(self, group: str, bounds: Bounds) -> bool:
+        """Whether the group has committed offsets behind all of these. Raises BrokerUnavailable."""
+        if group not in self._consumers:
+            self._consumers[group] = Consumer(self._options | {"group.id": group})
+        try:
+            asked = [KafkaPartition(*tp) for tp in bounds]
+            found = self._consumers[group].committed(asked, timeout=_TIMEOUT)
+        except KafkaException as error:
+            raise BrokerUnavailable(f"the offsets of group {group}: {error.args[0].str()}") from error
+        return all(one.offset > bounds[TopicPartition(one.topic, one.partition)] for one in found)
+
+    def close(self) -> None:
+        for consumer in self._consumers.values():
+            consumer.close()

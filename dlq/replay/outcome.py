@@ -1,0 +1,132 @@
+"""What became of each letter of a job, written down with its effect on the letter, in one transaction per step.
+
+sent again and accepted   `ok`: the letter is resolved
+sent again and failed     `failed_again`: the newer letter stands for it; once that is indexed, this one is replaced
+sent, not followed        `sent`: to a topic whose readers are not known; the letter is resolved
+not sent                  `parked` (the letter, too), `invalid`, `gone`, `cancelled`: it stays open
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select, update
+
+from dlq.index.database import IndexDatabase
+from dlq.index.lifecycle import Lifecycle
+from dlq.index.tables import OPEN, PARKED, REPLACED, RESOLVED
+from dlq.replay.follow import Again
+from dlq.replay.jobs import CANCELLED, CANCELLING, DONE, Chunk, Job, Jobs
+from dlq.replay.outgoing import PARKED as NOT_SENT_PARKED
+from dlq.replay.outgoing import Unsent
+from tidegate.clock import Clock
+
+OK, FAILED_AGAIN, SENT = "ok", "failed_again", "sent"
+
+
+class Outcomes:
+    """Writes for whoever owns the job. Every method raises LeaseLost when that is another, and has written nothing then."""
+
+    def __init__(self, jobs: Jobs, clock: Clock) -> None:
+        self._jobs = jobs
+        self._database: IndexDatabase = jobs.database
+        self._replays, self._letters = jobs.database.tables.replays, jobs.database.tables.letters
+        self._lifecycle = Lifecycle(jobs.database, clock)
+
+    def begun(self, job: Job, follow: Mapping[Any, int]) -> None:
+        """Before the first record is sent: where the reading of what comes back starts."""
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job, follow=follow)
+
+    def unsent(self, job: Job, records: Sequence[Unsent]) -> None:
+        """Letters that are not sent. Before the rest of their chunk is: after a crash, what has no outcome was sent."""
+        if not records:
+            return
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job)
+            self._set(connection, job, [(one.chosen.position, one.outcome, one.detail, None, None) for one in records])
+            parked = [one.chosen.letter for one in records if one.outcome == NOT_SENT_PARKED]
+            if parked:
+                which = self._letters.c.letter.in_(parked)
+                note = "replayed too often"
+                self._lifecycle.close(connection, which, actor=_actor(job), state=PARKED, note=note)
+
+    def sent(self, job: Job, upto: int, chunk: Chunk | None) -> None:
+        """The job has come to position `upto`. `chunk`: what has been sent on the way."""
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job, sent=upto, chunks=[*job.chunks, *([] if chunk is None else [chunk])])
+
+    def came_back(self, job: Job, found: Mapping[int, Again], follow: Mapping[Any, int]) -> int:
+        """Replays that failed again, and how far the dead-letter topics have been read for them. Returns how many are
+        new."""
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job, follow=follow)
+            rows = [(position, FAILED_AGAIN, f"it is {again[1]} now", *again) for position, again in found.items()]
+            return self._set(connection, job, rows)
+
+    def settled(self, job: Job, chunk: Chunk, outcome: str, follow: Mapping[Any, int]) -> int:
+        """All of the chunk that has not come back was accepted (`ok`), or is not followed (`sent`). Returns how many."""
+        r = self._replays.c
+        mine = (r.job == job.id) & r.position.between(chunk.first, chunk.last)
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job, chunks=[other for other in job.chunks if other != chunk], follow=follow)
+            statement = update(self._replays).where(mine, r.outcome.is_(None)).values(outcome=outcome)
+            number = connection.execute(statement).rowcount
+            which = self._letters.c.letter.in_(select(r.letter).where(mine, r.outcome == outcome))
+            note = f"replayed by job {job.id}"
+            self._lifecycle.close(connection, which, actor=_actor(job), state=RESOLVED, note=note)
+        return int(number)
+
+    def replace(self, job: Job, *, even_unindexed: bool = False) -> int:
+        """Close letters whose replay failed again, once the newer letter is in the index: else the group would be called
+        resolved for a moment. Returns how many still wait for that."""
+        r, letters = self._replays.c, self._letters
+        newer = letters.alias("newer")
+        failed = select(r.letter).where(r.job == job.id, r.outcome == FAILED_AGAIN)
+        indexed = select(newer.c.letter).where(newer.c.dlq_topic == r.again_topic, newer.c.id == r.again_id)
+        ready = failed if even_unindexed else failed.where(indexed.exists())
+        with self._database.transaction() as connection:
+            which = letters.c.letter.in_(ready)
+            note = f"replayed by job {job.id}, and failed again"
+            self._lifecycle.close(connection, which, actor=_actor(job), state=REPLACED, note=note)
+            waiting = select(letters.c.letter).where(letters.c.letter.in_(failed), letters.c.state == OPEN)
+            return len(connection.execute(waiting.limit(1)).all())
+
+    def turned(self, job: Job, state: str, reason: str) -> None:
+        """The job stops by itself."""
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job, state=state, reason=reason)
+            self._lifecycle.record(connection, _actor(job), f"replay {state}", note=f"{job.id}: {reason}")
+
+    def cancel_rest(self, job: Job) -> None:
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job)
+            self._jobs.cancel_rest(connection, job)
+
+    def finished(self, job: Job) -> None:
+        state = CANCELLED if job.state == CANCELLING else DONE
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job, state=state, finished_at=self._jobs.now(), lease_until=0)
+
+    def _set(
+        self, connection: Connection, job: Job, rows: Sequence[tuple[int, str, str, str | None, str | None]]
+    ) -> int:
+        """Position, outcome, detail, and the newer letter. What has an outcome keeps it. Returns how many had none."""
+        if not rows:
+            return 0
+        r = self._replays.c
+        statement = (
+            update(self._replays)
+            .where(r.job == job.id, r.position == bindparam("at"), r.outcome.is_(None))
+            .values(
+                outcome=bindparam("became"), detail=bindparam("why"), again_topic=bindparam("new_topic"),
+                again_id=bindparam("new_id"),
+            )
+        )  # fmt: skip
+        names = ("at", "became", "why", "new_topic", "new_id")
+        return int(connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows]).rowcount)
+
+
+def _actor(job: Job) -> str:
+    return f"replay of {job.actor}"

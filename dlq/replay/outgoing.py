@@ -1,0 +1,157 @@
+"""A dead letter as it is sent again: byte-identical unless it was mended, with its origin, without its failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dlq import headers as h
+from dlq.dialects import Headers
+from dlq.encoding import iso_utc
+from dlq.envelope import Envelope
+from dlq.index.tables import OPEN
+from dlq.limits import MAX_HEADERS_BYTES, MAX_KEY_BYTES, header_size
+from dlq.reader import DeadLetter
+from dlq.replay.mend import Mend, Mended
+from dlq.replay.raw import Chosen
+from dlq.replay.targets import Targets
+from tidegate.headers import REPLAY_OF
+from tidegate.record import TopicPartition
+
+_OVERHEAD = 512  # bytes: of the batch and the record around it; 2 for each header more than `header_size` says
+
+_REST = MAX_KEY_BYTES + MAX_HEADERS_BYTES + 8_192  # what comes besides the value at most: below it nothing is added up
+
+# Outcomes of a letter that is not sent.
+PARKED, INVALID, GONE, CANCELLED = "parked", "invalid", "gone", "cancelled"
+
+
+class Outgoing(NamedTuple):
+    """One record to be sent. `changed`: what was mended (key, value)."""
+
+    chosen: Chosen
+    target: TopicPartition
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    original: Envelope
+    changed: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes, with what Kafka adds."""
+        return (
+            len(self.key or b"") + len(self.value or b"") + sum(header_size(*one) for one in self.headers) + _OVERHEAD
+        )
+
+
+class Unsent(NamedTuple):
+    """One letter that is not sent, and why."""
+
+    chosen: Chosen
+    outcome: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """Key and value as somebody has written them, for letters by their row in the index."""
+
+    records: Mapping[int, tuple[bytes | None, bytes | None]] = field(default_factory=dict)
+
+
+class Preparer:
+    """Turns letters into what is sent. `mend`: SQL assignments; `by_hand`: what somebody wrote, for an edit by hand."""
+
+    def __init__(
+        self, targets: Targets, max_replays: int, *, job: str, mend: Mend | None, by_hand: ByHand | None
+    ) -> None:
+        self._targets, self._max_replays, self._job = targets, max_replays, job
+        self._mend, self._by_hand = mend, by_hand
+
+    def prepare(
+        self, chosen: Sequence[Chosen], letters: Sequence[DeadLetter | None]
+    ) -> tuple[list[Outgoing], list[Unsent]]:
+        """`letters`: the raw records of `chosen`, in the same order."""
+        unsent: list[Unsent] = []
+        left: list[tuple[Chosen, Envelope]] = []
+        for one, letter in zip(chosen, letters, strict=True):
+            refusal = self._refusal(one, letter)
+            if refusal is not None:
+                unsent.append(refusal)
+            elif letter is not None:
+                left.append((one, letter.envelope))
+        outgoing: list[Outgoing] = []
+        for (one, envelope), mended in zip(left, self._mended(left), strict=True):
+            if isinstance(mended, str):
+                unsent.append(Unsent(one, INVALID, mended))
+                continue
+            place = self._targets.place(envelope.origin, mended.key, key_is_new="key" in mended.changed)
+            if isinstance(place, str):
+                unsent.append(Unsent(one, INVALID, place))
+                continue
+            headers = replay_headers(envelope, f"{self._job}/{one.position}", mended.changed)
+            record = Outgoing(one, place, mended.key, mended.value, headers, envelope, mended.changed)
+            if len(record.value or b"") > self._targets.max_bytes - _REST and record.size > self._targets.max_bytes:
+                problem = f"topic {place.topic} does not take a record of {record.size} bytes (max.message.bytes)"
+                unsent.append(Unsent(one, INVALID, problem))
+                continue
+            outgoing.append(record)
+        return outgoing, unsent
+
+    def _refusal(self, one: Chosen, letter: DeadLetter | None) -> Unsent | None:
+        if one.state != OPEN:
+            return Unsent(one, CANCELLED, f"it was {one.state} before its turn came")
+        if one.replays >= self._max_replays:
+            return Unsent(one, PARKED, f"it was replayed {one.replays} times; deadLetters.maxReplays allows no more")
+        if letter is None:
+            place = f"{one.topic} partition {one.partition} offset {one.offset}"
+            return Unsent(one, GONE, f"its record is not in the topic any more ({place}): retention has deleted it")
+        cut = {"key", "value", "headers"} & set(letter.envelope.truncated)
+        if cut and self._by_hand is None:
+            origin = letter.envelope.origin
+            what = f"{', '.join(sorted(cut))} did not fit and was cut"
+            where = f"the whole record is at {origin.topic} partition {origin.partition} offset {origin.offset}"
+            return Unsent(one, INVALID, f"{what}; {where}")
+        return None
+
+    def _mended(self, left: Sequence[tuple[Chosen, Envelope]]) -> list[Mended | str]:
+        if self._by_hand is not None:
+            return [self._by_hand_of(one, envelope, self._by_hand) for one, envelope in left]
+        if self._mend is not None:
+            return self._mend.apply([(envelope.key, envelope.value) for _, envelope in left])
+        return [Mended(envelope.key, envelope.value, ()) for _, envelope in left]
+
+    def _by_hand_of(self, one: Chosen, envelope: Envelope, by_hand: ByHand) -> Mended | str:
+        given = by_hand.records.get(one.letter)
+        if given is None:
+            return "it was edited by hand in a process that ended before it was sent: edit it again"
+        key, value = given
+        parts = (("key", key == envelope.key), ("value", value == envelope.value))
+        return Mended(key, value, tuple(name for name, same in parts if not same))
+
+
+def replay_headers(envelope: Envelope, place: str, changed: Sequence[str]) -> Headers:
+    """Its own headers, without those of an earlier replay, behind those that link it to its dead letter and its origin.
+
+    Ours come first: when headers have to be cut (dlq/limits.py), the last are.
+    """
+    origin = envelope.origin
+    headers: Headers = [
+        (REPLAY_OF, envelope.id.encode()),
+        (h.REPLAY_JOB, place.encode()),
+        (h.REPLAYS, b"%d" % (envelope.replays + 1)),
+        (h.ORIGIN_TOPIC, origin.topic.encode()),
+        (h.ORIGIN_PARTITION, b"%d" % origin.partition),
+        (h.ORIGIN_OFFSET, b"%d" % origin.offset),
+    ]
+    if origin.timestamp is not None:
+        headers.append((h.ORIGIN_TIMESTAMP, b"%d" % origin.timestamp))
+    if origin.timestamp_type is not None:
+        headers.append((h.ORIGIN_TIMESTAMP_TYPE, origin.timestamp_type.encode()))
+    if envelope.first_failure >= 0:
+        headers.append((h.FAILED_FIRST, iso_utc(envelope.first_failure).encode()))
+    if changed:
+        headers.append((h.REPLAY_EDITED, ",".join(changed).encode()))
+    return headers + [header for header in envelope.headers if not header[0].startswith(h.REPLAY_PREFIX)]

@@ -1,0 +1,102 @@
+"""The raw records behind dead letters of the index, in bulk: from their topics, never from the index."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from dlq.index.letters import indexed_id
+from dlq.reader import NOT_THERE, DeadLetter, dead_letter, reader_options, unavailable
+from tidegate.clock import Clock, SystemClock
+from tidegate.config.kafka import Kafka
+
+_PATIENCE = 15.0  # seconds without a record before the broker is called unavailable
+_POLL_RECORDS, _POLL_SECONDS = 1_000, 0.1
+_JUMP = 5_000  # offsets: a longer way to the next letter is not read but jumped over
+BUDGET = 33_554_432
+"""Bytes of keys and values that one fetch returns at most (the first record whatever it takes)."""
+
+
+class Chosen(NamedTuple):
+    """One letter: its row in the index, where its record is, and its place in its job (0 without one)."""
+
+    letter: int
+    topic: str
+    partition: int
+    offset: int
+    id: str
+    replays: int = 0
+    state: str = "open"
+    position: int = 0
+
+
+class RawReader:
+    """Fetches records by place. Fastest in the order of the topics, since what is read ahead is kept. One thread."""
+
+    def __init__(self, kafka: Kafka, clock: Clock | None = None) -> None:
+        self._kafka, self._clock = kafka, clock or SystemClock()
+        self._reasons: list[str] = []
+        self._consumer = Consumer({**reader_options(kafka, self._reasons), "auto.offset.reset": "earliest"})
+        self._at: tuple[str, int] | None = None
+        self._ahead: deque[Message] = deque()
+        self._next = -1  # the offset that the consumer, with what is read ahead, has come to
+
+    def fetch(self, wanted: Sequence[Chosen], budget: int = BUDGET) -> list[DeadLetter | None]:
+        """The records of the first of `wanted` (in the order of topic, partition, offset), as many as fit in `budget`
+        bytes; None where the topic does not have the record any more, or has another one there.
+
+        Raises BrokerUnavailable.
+        """
+        found: list[DeadLetter | None] = []
+        for one in wanted:
+            letter = self._one(one)
+            if letter is not None:
+                budget -= len(letter.envelope.value or b"") + len(letter.envelope.key or b"")
+                letter = letter if indexed_id(letter.envelope) == one.id else None  # the topic was made anew
+            found.append(letter)
+            if budget <= 0:
+                break
+        return found
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _one(self, wanted: Chosen) -> DeadLetter | None:
+        self._go_to(wanted)
+        heard = self._clock.monotonic()
+        while True:
+            while self._ahead:
+                message = self._ahead[0]
+                error = message.error()
+                offset = cast(int, message.offset())
+                if error is None and offset > wanted.offset:  # retention or compaction has been there
+                    return None
+                self._ahead.popleft()
+                if error is None:
+                    self._next = offset + 1
+                    if offset == wanted.offset:
+                        return dead_letter(message)
+                elif error.code() in NOT_THERE and (
+                    error.code() != KafkaError._PARTITION_EOF or offset <= wanted.offset
+                ):
+                    self._at = None  # the consumer says it once only
+                    return None
+            messages = self._consumer.consume(_POLL_RECORDS, timeout=_POLL_SECONDS)
+            if messages:
+                heard = self._clock.monotonic()
+                self._ahead.extend(messages)
+            elif self._clock.monotonic() - heard > _PATIENCE:
+                raise unavailable(self._kafka, self._reasons, f"no answer for {_PATIENCE:g} s")
+
+    def _go_to(self, wanted: Chosen) -> None:
+        """Go on reading where it was left, if that comes to the record soon; else begin at the record."""
+        place = (wanted.topic, wanted.partition)
+        soon = self._next <= wanted.offset <= self._next + len(self._ahead) + _JUMP
+        if place != self._at or not soon:
+            self._consumer.assign([KafkaPartition(*place, wanted.offset)])
+            self._ahead.clear()
+            self._at, self._next = place, wanted.offset

@@ -1,0 +1,265 @@
+"""A replay job at work, in turns: whoever holds its lease calls `turn` until it is over. A SIGKILL between any two lines
+repeats reading and asking, never sending (dlq/replay/sender.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from dlq.replay.choice import first_topic, next_chosen
+from dlq.replay.follow import DeadLetterTail, Positions
+from dlq.replay.jobs import CANCELLING, IN_SPITE, RUNNING, STOPPED, Bounds, Chunk, Job, Jobs
+from dlq.replay.mend import Mend
+from dlq.replay.outcome import FAILED_AGAIN, OK, SENT, Outcomes
+from dlq.replay.outgoing import ByHand, Outgoing, Preparer, Unsent
+from dlq.replay.raw import RawReader
+from dlq.replay.sender import MOST_PARTITIONS, Sender, forget_progress
+from dlq.replay.targets import Targets
+from tidegate.clock import Clock, SystemClock
+from tidegate.config.pipeline import Pipeline
+from tidegate.config.topics import indexed_topics
+
+log = structlog.get_logger(__name__)
+_CHUNK = 4_000  # letters in a transaction at most
+_AHEAD = 50  # chunks sent and not settled at most: a pipeline that is away is not buried
+_CANARY = (1, 11)  # letters whose outcome is known before the next step is taken
+_ENOUGH = 100  # known outcomes before their ratio says something, without a canary
+_LOOK = 0.2  # seconds between looks at what came back
+_UNINDEXED = 15.0  # seconds that the end of a job waits for the index to have the newer letters
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """A chunk that has passed: it is settled when the dead-letter topics are read up to these ends."""
+
+    chunk: Chunk
+    ends: Bounds
+
+
+class Run:
+    """One job in the hands of one agent. One thread. `count`: is told of outcomes, and how many letters have each."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        jobs: Jobs,
+        job: Job,
+        *,
+        by_hand: ByHand | None = None,
+        clock: Clock | None = None,
+        count: Callable[[str, int], None] = lambda outcome, letters: None,
+    ) -> None:
+        """Raises ConfigError when the request cannot be carried out (any more), BrokerUnavailable."""
+        self.job, self._pipeline, self._jobs = job, pipeline, jobs
+        self._clock, self._count = clock or SystemClock(), count
+        self._outcomes = Outcomes(jobs, self._clock)
+        request = job.request
+        self._targets = Targets(pipeline, request.to)
+        self._mend = Mend(pipeline, request.assignments) if request.assignments else None
+        hand = (by_hand or ByHand()) if request.by_hand else None
+        limit = pipeline.dead_letters.max_replays
+        self._preparer = Preparer(self._targets, limit, job=job.id, mend=self._mend, by_hand=hand)
+        self._raw = RawReader(pipeline.kafka)
+        self._tail = DeadLetterTail(pipeline.kafka, indexed_topics(pipeline), job.id)
+        self._positions = Positions(pipeline.kafka)
+        self._sender: Sender | None = None
+        self._awaited: _Awaited | None = None
+        self._outcome_counts: dict[str, int] | None = None
+        self._not_before = 0.0
+        self._idle_since: float | None = None
+
+    def turn(self) -> float | None:
+        """One step. Returns after how many seconds the next is due; None when there is nothing (more) to do.
+
+        1. lease    prolong it, and see what people want
+        2. recover  what an earlier owner has sent and had no time to write down
+        3. follow   read what came back; settle what has passed
+        4. stop     when too many fail again
+        5. send     the next chunk, if it is time
+        6. end      when everything has an outcome
+
+        Raises LeaseLost, ConfigError, BrokerUnavailable, StoreUnavailable.
+        """
+        self.job = self._jobs.renew(self.job)
+        if self.job.finished:
+            return None
+        self._begin()
+        sender = self._recovered()
+        settled = self._follow()
+        if self.job.state == CANCELLING:
+            self._outcomes.cancel_rest(self.job)
+        elif self.job.state == RUNNING and (reason := self._too_many_failures()):
+            log.warning("replay.stopped", job=self.job.id, reason=reason)
+            self._outcomes.turned(self.job, STOPPED, reason)
+            return 0.0
+        sent = self.job.state == RUNNING and self._send_next(sender)
+        if sent or settled:
+            return 0.0
+        return None if self._has_ended() else _LOOK
+
+    def close(self) -> None:
+        for part in (self._raw, self._tail, self._positions, self._sender, self._mend):
+            if part is not None:
+                part.close()
+
+    def _begin(self) -> None:
+        """The reading of what comes back starts where the topics end before anything is sent."""
+        if self._tail.next:
+            return
+        if not self.job.follow:
+            self._outcomes.begun(self.job, self._tail.ends())
+            self.job = self._jobs.renew(self.job)
+        self._tail.start(self.job.follow)
+
+    def _recovered(self) -> Sender:
+        if self._sender is None:
+            anchor = first_topic(self._jobs.database, self.job.id)
+            sender = Sender(self._pipeline.kafka, self.job.id, anchor, max_bytes=self._targets.max_bytes)
+            if sender.position > self.job.sent:
+                log.info("replay.recovered", job=self.job.id, upto=sender.position, known=self.job.sent)
+                self._sent(sender.position, sender.bounds)
+            self._sender = sender
+        return self._sender
+
+    # Sending
+
+    def _send_next(self, sender: Sender) -> bool:
+        """Whether the job has come on."""
+        most = self._how_many()
+        if not most:
+            return False
+        chosen = next_chosen(self._jobs.database, self.job.id, self.job.sent, _CHUNK)
+        if not chosen:  # the last ones have been decided already
+            self._sent(self.job.total, {})
+            return True
+        letters = self._raw.fetch(chosen)
+        chosen = chosen[: len(letters)]
+        outgoing, unsent, upto = _cut(*self._preparer.prepare(chosen, letters), chosen[-1].position, most)
+        self._outcomes.unsent(self.job, unsent)
+        for one in unsent:
+            self._counted(one.outcome, 1)
+        bounds: Bounds = {}
+        if outgoing:
+            try:
+                sender.send(outgoing, upto)
+            except BaseException:
+                self._sender = None
+                raise
+            bounds = sender.bounds
+        self._sent(upto, bounds)
+        if self.job.request.rate is not None:
+            begun = max(self._not_before, self._clock.monotonic() - _LOOK)
+            self._not_before = begun + len(outgoing) / self.job.request.rate
+        return True
+
+    def _sent(self, upto: int, bounds: Bounds) -> None:
+        chunk = Chunk(self.job.sent + 1, upto, bounds) if bounds else None
+        self._outcomes.sent(self.job, upto, chunk)
+        chunks = self.job.chunks if chunk is None else (*self.job.chunks, chunk)
+        self.job = replace(self.job, sent=upto, chunks=chunks)
+
+    def _how_many(self) -> int:
+        """How many letters may be sent now."""
+        job = self.job
+        if job.sent >= job.total or len(job.chunks) >= _AHEAD or self._clock.monotonic() < self._not_before:
+            return 0
+        most = _CHUNK if job.request.rate is None else max(1, min(_CHUNK, job.request.rate // 4))
+        if job.request.canary:
+            known = self._known()
+            step = next((upto for upto in _CANARY if known < upto), None)
+            if step is not None:
+                return 0 if job.chunks else min(most, step - known)
+        return most
+
+    # The way back
+
+    def _follow(self) -> bool:
+        """Whether a chunk was settled."""
+        if not self.job.chunks:
+            return False
+        awaited = self._awaited
+        reached = self._tail.read({} if awaited is None else awaited.ends, wait=awaited is not None)
+        # Anybody can write the header: what has not been sent cannot have come back.
+        if found := {at: again for at, again in self._tail.take().items() if at <= self.job.sent}:
+            self._counted(FAILED_AGAIN, self._outcomes.came_back(self.job, found, self._tail.next))
+        if awaited is not None:
+            if not reached:
+                return False
+            self._awaited = None
+            self._settle(awaited.chunk, OK)
+            return True
+        return self._look_whether_passed(self.job.chunks[0])
+
+    def _look_whether_passed(self, chunk: Chunk) -> bool:
+        by_group: dict[str, Bounds] = {}
+        for tp, offset in chunk.bounds.items():
+            group = self._targets.group_of(tp.topic)
+            if group is not None:
+                by_group.setdefault(group, {})[tp] = offset
+        if not by_group:
+            self._settle(chunk, SENT)
+            return True
+        if all(self._positions.passed(group, bounds) for group, bounds in by_group.items()):
+            self._awaited = _Awaited(chunk, self._tail.ends())
+        return False
+
+    def _settle(self, chunk: Chunk, outcome: str) -> None:
+        self._counted(outcome, self._outcomes.settled(self.job, chunk, outcome, self._tail.next))
+        self.job = replace(self.job, chunks=tuple(other for other in self.job.chunks if other != chunk))
+
+    def _too_many_failures(self) -> str | None:
+        known, failed = self._known(), self._counts().get(FAILED_AGAIN, 0)
+        allowed = self.job.request.max_failures
+        if self.job.reason.startswith(IN_SPITE) or not failed or failed <= allowed * known:
+            return None
+        if known < _ENOUGH and not self.job.request.canary:
+            return None
+        return f"{failed} of {known} failed again ({failed / known:.0%}), and {allowed:.0%} are allowed"
+
+    def _known(self) -> int:
+        """Letters that were sent, and of which is known what became of them."""
+        return sum(self._counts().get(outcome, 0) for outcome in (OK, FAILED_AGAIN, SENT))
+
+    def _counts(self) -> dict[str, int]:
+        if self._outcome_counts is None:
+            self._outcome_counts = self._jobs.outcomes(self.job.id)
+        return self._outcome_counts
+
+    def _counted(self, outcome: str, letters: int) -> None:
+        if letters:
+            self._outcome_counts = None
+            self._count(outcome, letters)
+
+    def _has_ended(self) -> bool:
+        """Whether everything that was sent has its outcome, and nothing more is to be sent (for the time being)."""
+        job, waits = self.job, self.job.state == RUNNING and self.job.sent < self.job.total
+        if job.chunks or waits:
+            self._idle_since = None
+            return False
+        now = self._clock.monotonic()
+        self._idle_since = now if self._idle_since is None else self._idle_since
+        if self._outcomes.replace(job, even_unindexed=now - self._idle_since > _UNINDEXED):
+            return False
+        if job.state in (RUNNING, CANCELLING):
+            self._outcomes.finished(job)
+            forget_progress(self._pipeline.kafka, job.id)
+            self.job = self._jobs.get(job.id)
+            log.info("replay.finished", job=job.id, state=self.job.state, **self._counts())
+        return True
+
+
+def _cut(
+    outgoing: list[Outgoing], unsent: list[Unsent], upto: int, most: int
+) -> tuple[list[Outgoing], list[Unsent], int]:
+    """The first records, at most `most` and to at most MOST_PARTITIONS partitions, with what is not sent on their way;
+    and the position that they come to."""
+    partitions = set()
+    for number, record in enumerate(outgoing):
+        partitions.add(record.target)
+        if number == most or len(partitions) > MOST_PARTITIONS:
+            upto = outgoing[number - 1].chosen.position
+            return outgoing[:number], [one for one in unsent if one.chosen.position < upto], upto
+    return outgoing, unsent, upto

@@ -1,0 +1,166 @@
+"""Replays without processes: real topics and a real index; the worker is played by a few lines, so that a test says what it
+does, and when."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from dlq.envelope import Envelope, RawRecord
+from dlq.index.database import IndexDatabase
+from dlq.index.filters import LetterFilter
+from dlq.index.letters import index_row
+from dlq.index.masking import Masker
+from dlq.index.writer import IndexWriter
+from dlq.replay.jobs import Job
+from dlq.replay.outgoing import ByHand
+from dlq.replay.request import Request
+from dlq.replay.run import Run
+from dlq.service import DeadLetterIndex, open_index
+from tests.harness import Message, produce, read_topic
+from tests.providers.kafka import KafkaTopics
+from tidegate import record as names
+from tidegate.clock import SystemClock
+from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.config.pipeline import Pipeline
+from tidegate.record import Stage
+from tidegate.stages.batch import Reason, Rejection
+
+PARTITIONS = 3
+FIRST = 1_000_000  # the offset of the first record that failed: no replay comes there
+Refuses = Callable[[Message], bool]
+
+
+class ReplayScene:
+    """A pipeline with topics of its own. `settings`: of the block `deadLetters`."""
+
+    def __init__(self, kafka: KafkaTopics, url: str, **settings: Any) -> None:
+        self.kafka, self.url = kafka, url
+        self.id = f"c-{uuid.uuid4().hex[:8]}"
+        self.source = kafka.topic(partitions=PARTITIONS, name=f"{self.id}.source")
+        self.dlq = kafka.topic(partitions=PARTITIONS, name=f"{self.id}.dlq")
+        self.configure(**settings)
+        self._database = IndexDatabase(url, self.pipeline.dead_letters)
+        self._database.prepare()
+        self._writer = IndexWriter(self._database)
+        self._opened = open_index(self.pipeline)
+        self.index: DeadLetterIndex = self._opened.__enter__()
+        self._positions = dict.fromkeys(range(PARTITIONS), 0)
+
+    def configure(self, **settings: Any) -> None:
+        self.pipeline = Pipeline.model_validate(
+            {
+                "pipelineId": self.id,
+                "kafka": {"bootstrapServers": self.kafka.bootstrap_servers},
+                "source": {"topics": [self.source]},
+                "schema": [{"name": "n", "type": "bigint"}, {"name": "card", "type": "string"}],
+                "rules": [{"name": "small", "type": "range", "column": "n", "max": 100}],
+                "deadLetters": {"index": self.url, **settings},
+            }
+        )
+
+    def letters(self, numbers: Iterable[int], *, topic: str | None = None, **record: Any) -> None:
+        """Dead letters of records with these numbers, of the source (or of `topic`), written and indexed."""
+        rows = []
+        for n in numbers:
+            tp = names.TopicPartition(topic or self.source, n % PARTITIONS)
+            raw = RawRecord(tp, FIRST + n, 5, **{"key": b"k%d" % n, "value": b'{"n": %d}' % n, **record})
+            rows.append(self._dead(raw, n))
+        produce(self.kafka.bootstrap_servers, self.dlq, rows)
+        self.reindex()
+
+    def id_of(self, n: int) -> str:
+        """The id of the letter of record `n` of the source."""
+        return f"{self.source}-{n % PARTITIONS}-{FIRST + n}"
+
+    def reindex(self) -> None:
+        """As the index agent does."""
+        masker = Masker(self.pipeline.dead_letters.masking)
+        by_partition: dict[int, list[Message]] = {}
+        for message in self.read(self.dlq):
+            by_partition.setdefault(message.partition, []).append(message)
+        for partition, messages in by_partition.items():
+            tp = names.TopicPartition(self.dlq, partition)
+            self._writer.write(tp, [index_row(m, tp, masker) for m in messages], messages[-1].offset)
+
+    def transaction(self) -> Producer:
+        """A producer for `work`, whose transactions the test begins and ends."""
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "transactional.id": self.id})
+        producer.init_transactions(30)
+        return producer
+
+    def work(self, refuses: Refuses = lambda message: False, producer: Producer | None = None) -> int:
+        """What the pipeline's worker does with what is new in the source: refused records become dead letters, and then the
+        group's offsets are committed. Returns how many it read. `producer`: writes the dead letters, in its transaction."""
+        fresh = [m for m in self.read(self.source) if m.offset >= self._positions[m.partition]]
+        dead = []
+        for message in filter(refuses, fresh):
+            tp = names.TopicPartition(self.source, message.partition)
+            raw = RawRecord(tp, message.offset, message.timestamp, message.key, message.value, message.headers)
+            dead.append(self._dead(raw, message.offset))
+        if producer is None:
+            produce(self.kafka.bootstrap_servers, self.dlq, dead)
+        else:
+            for one in dead:
+                producer.produce(self.dlq, **one)
+            producer.flush(30)
+        for message in fresh:
+            self._positions[message.partition] = message.offset + 1
+        offsets = [TopicPartition(self.source, p, at) for p, at in self._positions.items() if at]
+        if fresh:
+            consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": self.id})
+            consumer.commit(offsets=offsets, asynchronous=False)
+            consumer.close()
+        if dead and producer is None:
+            self.reindex()
+        return len(fresh)
+
+    def job(self, *, owner: str = "me", **request: Any) -> Job:
+        wanted = request.pop("wanted", LetterFilter())
+        return self.index.jobs.create(Request(wanted, **request), actor="ada", owner=owner)
+
+    def start(self, job: Job, by_hand: ByHand | None = None) -> Run:
+        return Run(self.pipeline, self.index.jobs, job, by_hand=by_hand)
+
+    def carry_out(self, job: Job, *, refuses: Refuses = lambda message: False, by_hand: ByHand | None = None) -> Job:
+        """Turns of the job, and of the worker, until it is over or waits for somebody."""
+        run, until = self.start(job, by_hand), time.monotonic() + 60
+        try:
+            while (after := run.turn()) is not None:
+                if after:  # nothing is to be sent: it waits for the worker
+                    self.work(refuses)
+                assert time.monotonic() < until, self.outcomes(job)
+        finally:
+            run.close()
+        return self.index.jobs.get(job.id)
+
+    def outcomes(self, job: Job) -> dict[str, int]:
+        return self.index.jobs.outcomes(job.id)
+
+    def read(self, topic: str) -> list[Message]:
+        return read_topic(self.kafka.bootstrap_servers, topic)
+
+    def sent(self) -> Counter[str | None]:
+        """Dead letter → how often the source has a replay of it."""
+        return Counter(message.header("tidegate.replay.of") for message in self.read(self.source))
+
+    def open(self) -> int:
+        return int(self.index.reader.stats()["open"])
+
+    def close(self) -> None:
+        self._opened.__exit__(None, None, None)
+        self._database.close()
+
+    def _dead(self, raw: RawRecord, n: int) -> dict[str, Any]:
+        failed = Rejection(
+            raw.offset, Stage.VALIDATE, (Reason("RuleViolation", f"{n} is too much", rule="small", field="n"),)
+        )
+        now = int(SystemClock().time() * 1000)
+        envelope = Envelope.of(failed, raw, pipeline=self.id, schema="s", now_ms=now)
+        key, value, headers = envelope.to_record(DeadLetterConfig())
+        return {"key": key, "value": value, "headers": headers, "partition": raw.tp.partition}

@@ -1,0 +1,246 @@
+"""Replay jobs: sent once, whoever dies; canary, pause, rate, cancel. The broker is real, the index in both databases where that
+can make a difference, and the worker is played by the scene."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from dlq.index.filters import LetterFilter
+from dlq.replay import jobs, run, sender
+from dlq.replay.jobs import LeaseLost
+from tests.contract.replay_scene import ReplayScene
+from tests.harness import produce
+from tidegate.errors import ConfigError
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+
+both_databases = pytest.mark.parametrize(
+    "make_replays", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
+
+
+@both_databases
+def test_each_once_and_what_became_of_it(replays: ReplayScene) -> None:
+    """Canary, then the rest; accepted ones are resolved, those that fail again are replaced by the newer letter."""
+    replays.letters(range(300))
+    found = replays.carry_out(replays.job(max_failures=1.0), refuses=lambda m: m.json["n"] % 10 == 9)
+    assert (found.state, replays.outcomes(found)) == ("done", {"ok": 270, "failed_again": 30})
+    assert replays.sent() == Counter({replays.id_of(n): 1 for n in range(300)})
+    states = Counter(letter["state"] for letter in replays.index.reader.every(LetterFilter()))
+    assert states == {"resolved": 270, "replaced": 30, "open": 30}
+    assert replays.open() == 30
+    newer = list(replays.index.reader.every(LetterFilter(state=("open",))))
+    again = {result["again"] for result in replays.index.jobs.results(found.id, outcome="failed_again")}
+    assert {letter["id"] for letter in newer} == again
+    assert {letter["replays"] for letter in newer} == {1}
+    (group,) = replays.index.reader.groups()
+    assert (group["state"], group["open"], group["reopened"]) == ("open", 30, 0)
+
+
+@both_databases
+@pytest.mark.parametrize("moment", ["before the commit", "after the commit", "after it is written down"])
+def test_killed_at_every_step(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Whenever its owner is killed, the next one sends what is missing, and nothing twice."""
+    monkeypatch.setattr(run, "_CHUNK", 40)
+    replays.letters(range(100))
+    job = replays.job(canary=False)
+    first = replays.start(job)
+    assert first.turn() is not None
+
+    def killed(*_: Any) -> Any:
+        raise Killed
+
+    if moment == "before the commit":
+        producer = first._sender._producer  # type: ignore[union-attr]
+
+        class Dying:
+            """The producer, until it would commit."""
+
+            commit_transaction = staticmethod(killed)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(producer, name)
+
+        first._sender._producer = Dying()  # type: ignore[union-attr,assignment]
+    elif moment == "after the commit":
+        monkeypatch.setattr(first._outcomes, "sent", killed)
+    else:
+        monkeypatch.setattr(first, "_how_many", killed)
+    with pytest.raises(Killed):
+        first.turn()
+    taken = _taken_over(replays, monkeypatch)
+    assert taken.id == job.id
+    assert replays.carry_out(taken).state == "done"
+    assert replays.outcomes(job) == {"ok": 100}
+    assert replays.sent() == Counter({replays.id_of(n): 1 for n in range(100)})
+
+
+def test_a_chunk_is_recovered_with_its_places(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent and not written down is followed from where it is: not before the worker has been there."""
+    replays.letters(range(9))
+    first = replays.start(replays.job(canary=False))
+    monkeypatch.setattr(first._outcomes, "sent", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        first.turn()
+    second = replays.start(_taken_over(replays, monkeypatch))
+    for _ in range(5):
+        assert second.turn() is not None
+    (chunk,) = second.job.chunks
+    places = {tp.partition: offset for tp, offset in chunk.bounds.items()}
+    assert places == {m.partition: m.offset for m in replays.read(replays.source)}
+    assert replays.outcomes(second.job) == {}
+    second.close()
+
+
+@both_databases
+def test_a_zombie_sends_nothing(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner that has lost its lease without knowing it is fenced by Kafka and by the database."""
+    monkeypatch.setattr(run, "_CHUNK", 10)
+    replays.letters(range(40))
+    job = replays.job(canary=False)
+    zombie = replays.start(job)
+    zombie.turn()
+    second = replays.start(_taken_over(replays, monkeypatch))
+    second.turn()
+    for act in (lambda: zombie._jobs.renew(job), lambda: zombie._outcomes.turned(job, "stopped", "by a zombie")):
+        with pytest.raises(LeaseLost):
+            act()
+    monkeypatch.setattr(zombie._jobs, "renew", lambda mine: mine)  # it does not ask
+    with pytest.raises(LeaseLost):
+        zombie.turn()
+    assert replays.outcomes(job) == {}
+    second.close()
+    zombie.close()
+    assert max(replays.sent().values()) == 1
+
+
+def test_too_many_failures(replays: ReplayScene) -> None:
+    """The canary stops the job after one; resumed in spite of that it goes on to its end."""
+    replays.letters(range(50))
+    found = replays.carry_out(replays.job(), refuses=lambda m: True)
+    assert (found.state, found.sent, replays.outcomes(found)) == ("stopped", 1, {"failed_again": 1})
+    assert found.reason == "1 of 1 failed again (100%), and 10% are allowed"
+    assert replays.open() == 50
+    replays.index.jobs.release(found)
+    replays.index.jobs.resume(found.id, actor="ada")
+    claimed = replays.index.jobs.claim("me")
+    assert claimed is not None
+    found = replays.carry_out(claimed, refuses=lambda m: m.json["n"] == 49)
+    assert (found.state, replays.outcomes(found)) == ("done", {"ok": 48, "failed_again": 2})
+
+
+def test_forged_answers(replays: ReplayScene) -> None:
+    """A dead letter that claims to be a replay which has not been sent yet does not keep it from being sent."""
+    replays.letters(range(3))
+    job = replays.job()
+    work = replays.start(job)
+    work.turn()
+    places = [f"{job.id}/{n}".encode() for n in (3, -1, 10**30)]
+    forged = [{"value": b"{}", "headers": [("tidegate.replay.job", place)]} for place in places]
+    produce(replays.kafka.bootstrap_servers, replays.dlq, forged)
+    replays.work()
+    work.close()
+    assert replays.outcomes(replays.carry_out(replays.index.jobs.get(job.id))) == {"ok": 3}
+
+
+def test_a_dead_letter_whose_transaction_is_still_being_settled(replays: ReplayScene) -> None:
+    """The worker has committed its offsets, and the markers of its transaction are not written yet: nothing is called
+    accepted before they are."""
+    replays.letters(range(2))
+    work = replays.start(replays.job(canary=False))
+    work.turn()
+    producer = replays.transaction()
+    producer.begin_transaction()
+    replays.work(lambda m: m.json["n"] == 1, producer)
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        assert work.turn() is not None
+    assert replays.outcomes(work.job) == {}
+    producer.commit_transaction(30)
+    replays.reindex()
+    _turns(work)
+    work.close()
+    assert replays.outcomes(work.job) == {"ok": 1, "failed_again": 1}
+
+
+def test_a_failure_among_the_ten(replays: ReplayScene) -> None:
+    """The second step of the canary is ten: two failures among eleven are too many."""
+    replays.letters(range(50))
+    count = iter(range(1000))
+    found = replays.carry_out(replays.job(), refuses=lambda m: next(count) in (3, 4))
+    assert (found.state, found.sent, replays.outcomes(found)) == ("stopped", 11, {"ok": 9, "failed_again": 2})
+
+
+@both_databases
+def test_pause_and_cancel(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A paused job sends nothing, and follows what it has sent; a cancelled one leaves the rest open, for other jobs."""
+    monkeypatch.setattr(run, "_CHUNK", 10)
+    replays.letters(range(30))
+    job = replays.job(canary=False)
+    first = replays.start(job)
+    first.turn()
+    replays.index.jobs.pause(job.id, actor="ada")
+    replays.work()
+    _turns(first)
+    assert (replays.index.jobs.get(job.id).sent, replays.outcomes(job)) == (10, {"ok": 10})
+    with pytest.raises(ConfigError, match="no dead letter is chosen"):
+        replays.job()
+    replays.index.jobs.resume(job.id, actor="ada")
+    first.turn()
+    replays.index.jobs.cancel(job.id, actor="ada")
+    replays.work()
+    _turns(first)
+    first.close()
+    found = replays.index.jobs.get(job.id)
+    assert (found.state, replays.outcomes(found)) == ("cancelled", {"ok": 20, "cancelled": 10})
+    assert replays.job().total == replays.open() == 10
+    with pytest.raises(ConfigError, match="the job is cancelled"):
+        replays.index.jobs.resume(job.id, actor="ada")
+
+
+def test_a_job_that_nobody_has_begun_is_cancelled_at_once(replays: ReplayScene) -> None:
+    replays.letters(range(5))
+    job = replays.job(owner="")
+    assert replays.index.jobs.cancel(job.id, actor="ada").state == "cancelled"
+    assert replays.outcomes(job) == {"cancelled": 5}
+
+
+def test_rate(replays: ReplayScene) -> None:
+    """A hundred letters at 40 a second take two seconds and more."""
+    replays.letters(range(100))
+    begun = time.monotonic()
+    assert replays.carry_out(replays.job(canary=False, rate=40)).state == "done"
+    assert time.monotonic() - begun > 2.0
+
+
+def _turns(work: run.Run) -> None:
+    until = time.monotonic() + 30
+    while work.turn() is not None:
+        assert time.monotonic() < until
+
+
+def _taken_over(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> jobs.Job:
+    """The job in the hands of another agent, once the lease is over."""
+    now = replays.index.jobs.now() + jobs.LEASE + 1
+    monkeypatch.setattr(replays.index.jobs, "now", lambda: now)
+    taken = replays.index.jobs.claim("another")
+    assert taken is not None
+    return taken
+
+
+def test_progress_is_forgotten_at_the_end(replays: ReplayScene) -> None:
+    """A finished job leaves no consumer group behind."""
+    replays.letters(range(3))
+    job = replays.carry_out(replays.job())
+    groups = AdminClient({"bootstrap.servers": replays.kafka.bootstrap_servers}).list_consumer_groups().result(30)
+    assert sender.group_of(job.id) not in {group.group_id for group in groups.valid}

@@ -1,0 +1,180 @@
+"""What a replay sends, what it does not, and why: over a real broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from dlq.index.filters import LetterFilter
+from dlq.index.masking import Masker
+from dlq.replay.hand import by_hand
+from dlq.replay.request import Request
+from tests.contract.replay_scene import ReplayScene
+from tests.providers.kafka import KafkaTopics
+from tidegate.config.deadletters import Mask
+from tidegate.errors import ConfigError
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+
+def test_what_retention_has_deleted(replays: ReplayScene) -> None:
+    """Letters whose record is gone are said to be gone, and stay open; the others are sent."""
+    replays.letters(range(30))
+    admin = AdminClient({"bootstrap.servers": replays.kafka.bootstrap_servers})
+    for done in admin.delete_records([TopicPartition(replays.dlq, 1, 4)]).values():
+        done.result(30)
+    found = replays.index.preview(Request(LetterFilter())).document()
+    assert (found["chosen"], found["pass"], found["unsent"]) == (30, 26, 4)
+    job = replays.carry_out(replays.job())
+    assert replays.outcomes(job) == {"ok": 26, "gone": 4}
+    (result, *_) = replays.index.jobs.results(job.id, outcome="gone")
+    assert "retention has deleted it" in result["detail"]
+    assert replays.open() == 4
+
+
+@pytest.mark.parametrize(
+    "make_replays", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+def test_too_many_replays(make_replays: Callable[..., ReplayScene]) -> None:
+    """A letter that has been replayed `maxReplays` times is parked, and not sent; unparked, it may be sent again."""
+    scene = make_replays(maxReplays=2)
+    scene.letters(range(3))
+    for replays in range(2):
+        job = scene.carry_out(scene.job(max_failures=1.0), refuses=lambda m: True)
+        assert scene.outcomes(job) == {"failed_again": 3}, replays
+    job = scene.carry_out(scene.job())
+    assert (job.state, scene.outcomes(job)) == ("done", {"parked": 3})
+    assert len(scene.read(scene.source)) == 6
+    parked = list(scene.index.reader.every(LetterFilter(state=("parked",))))
+    assert [letter["replays"] for letter in parked] == [2, 2, 2]
+    assert scene.open() == 0
+    assert scene.index.reader.groups()[0]["state"] == "resolved"
+    assert scene.index.lifecycle.unpark(LetterFilter(id=(parked[0]["id"],)), actor="ada") == 1
+    assert scene.outcomes(scene.carry_out(scene.job())) == {"ok": 1}
+
+
+def test_targets(make_replays: Callable[..., ReplayScene], kafka: KafkaTopics) -> None:
+    """Letters go to topics of the allow-list only, whatever their headers say of where they came from."""
+    scene, elsewhere, other = make_replays(), kafka.topic(), kafka.topic(partitions=2)
+    scene.letters(range(4))
+    scene.letters(range(10, 13), topic=elsewhere)
+    with pytest.raises(ConfigError, match="may not be replayed to this topic"):
+        scene.index.preview(Request(LetterFilter(), to=elsewhere))
+    job = scene.carry_out(scene.job(canary=False))
+    assert scene.outcomes(job) == {"ok": 4, "invalid": 3}
+    (result, *_) = scene.index.jobs.results(job.id, outcome="invalid")
+    assert f"'{elsewhere}'" in result["detail"]
+    assert scene.read(elsewhere) == []
+    scene.configure(replayTargets=[other])
+    job = scene.carry_out(scene.job(to=other))
+    assert scene.outcomes(job) == {"sent": 3}
+    assert len(scene.read(other)) == 3
+    assert scene.open() == 0
+
+
+def test_edited_by_one_expression(make_replays: Callable[..., ReplayScene]) -> None:
+    """Assignments mend what they name, from the raw bytes and not from what the index shows; the replay says what changed,
+    and the original stays as it was."""
+    scene = make_replays(masking=[{"path": "card"}])
+    scene.letters([500], value=b'{"n": 500,  "card": "4111"}')
+    scene.letters([7], value=b'{"n": 7, "card": "42"}')
+    scene.letters([9], value=b"[1")
+    request = Request(LetterFilter(), assignments=("value.n = CASE WHEN n > 100 THEN 100 ELSE n END",), canary=False)
+    found = scene.index.preview(request).document()
+    assert (found["pass"], found["unsent"], found["edited"]) == (2, 1, 1)
+    assert found["diffs"] == [{"id": scene.id_of(500), "fields": {"value.n": {"before": "500", "after": "100"}}}]
+    job = scene.carry_out(scene.index.jobs.create(request, actor="ada", owner="me"))
+    assert scene.outcomes(job) == {"ok": 2, "invalid": 1}
+    sent = {m.header("tidegate.replay.edited"): m for m in scene.read(scene.source)}
+    assert sent["value"].value == b'{"n":100,"card":"4111"}'
+    assert sent[None].value == b'{"n": 7, "card": "42"}'
+    assert b'{"n": 500,  "card": "4111"}' in {m.value for m in scene.read(scene.dlq)}
+
+
+def test_edited_by_hand(make_replays: Callable[..., ReplayScene]) -> None:
+    """One letter, with a new value and key; whoever writes a mask back is told, and who lost the content, too."""
+    scene = make_replays(masking=[{"path": "card"}])
+    scene.letters([500], value=b'{"n": 500, "card": "4111"}')
+    (letter,) = scene.index.reader.every(LetterFilter())
+    raw = scene.index.reveal(letter)
+    assert raw is not None
+    masker = Masker((Mask(path="card"),))
+    with pytest.raises(ConfigError, match=r"value\.card"):
+        by_hand(letter["letter"], raw.envelope, b"k", b'{"n": 1, "card": "***"}', masker)
+    hand = by_hand(letter["letter"], raw.envelope, b"new", b'{"n": 1, "card": "4111"}', masker)
+    lost = scene.carry_out(scene.job(by_hand=True, canary=False))
+    assert scene.outcomes(lost) == {"invalid": 1}
+    job = scene.carry_out(scene.job(by_hand=True, canary=False), by_hand=hand)
+    assert scene.outcomes(job) == {"ok": 1}
+    (sent,) = scene.read(scene.source)
+    assert (sent.key, sent.json, sent.header("tidegate.replay.edited")) == (
+        b"new",
+        {"n": 1, "card": "4111"},
+        "key,value",
+    )
+    assert "4111" not in json.dumps(job.request.to_json())
+
+
+_ORIGIN = "tidegate.dlq.origin."
+_FORGED = ((f"{_ORIGIN}topic", b"evil"), (f"{_ORIGIN}partition", b"-1"), (f"{_ORIGIN}offset", b"7"))
+HOSTILE: list[dict[str, Any]] = [
+    {"value": b"\xff\x00\x1b[2J", "key": b"\x00"},
+    {"value": None, "key": None},
+    {"value": b'{"n": 1' + b"0" * 400 + b"}"},
+    {"value": b'{"n": 1}', "headers": (("tidegate.replay.of", b"forged"), ("tidegate.replay.job", b"x/1"))},
+    {"value": b'{"n": 1}', "headers": _FORGED},
+    {"value": b'{"n": 1}', "headers": tuple((f"h{i}", b"x" * 100) for i in range(300))},
+    {"value": b"[" * 100_000},
+    {"value": b'{"n": 1, "big": "' + b"x" * 800_000 + b'"}'},
+]
+
+
+def test_hostile_records(replays: ReplayScene) -> None:
+    """Whatever was in the record, it is sent as it was, linked to its own letter; a preview of it says what is wrong."""
+    for number, record in enumerate(HOSTILE):
+        replays.letters([number], **record)
+    assert replays.index.preview(Request(LetterFilter())).chosen == len(HOSTILE)
+    job = replays.carry_out(replays.job(canary=False))
+    outcomes = replays.outcomes(job)
+    assert outcomes == {"ok": len(HOSTILE) - 1, "invalid": 1}  # the one whose origin is forged
+    sent = {m.header("tidegate.replay.of"): m for m in replays.read(replays.source)}
+    good = [number for number, record in enumerate(HOSTILE) if record.get("headers") is not _FORGED]
+    assert set(sent) == {replays.id_of(number) for number in good}
+    for number in good:
+        message = sent[replays.id_of(number)]
+        assert message.value == HOSTILE[number]["value"]
+        assert [name for name, _ in message.headers].count("tidegate.replay.of") == 1
+
+
+def test_a_record_that_the_topic_does_not_take(replays: ReplayScene, kafka: KafkaTopics) -> None:
+    """It is said to be too large, and the others of its chunk are sent."""
+    replays.letters([1], value=b"x" * 5000)
+    replays.letters([2])
+    small = kafka.topic(config={"max.message.bytes": "4000"})
+    replays.configure(replayTargets=[{"topic": small}])
+    job = replays.carry_out(replays.job(to=small, canary=False))
+    assert replays.outcomes(job) == {"sent": 1, "invalid": 1}
+
+
+def test_cut_values_are_not_sent(replays: ReplayScene) -> None:
+    """A letter whose value did not fit into the dead-letter topic is not replayed: its record is not whole."""
+    replays.letters([1], value=b"x" * 950_000)
+    assert replays.outcomes(replays.carry_out(replays.job())) == {"invalid": 1}
+
+
+def test_what_is_resolved_meanwhile_is_not_sent(replays: ReplayScene) -> None:
+    replays.letters(range(4))
+    job = replays.job(canary=False)
+    replays.index.lifecycle.resolve(replays.index.reader.groups()[0]["fingerprint"], actor="bob")
+    assert replays.outcomes(replays.carry_out(job)) == {"cancelled": 4}
+    assert replays.read(replays.source) == []
+
+
+def test_only_open_ones() -> None:
+    with pytest.raises(ConfigError, match="only open"):
+        Request(LetterFilter(state=("resolved",)))
