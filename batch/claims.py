@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from tidegate.config.pipeline import Pipeline
 from tidegate.errors import ConfigError, StoreFenced
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.batch import PartitionState
 from tidegate.store.base import PartitionRow, Store, StoreBatch
+from tidegate.store.identity import of_topic
 
 
 class Claims:
-    """Not for use by two threads at once. `owner` must be of this run alone."""
+    """Not for use by two threads at once. `owner` must be of this run alone. `topic_ids`: topic → id, "" if not known."""
 
-    def __init__(self, store: Store, guard: Guard, owner: str, *, dedupes: bool) -> None:
-        self._store, self._guard, self._owner, self._dedupes = store, guard, owner, dedupes
+    def __init__(
+        self, pipeline: Pipeline, store: Store, guard: Guard, owner: str, topic_ids: Mapping[str, str]
+    ) -> None:
+        self._store, self._guard, self._owner, self._topic_ids = store, guard, owner, topic_ids
+        self._pipeline_id, self._dedupes = pipeline.pipeline_id, pipeline.dedupe is not None
         self._rows: dict[TopicPartition, PartitionRow] = {}
 
     @property
@@ -27,7 +32,7 @@ class Claims:
     def claim(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Take the partitions that are not claimed yet. Returns those that nobody has had before.
 
-        Raises DependencyError; ConfigError when dedupe's memory is not in the database.
+        Raises DependencyError; TopicRecreated; ConfigError when dedupe's memory is not in the database.
         """
         wanted = [tp for tp in tps if tp not in self._rows]
         if not wanted:
@@ -35,7 +40,7 @@ class Claims:
         rows = self._guard.call(self._store.claim, wanted, self._owner)
         for row in rows.values():
             self._require_memory(row)
-        self._rows |= rows
+        self._rows |= self._of_topics(rows)
         return [tp for tp, row in rows.items() if not row.owner]
 
     def begin_after(self, tp: TopicPartition, offset: int) -> None:
@@ -48,7 +53,7 @@ class Claims:
         for row in rows.values():
             if row.owner != self._owner:
                 raise StoreFenced(f"{row.tp}: {row.owner} has taken the partition (epoch {row.epoch - 1})")
-        self._rows = dict(rows)
+        self._rows = self._of_topics(rows)
 
     def write(self, batches: Sequence[StoreBatch]) -> None:
         """All of them or none. Raises StoreFenced, SinkRecordError, DependencyError."""
@@ -74,6 +79,14 @@ class Claims:
             (row := found.get(batch.tp)) is not None and (row.epoch, row.state) == (batch.epoch, batch.state)
             for batch in batches
         )
+
+    def _of_topics(self, rows: Mapping[TopicPartition, PartitionRow]) -> dict[TopicPartition, PartitionRow]:
+        """The rows, their states marked with the topics' ids. Raises TopicRecreated when one is of another topic."""
+        ids, name = self._topic_ids, self._pipeline_id
+        return {
+            tp: replace(row, state=of_topic(row.state, tp, ids.get(tp.topic, ""), "the database", name))
+            for tp, row in rows.items()
+        }
 
     def _require_memory(self, row: PartitionRow) -> None:
         if self._dedupes and row.state.ledger.read and row.seen_upto != row.state.upto:

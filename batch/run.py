@@ -38,7 +38,7 @@ from tidegate.stages.plan import Plan, compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import Store
 from tidegate.store.reading import TopicReader
-from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, partition_counts
+from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, partition_counts, topic_ids
 
 OpenSession = Callable[[str, Path, str], AbstractContextManager[SparkSession]]
 """Name, directory for what Spark puts on the disk, master."""
@@ -124,16 +124,20 @@ class BatchRun:
         self._watch.committed(self.report, commit, lag)
 
     def _claimed(self, store: Store, guard: Guard, sources: list[TopicPartition], reader: TopicReader) -> Claims:
-        """All partitions; those that nobody had before begin where the pipeline says.
+        """All partitions. In a pipeline that nobody has run before they begin where it says; those that a topic has got
+        since begin with their first record, or what was written to them meanwhile would be lost.
 
-        Raises OffsetOutOfRange: a log that has lost records is said before Spark starts.
+        Raises OffsetOutOfRange, TopicRecreated: a log that has lost records is said before Spark starts.
         """
         owner = f"spark:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        claims = Claims(store, guard, owner, dedupes=self._pipeline.dedupe is not None)
-        for tp in claims.claim(sources):
-            low, high = reader.bounds(tp)
-            if self._source.start_at == "latest" and high > low:
-                claims.begin_after(tp, high - 1)
+        ids = asyncio.run(topic_ids(confluent_options(self._pipeline.kafka), self._source.topics))
+        claims = Claims(self._pipeline, store, guard, owner, ids)
+        new = claims.claim(sources)
+        if self._source.start_at == "latest" and len(new) == len(sources):
+            for tp in new:
+                low, high = reader.bounds(tp)
+                if high > low:
+                    claims.begin_after(tp, high - 1)
         starting_offsets(self._source, claims.states, reader)
         return claims
 

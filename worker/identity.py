@@ -1,42 +1,18 @@
 """Is a topic still the one that the state speaks of? A topic that is deleted and made anew has its name and another id.
 
-Offsets are of one log. In another with the same name an offset may exist as well, and stand for another record: to go on
-there would skip what was written first. So the partition row holds the id of the source topic (here and in the store), the
-local state the id of its changelog, and the changelog a row with its own id, which says that it is whole.
+The partition row holds the id of the source topic (tidegate/store/identity.py), the local state the id of its changelog,
+and the changelog a row with its own id, which says that it is whole.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import structlog
 
 from tidegate.errors import TopicRecreated
-from tidegate.record import TopicPartition
-from tidegate.stages.batch import PartitionState
 from worker import keys
 from worker.statedb import PartitionDB
 
 log = structlog.get_logger(__name__)
-
-
-def of_topic(state: PartitionState, tp: TopicPartition, topic_id: str, where: str, pipeline_id: str) -> PartitionState:
-    """The state, marked with the topic's id if it had none or nothing is applied. `where`: whose state it is, for a person.
-
-    Raises TopicRecreated when it is of another topic with this name. An id that is not known ("") says nothing.
-    """
-    if not topic_id or state.topic_id == topic_id:
-        return state
-    if state.topic_id and state.upto >= 0:
-        raise TopicRecreated(
-            f"topic {tp.topic!r} was deleted and made anew: {where} goes on after offset {state.upto} of partition "
-            f"{tp.partition} in the topic with id {state.topic_id}, and there is one with id {topic_id} now\n"
-            "  hint:     take a new pipelineId: it counts the new topic from its beginning, and what the old one gave "
-            "stays as it is\n"
-            f"            or forget the old one: delete all topics whose names begin with '{pipeline_id}.' and what the "
-            f"database has of pipeline '{pipeline_id}'"
-        )
-    return replace(state, topic_id=topic_id)
 
 
 def changelog_rows(db: PartitionDB, changelog: tuple[str, int], topic_id: str) -> list[tuple[bytes, bytes]]:

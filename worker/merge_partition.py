@@ -6,9 +6,9 @@ from typing import Any
 
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
+from tidegate.store.identity import of_topic
 from worker.commit import commit
 from worker.context import Context
-from worker.identity import of_topic
 from worker.merge import MergeStages
 from worker.partition import PartitionTask
 from worker.statedb import PartitionDB

@@ -10,9 +10,9 @@ import numpy as np
 from tidegate.errors import ConfigError, SinkRecordError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Answers, PartitionState, RawBatch, Reason, Rejection
+from tidegate.store.identity import of_topic
 from worker.commit import StoreClaim, commit
 from worker.context import Context
-from worker.identity import of_topic
 from worker.partition import PartitionTask
 from worker.source import SourceStages, Step, raw_batch
 from worker.statedb import PartitionDB

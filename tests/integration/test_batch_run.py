@@ -131,13 +131,19 @@ def test_offsets_that_the_log_has_lost(make_scene: Make, spark: SparkSession, se
 
 
 def test_starting_at_the_end_is_remembered(make_scene: Make, spark: SparkSession, seed: int) -> None:
-    """With `startAt: latest` the first run reads nothing of what is there, and the next one all that came since."""
+    """With `startAt: latest` the first run reads nothing of what is there, and the next one all that came since; of a
+    partition that the topic has got meanwhile from its first record on."""
     scene, random = batch_scene(make_scene, partitions=1), Random(seed)
     scene.pipeline["source"]["startAt"] = "latest"
     scene.feed(events(random, 50))
     assert run_batch(spark, scene.pipeline).total.read == 0
     scene.produced.clear()
     scene.feed(events(random, 50, first=50))
+    assert run_batch(spark, scene.pipeline).total.read == 50
+    for done in scene.admin.create_partitions([NewPartitions(scene.topic, 2)]).values():
+        done.result(30)
+    scene.partitions = 2
+    scene.feed({**one, "partition": 1} for one in events(random, 50, first=100))
     assert run_batch(spark, scene.pipeline).total.read == 50
     check(scene)
 

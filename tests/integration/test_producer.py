@@ -31,7 +31,9 @@ async def read(kafka: KafkaTopics, topic: str, partition: int = 0, start: int = 
     def apply(keys: list[bytes], values: list[bytes | None], last: int) -> None:
         rows.extend(zip(keys, values, strict=True))
 
-    restored = await restore({"bootstrap.servers": kafka.bootstrap_servers}, topic, partition, start, apply)
+    restored = await restore(
+        {"bootstrap.servers": kafka.bootstrap_servers}, topic, partition, start, apply, asyncio.to_thread
+    )
     return rows, restored
 
 

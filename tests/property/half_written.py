@@ -93,6 +93,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.executor = ThreadPoolExecutor(1)
+        self.handlers = HandlerChain(self.plan.pipeline, self.plan.decoded)
         sink = next(sink for sink in self.plan.pipeline.sinks if isinstance(sink, SqliteSink))
         self.store: Store = open_store(self.plan, sink)
         self.store.prepare()
@@ -100,6 +101,7 @@ class World:
     def close(self) -> None:
         self.release()
         self.store.close()
+        self.handlers.close()
         self.executor.shutdown()
 
     def release(self) -> None:
@@ -159,7 +161,7 @@ class Worker(SourcePartition):
         consumer = SimpleNamespace(pause_partitions_for=lambda *_: None, resume_partitions_for=lambda *_: None)
         context = SimpleNamespace(
             plan=plan,
-            handlers=HandlerChain(plan.pipeline, plan.decoded),
+            handlers=world.handlers,
             clock=SystemClock(),
             owner="test",
             executor=world.executor,

@@ -107,7 +107,9 @@ class Answers:
 
     `rows`: what the handlers gave back, the last one's columns and `_offset`, in offset order; None when there were no
     handlers. `rejected`: what a handler or a sink has refused; it goes before `rows`. `filtered`: the offsets that handlers
-    left out. On records that did not get as far as the handlers the log alone decides: they are not in it.
+    left out. On records that did not get as far as the handlers the log alone decides: they are not in it. `settled`: the
+    results are written, so nobody else may get there now. Before that the next attempt can have more: a replay is no
+    duplicate any more when the sink has refused the record that it would be one of.
     """
 
     after: int
@@ -115,6 +117,7 @@ class Answers:
     rows: pa.Table | None = None
     rejected: Mapping[int, Rejection] = field(default_factory=dict)
     filtered: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    settled: bool = False
 
     def covers(self, after: int, upto: int) -> bool:
         """Whether it stands for all records with `after` < offset ≤ `upto`."""

@@ -63,7 +63,8 @@ def decode_answers(data: bytes, tp: TopicPartition) -> Answers:
         filtered = np.frombuffer(body.filtered, "<i8").astype(np.int64)
     except (msgspec.DecodeError, pa.ArrowException, OSError, ValueError, struct.error) as error:
         raise _unreadable(tp, str(error)) from error
-    return Answers(body.after, body.upto, rows, {one.offset: one for one in body.rejected}, filtered)
+    rejected = {one.offset: one for one in body.rejected}
+    return Answers(body.after, body.upto, rows, rejected, filtered, settled=True)
 
 
 def _to_ipc(rows: pa.Table) -> bytes:

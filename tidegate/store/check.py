@@ -7,6 +7,8 @@ from sqlalchemy.schema import CreateColumn
 
 from tidegate.errors import ConfigError
 from tidegate.store.columns import shown_type
+from tidegate.store.raw import execute
+from tidegate.store.tables import qualified
 
 _WAY_OUT = "give the results another table (sinks.tables), or change this one while no worker runs"
 
@@ -16,9 +18,8 @@ def add_missing_columns(connection: Connection, inspector: Inspector, table: Tab
     found = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
     missing = [column for column in table.columns if column.server_default is not None and column.name not in found]
     for column in missing:
-        name = connection.dialect.identifier_preparer.format_table(table)
         definition = CreateColumn(column).compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition}")
+        execute(connection, f"ALTER TABLE {qualified(table)} ADD COLUMN {definition}")
     if missing:
         inspector.clear_cache()
 

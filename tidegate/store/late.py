@@ -5,8 +5,7 @@ from __future__ import annotations
 from tidegate.stages.sql import literal
 from tidegate.store.base import StoreBatch
 from tidegate.store.dialect import SqlDialect
-from tidegate.store.statements import qualified
-from tidegate.store.tables import StoreTables
+from tidegate.store.tables import StoreTables, qualified
 
 # PostgreSQL's earliest instant, 4714-11-24 BC. A window before it is counted there: the count must never stop a batch.
 _EARLIEST = -210_866_803_200_000

@@ -20,6 +20,7 @@ from tidegate.stages.sql import literal, quote
 from tidegate.store.check import add_missing_columns, check_table
 from tidegate.store.csv import from_csv, to_csv
 from tidegate.store.dialect import PostgresDialect
+from tidegate.store.raw import execute, fetch
 from tidegate.store.sql import SqlStore
 from tidegate.store.tables import WINDOW, AggregationTables, store_tables
 from tidegate.store.united import unite_hex
@@ -45,7 +46,7 @@ class PostgresStore(SqlStore):
         with self._transaction() as connection:
             _check_version(connection)
             # Two workers that start together: CREATE … IF NOT EXISTS alone can still fail on the catalogue's own key.
-            self._execute(connection, f"SELECT pg_advisory_xact_lock(hashtext({literal('tidegate ' + self._schema)}))")
+            execute(connection, f"SELECT pg_advisory_xact_lock(hashtext({literal('tidegate ' + self._schema)}))")
             inspector = inspect(connection)
             if self._schema not in inspector.get_schema_names():
                 connection.execute(schema.CreateSchema(self._schema))
@@ -69,7 +70,7 @@ class PostgresStore(SqlStore):
         name = f"{quote(self._schema)}.{quote(tables.view)}"
         owner = f"tidegate pipeline {pipeline}"
         comment = f"{owner} {hashlib.sha256(query.encode()).hexdigest()[:16]}"
-        found = self._fetch(
+        found = fetch(
             connection,
             f"SELECT relkind, obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass({literal(name)})",
         )
@@ -81,8 +82,8 @@ class PostgresStore(SqlStore):
                 hint=f"give aggregation {tables.plan.name!r} another table: sinks.tables",
             )
         if not found or found[0][1] != comment:
-            self._execute(connection, f"CREATE OR REPLACE VIEW {name} AS {query}")
-            self._execute(connection, f"COMMENT ON VIEW {name} IS {literal(comment)}")
+            execute(connection, f"CREATE OR REPLACE VIEW {name} AS {query}")
+            execute(connection, f"COMMENT ON VIEW {name} IS {literal(comment)}")
 
     def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterator[pa.Table]:
         """By COPY, in chunks of at most 50 000 rows (fetched row by row it would be a Python object per value)."""
@@ -112,7 +113,7 @@ class PostgresStore(SqlStore):
             copy.write(memoryview(to_csv(table)))
 
     def _create_staging(self, connection: Connection, statement: str) -> None:
-        self._execute(connection, statement)
+        execute(connection, statement)
 
     def _instants(self, deltas: pa.Table) -> pa.Table:
         for name in WINDOW:

@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from tidegate.record import TopicPartition
 from tidegate.stages.sql import literal
-from tidegate.store.statements import qualified
-from tidegate.store.tables import StoreTables
+from tidegate.store.tables import StoreTables, qualified
 
 SEEN_STAGING: Final = "tidegate_seen_rows"
 CREATE_STAGING: Final = {

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import psycopg
 import pyarrow as pa
@@ -27,10 +27,11 @@ from tidegate.store.dialect import SqlDialect
 from tidegate.store.failures import Failure, driver_error, failure_of, public_error
 from tidegate.store.late import late_windows
 from tidegate.store.partition_rows import PartitionRows
+from tidegate.store.raw import execute, fetch
 from tidegate.store.refusal import refused_rows
 from tidegate.store.seen import CREATE_STAGING, SEEN_SCHEMA, SEEN_STAGING, add_seen, find_seen, forget_seen
-from tidegate.store.statements import Statements, null_patterns, qualified
-from tidegate.store.tables import StoreTables
+from tidegate.store.statements import Statements, null_patterns
+from tidegate.store.tables import StoreTables, qualified
 from tidegate.store.totals import Totals
 from tidegate.store.united import Existing, numbered_keys, with_united_sketches
 
@@ -119,7 +120,7 @@ class SqlStore(ABC):
         wanted = pa.table([pa.array(keys, pa.binary()), pa.nulls(len(keys), pa.int64())], names=SEEN_SCHEMA.names)
         with self._transaction() as connection:
             self._stage_seen(connection, wanted)
-            rows = self._fetch(connection, find_seen(self._tables, self._plan.pipeline.pipeline_id, tp))
+            rows = fetch(connection, find_seen(self._tables, self._plan.pipeline.pipeline_id, tp))
         found = {bytes(key): int(at) for key, at in rows}
         return [found.get(key) for key in keys]
 
@@ -148,7 +149,7 @@ class SqlStore(ABC):
                     query = (
                         f"SELECT count(DISTINCT t.window_start) FROM {qualified(tables.partials)} AS t WHERE {where}"
                     )
-                    counts[tp] += int(self._fetch(connection, query)[0][0])
+                    counts[tp] += int(fetch(connection, query)[0][0])
         return counts
 
     def close(self) -> None:
@@ -177,7 +178,7 @@ class SqlStore(ABC):
             if batch.answers is not None:
                 self._answers.put(connection, batch)
             if batch.late_windows is not None and batch.late_windows.num_rows:
-                self._execute(connection, late_windows(self._tables, self.sql, pipeline, batch))
+                execute(connection, late_windows(self._tables, self.sql, pipeline, batch))
         for statements, deltas in self._deltas(batches):
             self._add(connection, statements, deltas)
         for batch in batches:
@@ -197,9 +198,9 @@ class SqlStore(ABC):
             deltas = self._with_united_sketches(connection, statements, deltas)
         self._create_staging(connection, statements.staging.create)
         self._stage(connection, statements.staging.name, self._instants(deltas.select(statements.staging.columns)))
-        self._execute(connection, statements.merge)
+        execute(connection, statements.merge)
         if tables.sketches:
-            self._execute(connection, statements.set_estimates())
+            execute(connection, statements.set_estimates())
 
     def _with_united_sketches(self, connection: Connection, statements: Statements, deltas: pa.Table) -> pa.Table:
         """1. stage the keys 2. lock their estimates 3. read the sketches that are there 4. unite."""
@@ -207,8 +208,8 @@ class SqlStore(ABC):
         keys, number_of = numbered_keys(deltas, tables.keys)
         self._create_staging(connection, statements.key_staging.create)
         self._stage(connection, statements.key_staging.name, self._instants(keys))
-        self._execute(connection, statements.lock_estimates())
-        found = self._fetch(connection, statements.read_sketches(null_patterns(keys, tables.group)))
+        execute(connection, statements.lock_estimates())
+        found = fetch(connection, statements.read_sketches(null_patterns(keys, tables.group)))
         existing = (Existing(row[0], row[1], row[2], row[3], tuple(row[4:])) for row in found)
         return with_united_sketches(deltas, tables.sketches, number_of, existing)
 
@@ -219,10 +220,10 @@ class SqlStore(ABC):
             return
         if batch.seen.num_rows:
             self._stage_seen(connection, batch.seen)
-            self._execute(connection, add_seen(self._tables, pipeline, batch.tp))
+            execute(connection, add_seen(self._tables, pipeline, batch.tp))
         if batch.state.dedupe_clock is not None:
             before = batch.state.dedupe_clock - dedupe.horizon
-            self._execute(connection, forget_seen(self._tables, pipeline, batch.tp, before))
+            execute(connection, forget_seen(self._tables, pipeline, batch.tp, before))
 
     def _stage_seen(self, connection: Connection, seen: pa.Table) -> None:
         self._create_staging(connection, CREATE_STAGING[self._engine.dialect.name])
@@ -268,22 +269,6 @@ class SqlStore(ABC):
             return condition
         size = self._tables.aggregations[aggregation].plan.size
         return f"t.window_start > {self.sql.instant(str(after - size))} AND {condition}"
-
-    def _execute(self, connection: Connection, statement: str) -> None:
-        """Without parameters, so that a percent sign in a name stays what it is."""
-        cursor = connection.connection.cursor()
-        try:
-            cursor.execute(statement)
-        finally:
-            cursor.close()
-
-    def _fetch(self, connection: Connection, query: str) -> list[tuple[Any, ...]]:
-        cursor = connection.connection.cursor()
-        try:
-            cursor.execute(query)
-            return list(cursor.fetchall())
-        finally:
-            cursor.close()
 
 
 def _refusal(

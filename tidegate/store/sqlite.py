@@ -25,6 +25,7 @@ from tidegate.stages.plan import Plan
 from tidegate.stages.sql import quote
 from tidegate.store.check import add_missing_columns, check_table
 from tidegate.store.dialect import SqliteDialect
+from tidegate.store.raw import execute
 from tidegate.store.sql import SqlStore
 from tidegate.store.tables import WINDOW, AggregationTables, store_tables
 from tidegate.store.united import unite_hex
@@ -78,9 +79,9 @@ class SqliteStore(SqlStore):
                 expected="no such table",
                 hint=f"give aggregation {tables.plan.name!r} another table: sinks.tables",
             )
-        self._execute(connection, f"DROP VIEW IF EXISTS {quote(tables.view)}")
+        execute(connection, f"DROP VIEW IF EXISTS {quote(tables.view)}")
         query = self._totals[tables.plan.name].view(self._tables, pipeline, delay)
-        self._execute(connection, f"CREATE VIEW {quote(tables.view)} AS {query}")
+        execute(connection, f"CREATE VIEW {quote(tables.view)} AS {query}")
 
     def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterator[pa.Table]:
         tables = self._tables.aggregations[aggregation]
@@ -106,7 +107,7 @@ class SqliteStore(SqlStore):
         for column, field in zip(table.columns, table.schema, strict=True):
             if pa.types.is_floating(field.type) and pc.any(pc.invert(pc.is_finite(column))).as_py():
                 raise sqlite3.DataError(f"column {field.name}: SQLite holds no NaN and no infinity")
-        self._execute(connection, f"DELETE FROM {quote(name)}")
+        execute(connection, f"DELETE FROM {quote(name)}")
         places = ", ".join("?" * table.num_columns)
         columns = [_to_sqlite(column) for column in table.columns]
         cursor = connection.connection.cursor()
@@ -116,7 +117,7 @@ class SqliteStore(SqlStore):
             cursor.close()
 
     def _create_staging(self, connection: Connection, statement: str) -> None:
-        self._execute(connection, statement)
+        execute(connection, statement)
 
     def _instants(self, deltas: pa.Table) -> pa.Table:
         return deltas

@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateTable
 from tidegate.stages.plan import MeasurePlan, PartialColumn
 from tidegate.stages.sql import quote
 from tidegate.store.dialect import SqlDialect
-from tidegate.store.tables import WINDOW, AggregationTables, null_safe
+from tidegate.store.tables import WINDOW, AggregationTables, null_safe, qualified
 
 ESTIMATE = "__estimate"  # a staged column beside `{measure}__sketch`, for the estimates table
 ROW = "_row"  # number of a staged key
@@ -152,11 +152,6 @@ class Statements:
 def part_of(partial: PartialColumn) -> str:
     """`sum` of `total__sum`."""
     return partial.name.rsplit("__", 1)[1]
-
-
-def qualified(table: Table) -> str:
-    """The table's quoted name with its schema."""
-    return ".".join(quote(part) for part in (table.schema, table.name) if part)
 
 
 def null_patterns(keys: pa.Table, group: Sequence[str]) -> list[tuple[bool, ...]]:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Connection,
     Index,
     Integer,
     LargeBinary,
@@ -36,6 +36,7 @@ from tidegate.ledger import LEDGER_COLUMNS
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import quote
 from tidegate.store.columns import INSTANT, TEXT, column_type, widest_decimal
+from tidegate.store.raw import execute
 
 PARTITIONS = "tidegate_partitions"
 LATE_WINDOWS = "tidegate_late_windows"
@@ -152,10 +153,19 @@ def _answers(metadata: MetaData) -> Table:
         Column("upto", BigInteger, nullable=False),
         Column("answers", LargeBinary, nullable=False),
     )
-    # They are compressed already; PostgreSQL would try once more, with each batch.
-    external = DDL("ALTER TABLE %(fullname)s ALTER COLUMN answers SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
-    event.listen(table, "after_create", external.execute_if(dialect="postgresql"))
+    event.listen(table, "after_create", _store_uncompressed)
     return table
+
+
+def _store_uncompressed(table: Table, connection: Connection, **_: Any) -> None:
+    """Answers are compressed already; PostgreSQL would try once more, with each batch."""
+    if connection.dialect.name == "postgresql":
+        execute(connection, f"ALTER TABLE {qualified(table)} ALTER COLUMN answers SET STORAGE EXTERNAL")
+
+
+def qualified(table: Table) -> str:
+    """The table's quoted name with its schema. (SQLAlchemy's own doubles percent signs for parameters that are not there.)"""
+    return ".".join(quote(part) for part in (table.schema, table.name) if part)
 
 
 def _late_windows(metadata: MetaData) -> Table:

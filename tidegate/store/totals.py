@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from tidegate.stages.plan import MeasurePlan
 from tidegate.stages.sql import literal, quote
 from tidegate.store.dialect import SqlDialect
-from tidegate.store.statements import part_of, qualified
-from tidegate.store.tables import WINDOW, AggregationTables, StoreTables
+from tidegate.store.statements import part_of
+from tidegate.store.tables import WINDOW, AggregationTables, StoreTables, qualified
 
 _RANK = "__rank"
 

@@ -14,7 +14,8 @@ from batch.claims import Claims
 from tests.contract.store_records import flights_plan
 from tidegate.config.errorhandling import ErrorHandling
 from tidegate.config.sinks import SqliteSink
-from tidegate.errors import ConfigError, StoreFenced, StoreUnavailable
+from tidegate.config.stages import Dedupe
+from tidegate.errors import ConfigError, StoreFenced, StoreUnavailable, TopicRecreated
 from tidegate.ledger import Ledger
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
@@ -35,9 +36,22 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def claims(store: Store, owner: str = "spark:1", *, dedupes: bool = False) -> Claims:
+def claims(store: Store, owner: str = "spark:1", *, dedupes: bool = False, topic_id: str = "") -> Claims:
     retry = {"retry": {"maxAttempts": 3, "initialDelayMs": 1, "maxDelayMs": 1}}
-    return Claims(store, Guard("store", ErrorHandling.model_validate(retry)), owner, dedupes=dedupes)
+    dedupe = Dedupe(key="flight", horizon=1) if dedupes else None
+    pipeline = flights_plan().pipeline.model_copy(update={"dedupe": dedupe})
+    guard = Guard("store", ErrorHandling.model_validate(retry))
+    return Claims(pipeline, store, guard, owner, {"t": topic_id})
+
+
+def test_a_topic_that_was_made_anew_is_not_gone_on_with(store: Store) -> None:
+    """The id of the topic is written with the offsets; under another one they would skip what the new topic has."""
+    mine = claims(store, topic_id="first")
+    mine.claim([A])
+    mine.write([mine.batch(A, replace(mine.states[A], upto=9, ledger=Ledger(10, 10)))])
+    assert claims(store, topic_id="first").claim([A]) == []
+    with pytest.raises(TopicRecreated, match="'t' was deleted and made anew: the database goes on after offset 9"):
+        claims(store, topic_id="second").claim([A])
 
 
 def test_claims_move_with_what_is_written(store: Store) -> None:

@@ -9,8 +9,9 @@ import pytest
 from tidegate.errors import TopicRecreated
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
+from tidegate.store.identity import of_topic
 from worker import keys
-from worker.identity import changelog_rows, of_topic, require_same
+from worker.identity import changelog_rows, require_same
 from worker.statedb import PartitionDB
 
 TP, CHANGELOG = TopicPartition("flights", 0), ("p-changelog", 0)

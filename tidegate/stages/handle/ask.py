@@ -35,8 +35,8 @@ def ask(chain: HandlerChain, rows: pa.Table, raw: RawBatch, after: int, known: A
     2. the others go through the handlers
     3. both together, in offset order
 
-    Raises ConfigError when the known answers are of another pipeline file: for other columns, or not for each row that
-    they must be for.
+    Raises ConfigError when the known answers are of another pipeline file: for other columns, or, being settled, not for
+    each row that they must be for.
     """
     recalled = _Recalled.of(chain, rows, raw.tp, known)
     rest = rows if recalled is None else rows.filter(pa.array(~recalled.answered))
@@ -79,7 +79,7 @@ class _Recalled:
             accepted = np.isin(offsets, given) & ~rejected
             kept = known.rows.take(pa.array(np.searchsorted(given, offsets[accepted])))
         answered = rejected | filtered | accepted
-        if chain.asks or known.rows is not None:
+        if known.settled and (chain.asks or known.rows is not None):
             _require_all(offsets[~answered], tp, known)
         if not answered.any():
             return None
