@@ -21,7 +21,7 @@ from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import Plan
 from tidegate.store import open_store
-from tidegate.store.base import Store, StoreBatch
+from tidegate.store.base import PartitionRow, Store, StoreBatch
 
 if TYPE_CHECKING:
     from tests.providers.postgres import Database
@@ -236,6 +236,28 @@ def test_a_user_without_rights_to_create_can_work(opened: Open, postgres: Databa
     finally:
         sql(postgres, f"DROP OWNED BY {role}")
         sql(postgres, f"DROP ROLE {role}")
+
+
+def test_a_writer_that_is_stopped_while_it_sends_rows_is_ended(opened: Open, postgres: Database) -> None:
+    """No timeout of the server reaches a session that waits for the rest of a COPY: the partition's next owner ends it, and
+    others may start meanwhile."""
+    store, other = opened(timeout="2 s"), TopicPartition("flights", 1)
+    store.claim([TP, other], "old")
+
+    def stopped() -> None:
+        with psycopg.connect(postgres.url, application_name="tidegate") as session:
+            session.execute("UPDATE tidegate_partitions SET upto = 7")
+            session.execute("CREATE TEMPORARY TABLE half (number bigint)")
+            with session.cursor().copy("COPY half FROM STDIN") as copy:
+                copy.write(b"1\n")
+                store.expect([TP, other])
+                claimed.update(store.claim([TP], "new"))
+
+    claimed: dict[TopicPartition, PartitionRow] = {}
+    with pytest.raises(psycopg.OperationalError):
+        stopped()
+    assert (claimed[TP].epoch, claimed[TP].owner, claimed[TP].state.upto) == (2, "old", -1)
+    assert store.claim([other], "new")[other].epoch == 2
 
 
 def test_a_new_delay_replaces_the_view(opened: Open, postgres: Database) -> None:

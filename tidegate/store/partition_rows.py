@@ -25,9 +25,10 @@ class PartitionRows:
         self._table, self._pipeline, self._clock = table, pipeline, clock
 
     def expect(self, connection: Connection, tps: Sequence[TopicPartition]) -> None:
-        """Make the rows that are missing."""
-        if tps:
-            connection.execute(self._insert(connection, tps, epoch=0, owner="").on_conflict_do_nothing())
+        """Make the rows that are missing. One that is there is not touched: its writer may hold it for long."""
+        known = {row.tp for row in self.all(connection)}
+        if missing := [tp for tp in tps if tp not in known]:
+            connection.execute(self._insert(connection, missing, epoch=0, owner="").on_conflict_do_nothing())
 
     def claim(self, connection: Connection, tps: Sequence[TopicPartition], owner: str) -> list[PartitionRow]:
         """Each row's epoch grows by one. In the rows returned `owner` is the previous one ("" for a new row).

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import psycopg
 import pyarrow as pa
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, schema
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from tidegate.clock import Clock
 from tidegate.config.sinks import PostgresSink
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, StoreUnavailable
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
 from tidegate.stages.sql import literal, quote
+from tidegate.store.base import PartitionRow
 from tidegate.store.check import add_missing_columns, check_table
 from tidegate.store.csv import from_csv, to_csv
 from tidegate.store.dialect import PostgresDialect
+from tidegate.store.failures import driver_error
 from tidegate.store.raw import execute, fetch
 from tidegate.store.sql import SqlStore
-from tidegate.store.tables import WINDOW, AggregationTables, store_tables
+from tidegate.store.tables import WINDOW, AggregationTables, qualified, store_tables
 from tidegate.store.united import unite_hex
 
+log = structlog.get_logger(__name__)
 _CONNECT_TIMEOUT = 5  # seconds; an outage must reach the breaker long before the broker thinks this worker dead
+_APPLICATION = "tidegate"
 _OLDEST = 150_000  # the first version with UNIQUE NULLS NOT DISTINCT
 _CHUNK_ROWS = 50_000  # of a reload: ~10 MB of CSV at a time
 
@@ -58,6 +63,35 @@ class PostgresStore(SqlStore):
                     table.create(connection)
             for aggregation in self._tables.aggregations.values():
                 self._prepare_view(connection, aggregation)
+
+    def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
+        """As any store does; and a session that holds a partition's row without moving on is ended.
+
+        A writer that was stopped while it sent rows (COPY) waits for itself in a place where no timeout of the server
+        reaches it. Its partition is this owner's now: what it has begun is rolled back, and it is fenced when it wakes.
+        """
+        try:
+            return super().claim(tps, owner)
+        except StoreUnavailable as error:
+            cause = error.__cause__
+            if cause is None or not isinstance(driver_error(cause), psycopg.errors.LockNotAvailable):
+                raise
+        self._end_holders(tps)
+        return super().claim(tps, owner)
+
+    def _end_holders(self, tps: Sequence[TopicPartition]) -> None:
+        """End tidegate's sessions whose transactions have changed these rows and are still open."""
+        table, pipeline = qualified(self._tables.partitions), literal(self._plan.pipeline.pipeline_id)
+        places = ", ".join(f"({literal(tp.topic)}, {tp.partition})" for tp in tps)
+        with self._transaction() as connection:
+            ended = fetch(
+                connection,
+                "SELECT a.pid, pg_terminate_backend(a.pid) "
+                f"FROM {table} AS p JOIN pg_stat_activity AS a ON a.backend_xid = p.xmax "
+                f"WHERE p.pipeline = {pipeline} AND (p.topic, p.partition) IN ({places}) "
+                f"AND a.application_name = {literal(_APPLICATION)} AND a.pid <> pg_backend_pid()",
+            )
+        log.warning("store.holder_ended", partitions=[str(tp) for tp in tps], sessions=[pid for pid, _ in ended])
 
     def _prepare_view(self, connection: Connection, tables: AggregationTables) -> None:
         """The view's comment holds its pipeline and a digest, so that an unchanged view is left alone.
@@ -134,7 +168,7 @@ def connect_server(url: str, *, timeout: int) -> Engine:
         connect_args={
             "connect_timeout": _CONNECT_TIMEOUT,
             "tcp_user_timeout": timeout,
-            "application_name": "tidegate",
+            "application_name": _APPLICATION,
             "client_encoding": "utf8",
         },
     )
@@ -145,6 +179,8 @@ def connect_server(url: str, *, timeout: int) -> Engine:
         # A worker that is stopped (SIGSTOP, a long pause) in the middle of a transaction holds the partition row. The
         # server ends that transaction in half of what the new owner's claim is given to wait.
         "idle_in_transaction_session_timeout": str(max(timeout // 2, 500)),
+        # Later than that, and before the statement ends: then it is known that a lock was what it waited for.
+        "lock_timeout": str(timeout * 3 // 4),
     }
 
     @event.listens_for(engine, "connect")

@@ -179,9 +179,9 @@ def test_a_refusal_can_let_another_record_through_to_the_handlers() -> None:
     stages = asking(KINDS[0])
     rows = log(*({"user": "ann", "amount": n, "ratio": 0.5, "at": 10, "_replay": True} for n in range(2)))
     first = run(stages, rows)
-    assert fickle.ASKED == [record_id(TP, 0)]
+    assert [record_id(TP, 0)] == fickle.ASKED
     second = run(stages, rows, known=first.answers_with(refused(0).rejected))
-    assert fickle.ASKED == [record_id(TP, 0), record_id(TP, 1)]
+    assert [record_id(TP, 0), record_id(TP, 1)] == fickle.ASKED
     assert second.accepted.column("_offset").to_pylist() == [1]
     assert shown(run(stages, rows, known=second.answers)) == shown(second)
     assert len(fickle.ASKED) == 2
