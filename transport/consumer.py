@@ -26,6 +26,7 @@ from transport.positions import LOST, OPENING, SEEKING, Position
 from transport.rebalance import RebalancingConsumer
 from transport.thread import Fetched
 
+_FEW = 16  # the part of a full batch that is still little
 _POLL = 0.1  # seconds that one fetch waits for records: what was resumed meanwhile is included no later than this
 
 
@@ -75,7 +76,17 @@ class Consumer(RebalancingConsumer):
 
     def _may_fetch(self, position: Position) -> bool:
         position.sweep()
-        return not (position.holds or position.held) and len(position.in_flight) < self.settings.max_in_flight
+        return not (position.holds or position.held) and self._has_room(position)
+
+    def _has_room(self, position: Position) -> bool:
+        """Few and small records do not count: what comes in while a batch is at work is gathered behind it, and goes on as a
+        whole. Counted as batches, three of a handful of records would hold up the rest for a whole transaction.
+        """
+        settings, batches = self.settings, [message.value for message in position.in_flight]
+        if len(batches) < settings.max_in_flight:
+            return True
+        records, nbytes = sum(map(len, batches)), sum(batch.nbytes for batch in batches)
+        return records < settings.max_batch_records // _FEW and nbytes < settings.max_batch_bytes // _FEW
 
     def _take(self, fetched: Fetched, epochs: dict[TopicPartition, int]) -> None:
         """Keep what was fetched, unless the partition was sought or revoked while the fetch was under way."""
@@ -95,7 +106,7 @@ class Consumer(RebalancingConsumer):
         while delivered and self.flow_active:
             delivered = False
             for tp, position in list(self._positions.items()):
-                if position.held and not position.holds and len(position.in_flight) < self.settings.max_in_flight:
+                if position.held and not position.holds and self._has_room(position):
                     await self._hand_over(tp, position)
                     delivered = True
                 position.sweep()

@@ -41,7 +41,8 @@ class TransportSettings:
     max_batch_records: int = 8192
     max_batch_bytes: int = 16_777_216
     max_in_flight: int = 3
-    """Batches of one partition delivered and not acknowledged: one in work, one committing, one waiting."""
+    """Batches of one partition delivered and not acknowledged: one in work, one committing, one waiting. More, while
+    all of them together are few records."""
     drain_timeout: float = 20.0
     """Seconds that `Ownership.revoked` may take, on a rebalance and on a stop."""
     fetch_max_wait_ms: int = 100

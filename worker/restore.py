@@ -34,8 +34,8 @@ _BULK = {
     "auto.offset.reset": "error",
     "fetch.message.max.bytes": 8 << 20,
     "fetch.wait.max.ms": 50,
-    "queued.max.messages.kbytes": 64 << 10,
-    "queued.min.messages": 200_000,
+    "queued.max.messages.kbytes": 16 << 10,
+    "queued.min.messages": 50_000,
     "check.crcs": False,
 }
 

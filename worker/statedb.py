@@ -46,7 +46,7 @@ _FORMAT_FILE = "FORMAT"
 
 # One cache for all partitions of the process: with a cache each, memory would grow with the number of partitions.
 _CACHE_BYTES = 64 << 20
-_WRITE_BUFFER = 16 << 20  # twice this per partition at most: one that is filled, one that is flushed
+_WRITE_BUFFER = 8 << 20  # twice this per partition at most: one that is filled, one that is flushed
 _OPEN_FILES = 64
 _cache: list[Cache] = []
 

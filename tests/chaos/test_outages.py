@@ -60,8 +60,11 @@ def test_broker_away_and_back(
     and for what, nothing is dead-lettered for it, the results are exact; and it ends in good time while the broker is
     away again."""
     away = 30 if chaos == "long" else 8
-    with scene(own_kafka.bootstrap_servers, postgres.url, tmp_path) as one:
-        one.feed(events(Random(seed), 6000))
+    slowly = {
+        "worker": {"maxBatchRecords": 100}
+    }  # seconds of work: a partition that has none does not notice an outage
+    with scene(own_kafka.bootstrap_servers, postgres.url, tmp_path, settings=slowly) as one:
+        one.feed(events(Random(seed), 24_000))
         worker = one.worker()
         with running(worker):
             worker.wait_ready()
@@ -82,9 +85,9 @@ def test_broker_away_and_back(
             assert one.applied() == applied
             assert worker.metric("tidegate_dlq_records_total") == letters
             own_kafka.start()
-            one.feed(events(Random(seed + 1), 2000, first=6000))
+            one.feed(events(Random(seed + 1), 2000, first=24_000))
             wait_until(lambda: worker.metric(paused) == 0, 60, f"partitions resume\n{worker.tail()}")
-            wait_until(lambda: one.applied() == 8000, 90, f"all applied\n{worker.tail()}")
+            wait_until(lambda: one.applied() == 26_000, 90, f"all applied\n{worker.tail()}")
             sys.stdout.write(f"rebalances: {rebalances(worker) - before}\n")
             one.check(60)
             own_kafka.stop()
