@@ -111,7 +111,9 @@ class _Bare:
 
 def _handler(guard: Any) -> BatchStep:
     schema = pa.schema([("id", pa.int64())])
-    return BatchStep(_same, guard, with_context=False, field="handlers[0]", input_schema=schema, output_schema=schema)
+    return BatchStep(
+        _same, guard, with_context=False, concurrency=1, field="handlers[0]", input_schema=schema, output_schema=schema
+    )
 
 
 def _same(table: pa.Table) -> pa.Table:

@@ -19,8 +19,10 @@ from benchmarks.process import job
 from benchmarks.results import Section, thousands
 from benchmarks.stack import Bench
 from benchmarks.throughput import measure
+from tidegate.calls import Calls
 from tidegate.clock import SystemClock
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.topics import changelog_topic, watermarks_topic
 from tidegate.record import TopicPartition
 from tidegate.stages.aggregate import Aggregator, Merger
 from tidegate.stages.decode import Decoder
@@ -29,11 +31,9 @@ from tidegate.stages.eventtime import EventTimes
 from tidegate.stages.handle import HandlerChain
 from tidegate.stages.plan import compile_plan
 from tidegate.stages.rules import RuleSet
-from tidegate.store.rows import changelog_topic
 from transport.records import UnpackedRecords
 from worker import source, windows
 from worker.commit import commit
-from worker.naming import watermarks_topic
 from worker.producer import PartitionProducer
 from worker.rowcodec import RowCodec
 from worker.source import SourceStages, raw_batch
@@ -183,7 +183,7 @@ async def _work(bench: Bench, pipeline: Pipeline, records: dict[int, list[Any]],
     log = changelog_topic(name, topic)
     bench.topic(log)
     bench.topic(watermarks_topic(pipeline))
-    executor, handlers = _Inline(), HandlerChain(pipeline, plan.decoded)
+    inline, handlers = Calls(_Inline()), HandlerChain(pipeline, plan.decoded)
     for partition, found in records.items():
         tp = TopicPartition(topic, partition)
         producer = PartitionProducer({"bootstrap_servers": bench.servers}, f"profile/{name}/{partition}")
@@ -196,7 +196,7 @@ async def _work(bench: Bench, pipeline: Pipeline, records: dict[int, list[Any]],
                 raw = raw_batch(tp, found[at : at + _BATCH])
             step = stages.batch(raw, state, closed, None)
             with watches.running("transaction: changelog to Kafka"):
-                await commit(step.effects, changelog=(log, partition), producer=producer, db=db, executor=executor)
+                await commit(step.effects, changelog=(log, partition), producer=producer, db=db, in_thread=inline)
             state, closed = step.state, step.closed_upto
         await producer.stop()
         db.close()
