@@ -71,7 +71,7 @@ class Claims:
     def batch(self, tp: TopicPartition, state: PartitionState, **parts: object) -> StoreBatch:
         """A batch that starts from what the store has."""
         row = self._rows[tp]
-        return StoreBatch(tp, row.epoch, row.state.upto, state, **parts)  # type: ignore[arg-type]
+        return StoreBatch(tp, row.epoch, row.state.upto, state, **parts)  # type: ignore[arg-type]  # fields of StoreBatch
 
     def _are_written(self, batches: Sequence[StoreBatch]) -> bool:
         found = {row.tp: row for row in self._guard.call(self._store.partitions)}

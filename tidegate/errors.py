@@ -5,9 +5,6 @@ TidegateError
 │   └── ConfigErrors         several at once; the text lists them all
 ├── RecordError              one record is at fault: it is dead-lettered, the rest goes on
 │   ├── DecodeError          malformed bytes, wrong type, missing field
-│   ├── RuleViolation        a rule of severity `error` failed
-│   ├── EventTimeError       no event time, or one too far in the future
-│   ├── HandlerError         the user's handler refused the record
 │   └── SinkRecordError      the sink refuses this row for good
 ├── DependencyError          something outside is away: consumption pauses, nothing is dead-lettered   (retriable)
 │   ├── StoreUnavailable
@@ -91,24 +88,6 @@ class DecodeError(RecordError):
     """The bytes are not what the schema says."""
 
     stage = Stage.DECODE
-
-
-class RuleViolation(RecordError):
-    """A rule of severity `error` failed."""
-
-    stage = Stage.VALIDATE
-
-
-class EventTimeError(RecordError):
-    """The record has no event time, or one more than `maxFutureSkew` ahead of its Kafka timestamp."""
-
-    stage = Stage.EVENT_TIME
-
-
-class HandlerError(RecordError):
-    """The user's handler raised for this record."""
-
-    stage = Stage.HANDLE
 
 
 class SinkRecordError(RecordError):

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs do not re-export them
     AdminClient,
     NewPartitions,
     NewTopic,
@@ -85,7 +85,7 @@ def log_ends(confluent_options: Mapping[str, Any], topic: str, *, within: float 
     topics = _metadata(admin, deadline)
     if topic not in topics:
         raise BrokerUnavailable(f"topic {topic!r} does not exist (any more)")
-    end = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    end = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # of confluent-kafka
     asked = {TopicPartition(topic, partition): end for partition in topics[topic].partitions}
     found = admin.list_offsets(
         asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=deadline.remaining()

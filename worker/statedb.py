@@ -180,11 +180,6 @@ class PartitionDB:
         self._db.flush(wait=True)
         self._db.close()
 
-    def destroy(self) -> None:
-        """Close and delete the directory."""
-        self.close()
-        shutil.rmtree(self.path)
-
 
 def _claim(path: Path) -> tuple[Path, IO[str]]:
     """The first of `path`, `path.2`, … that no other process has. Any state will do: the changelog completes it.

@@ -94,10 +94,6 @@ class Health:
         """The condition is over."""
         self._conditions.pop(name, None)
 
-    def check_live(self, name: str, check: Check) -> None:
-        """Ask `check` for /live, too."""
-        self._live[name] = check
-
     def check_ready(self, name: str, check: Check) -> None:
         """Ask `check` for /ready, too."""
         self._ready[name] = check

@@ -90,7 +90,7 @@ def test_directory_in_use_is_left_alone(path: Path) -> None:
     second.write([(b"a", b"2")], [], 5)
     assert first.get([b"a"]) == [b"1"]
     first.close()
-    second.destroy()
+    second.close()
 
 
 @pytest.mark.parametrize("damage", ["format", "no format", "manifest", "table"])
@@ -185,7 +185,7 @@ def test_kill_leaves_an_earlier_write(path: Path) -> None:
     assert db.get([b"last"]) == [b"%d" % upto]
     rows = {int(key): int.from_bytes(value[:8], "big") for key, value in db.scan(b"0", b"a")}
     assert rows == {offset % 500: offset for offset in range(upto - 499, upto + 1)}
-    db.destroy()
+    db.close()
 
 
 @pytest.mark.slow
@@ -204,4 +204,4 @@ def test_apply_equals_a_dictionary(
             else:
                 model[key] = value
     assert list(db.scan(b"", b"\xff")) == sorted(model.items())
-    db.destroy()
+    db.close()
