@@ -211,5 +211,11 @@ class TopicRecreated(OffsetOutOfRange):
     """
 
 
+class StateWentBack(TidegateError):
+    """A partition that was opened again came back at an earlier offset than it had: what was committed has gone from its
+    changelog. The records between must be read once more, which a worker does when it starts.
+    """
+
+
 class StackError(TidegateError):
     """The local Kafka or PostgreSQL cannot be started."""

@@ -23,6 +23,7 @@ from tidegate.errors import (
     CircuitOpen,
     DependencyError,
     Fenced,
+    StateWentBack,
     StoreFenced,
     StoreUnavailable,
 )
@@ -33,6 +34,7 @@ from worker.context import Context, Delivery
 from worker.identity import changelog_rows
 from worker.producer import PartitionProducer, transactional_id
 from worker.restore import Restored, restore
+from worker.settle import settle
 from worker.statedb import PartitionDB
 
 log = structlog.get_logger(__name__)
@@ -43,6 +45,10 @@ _OUTAGE_WAIT = (0.5, 10.0)  # seconds: first and longest wait between probes whe
 # A zombie needs a heartbeat (a third of the session timeout, 10 s by default) to learn that it is one.
 _FENCE_WAIT = 3.0  # seconds
 _SETTLE = 3.0  # seconds for what was cancelled to end: a producer that is closed in mid-transaction takes 2 of them
+_WENT_BACK = (
+    "the changelog {}-{} has lost what was committed: the state was at offset {} and is at {} now (has a replica that was not "
+    "in sync become leader?). The records between are read once more when the worker starts again"
+)
 _MOMENT = 1.0  # seconds for a write that was begun just before the deadline
 
 
@@ -53,6 +59,7 @@ class PartitionTask(ABC):
         self.tp, self.context = tp, context
         self.changelog = (changelog_topic(context.plan.pipeline.pipeline_id, tp.topic), tp.partition)
         self.upto = -1
+        self._unsure = False  # whether a commit has failed since the partition was opened: its outcome is unknown
         self.topic_id = ""  # of the topic itself, known when the partition is open
         self.first_rows: list[tuple[bytes, bytes]] = []  # what goes with the next commit, once
         self.begun = False  # whether the state has a partition row, be it with nothing applied
@@ -200,6 +207,7 @@ class PartitionTask(ABC):
         if isinstance(error, StoreFenced | StoreUnavailable):
             self._release_claim()
         elif isinstance(error, Fenced | BrokerUnavailable):
+            self._unsure = self._unsure or self.producer is not None
             await self._close(Deadline(_SETTLE))
 
     async def _ensure_open(self) -> None:
@@ -219,15 +227,20 @@ class PartitionTask(ABC):
             self.topic_id, changelog_id = ids[self.tp.topic], ids[self.changelog[0]]
             self._begin("opening: the local state")
             db = await self._in_thread(lambda: self._open_state(changelog_id))
+            self._begin("opening: transactions without an end mark")
+            await settle(context, producer, self.changelog, db, self._in_thread, after_outage=self._unsure)
             self._begin("opening: reading the changelog")
             await self._restore(db)
             self.first_rows = changelog_rows(db, self.changelog, changelog_id)
-            self.upto = await self._in_thread(lambda: self._load(db))
+            upto = await self._in_thread(lambda: self._load(db))
+            if upto < self.upto:
+                raise StateWentBack(_WENT_BACK.format(*self.changelog, self.upto, upto))
+            self.upto = upto
         except BaseException:
             await producer.stop()
             await self._close(Deadline(_SETTLE))
             raise
-        self.producer = producer
+        self.producer, self._unsure = producer, False
         self._log.info("partition.opened", upto=self.upto)
 
     def _open_state(self, changelog_id: str) -> PartitionDB:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka import errors as kafka_errors
 
 from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge
@@ -157,6 +158,25 @@ class PartitionProducer:
         for target, parts in targets.items():
             self._rows_sent[target] += sum(map(len, parts))
         return offsets
+
+    async def mark(self, partitions: Iterable[tuple[str, int]], *, committed: bool) -> None:
+        """An empty transaction over these partitions: each gets an end mark of this producer, which also ends what a
+        predecessor with the same id has left open there. Where nothing is open it changes nothing.
+
+        Raises ProducerFenced or BrokerUnavailable.
+        """
+        producer = self._producer
+        assert producer is not None
+        try:
+            async with asyncio.timeout(self._timeout):
+                await producer.begin_transaction()
+                for topic, partition in partitions:
+                    producer._txn_manager.maybe_add_partition_to_txn(KafkaTopicPartition(topic, partition))
+                await (producer.commit_transaction() if committed else producer.abort_transaction())
+        except BaseException as error:
+            self._producer = None
+            await _close(producer)
+            self._raise(error)
 
     async def stop(self) -> None:
         """Close the connections. An open transaction is left to the next `start`, or to the transaction timeout."""

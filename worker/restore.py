@@ -96,6 +96,31 @@ def _restore(
         consumer.close()
 
 
+@dataclass(frozen=True, slots=True)
+class LogEnds:
+    """Where a log ends: for readers of committed records, and for what is written."""
+
+    committed: int
+    written: int
+
+    @property
+    def between(self) -> dict[str, int]:
+        """The offsets that are written and not committed, as fields of a log line."""
+        return {"first": self.committed, "last": self.written - 1}
+
+
+def log_ends(options: Mapping[str, Any], topic: str, partition: int, stop: threading.Event) -> LogEnds:
+    """Both ends of a log that nobody writes to meanwhile. For a thread. Raises BrokerUnavailable."""
+    ends: list[int] = []
+    for isolation in ("read_committed", "read_uncommitted"):
+        consumer = Consumer({**options, "group.id": "tidegate-bounds", "isolation.level": isolation})
+        try:
+            ends.append(_watermarks(consumer, KafkaTopicPartition(topic, partition), stop)[1])
+        finally:
+            consumer.close()
+    return LogEnds(*ends)
+
+
 def log_bounds(confluent_options: Mapping[str, Any], topic: str, partition: int) -> tuple[int, int]:
     """The log's first offset and its end. For a thread. Raises BrokerUnavailable."""
     consumer = Consumer({**confluent_options, "group.id": "tidegate-bounds"})

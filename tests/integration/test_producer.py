@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import aiokafka
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, TopicPartition
 
 import worker.producer
 from tests.aio import in_a_loop
+from tidegate.calls import Calls
 from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge
 from worker.producer import PartitionProducer, Rows
 from worker.restore import Restored, restore
+from worker.settle import settle
+from worker.statedb import PartitionDB
 
 if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics
@@ -186,3 +194,59 @@ async def test_no_broker_is_said_in_time() -> None:
     producer = PartitionProducer({"bootstrap_servers": "127.0.0.1:1"}, "p-none", timeout=1.0)
     with pytest.raises(BrokerUnavailable, match="p-none"):
         await asyncio.wait_for(producer.start(), 10)
+
+
+@pytest.fixture(scope="module")
+def trusting_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaTopics]:
+    """A broker that takes rows of a transaction without asking the coordinator whether it knows of the partition."""
+    from tests.providers.kafka import KafkaTopics, embedded_kafka
+
+    settings = {"transaction.partition.verification.enable": "false"}
+    with embedded_kafka(tmp_path_factory.mktemp("kafka"), settings) as server:
+        yield KafkaTopics(server.bootstrap_servers)
+
+
+async def leave_unmarked(producer: PartitionProducer, rows: Rows) -> None:
+    """Commit a transaction of which the coordinator does not know that it wrote these rows: as with KAFKA-20734, where it
+    takes a partition for deleted, they are written and never get their end mark."""
+    inner = producer._producer
+    assert inner is not None
+    await inner.begin_transaction()
+    inner._txn_manager._txn_partitions.add(aiokafka.TopicPartition(rows.topic, rows.partition))
+    await worker.producer._write_all(inner, {(rows.topic, rows.partition): [rows]})
+    inner._txn_manager._txn_partitions.clear()  # an empty one ends without a question
+    await inner.commit_transaction()
+
+
+@in_a_loop
+@pytest.mark.parametrize("known", [True, False], ids=["the state has it", "the state lacks it"])
+async def test_rows_without_an_end_mark_are_decided(trusting_kafka: KafkaTopics, tmp_path: Path, known: bool) -> None:
+    """A transaction that a partition of the changelog was never told the end of is committed when the local state has it,
+    and aborted when it has not; what comes after it is readable again, and so are its dead letters."""
+    kafka = trusting_kafka
+    changelog, letters = kafka.topic(), kafka.topic()
+    first = producer_of(kafka, "p")
+    await first.start()
+    settled = (await first.commit([Rows(changelog, 0, [b"a"], [b"1"])]))[changelog, 0]
+    await ended(kafka, changelog)
+    await leave_unmarked(first, Rows(changelog, 0, [b"b"], [b"2"]))
+    await leave_unmarked(first, Rows(letters, 0, [b"c"], [b"3"]))
+    await first.stop()
+    second = producer_of(kafka, "p")
+    await second.start()
+    assert _end(kafka, changelog, 0, "read_committed") == settled + 2 < _end(kafka, changelog, 0, "read_uncommitted")
+    db = PartitionDB(tmp_path / "p")
+    db.apply([b"a"], [b"1"], settled + 2 if known else settled)
+    with ThreadPoolExecutor() as pool:
+        context = SimpleNamespace(
+            confluent={"bootstrap.servers": kafka.bootstrap_servers},
+            partition_counts={changelog: 1, letters: 1},
+            readers=pool,
+        )
+        await settle(context, second, (changelog, 0), db, Calls(pool), after_outage=False)  # type: ignore[arg-type]  all it uses
+    db.close()
+    await second.commit([Rows(changelog, 0, [b"d"], [b"4"])])
+    await second.stop()
+    between = [(b"b", b"2")] if known else []
+    assert await read_ended(kafka, changelog) == [(b"a", b"1"), *between, (b"d", b"4")]
+    assert await read_ended(kafka, letters) == [(b"c", b"3")]

@@ -39,9 +39,9 @@ def kafka_address(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def embedded_kafka(directory: Path) -> Iterator[EmbeddedKafka]:
+def embedded_kafka(directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[EmbeddedKafka]:
     """A running broker of this test's own. It looks for something to compact five times a second, not every 15 s."""
-    server = EmbeddedKafka(directory, settings={"log.cleaner.backoff.ms": "200"})
+    server = EmbeddedKafka(directory, settings={"log.cleaner.backoff.ms": "200", **(settings or {})})
     with or_unavailable("kafka"):
         server.start()
     try:

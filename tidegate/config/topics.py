@@ -24,6 +24,11 @@ def changelog_topic(pipeline_id: str, topic: str) -> str:
     return f"{pipeline_id}{OWN}changelog.{topic}"
 
 
+def is_changelog(topic: str) -> bool:
+    """Whether the topic is a state changelog, of any pipeline."""
+    return f"{OWN}changelog." in topic
+
+
 def watermarks_topic(pipeline: Pipeline) -> str:
     """What every worker knows of every source partition."""
     return f"{pipeline.pipeline_id}{OWN}watermarks"
