@@ -37,6 +37,7 @@ from transport.lifecycle import Lifecycle, quieten_garbage_collection
 from worker.beginning import settle
 from worker.context import Consumer, Context
 from worker.identity import require_same
+from worker.memory import spare_memory
 from worker.naming import merged_aggregations, needed_topics
 from worker.observe import Observer
 from worker.owner import Owner, delivery
@@ -44,7 +45,7 @@ from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
 _REACH = (5.0, 25.0)  # seconds for a first answer of the broker; between them is looked at why there is none
-_THREADS = 4  # stages, store and local state run here; more threads than cores, since the store's wait is not work
+_THREADS = 4  # store and local state run here; more threads than cores, since the store's wait is not work
 _READERS = 6  # partitions that are restored at once: a reader has 64 MB of what librdkafka has fetched ahead
 
 
@@ -72,7 +73,9 @@ class Runtime:
         self.topics = pipeline.source.topics
         self.clock = SystemClock()
         self.owner: Owner | None = None
+        spare_memory()
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="tidegate")
+        self._stages = ThreadPoolExecutor(_stage_threads(pipeline), thread_name_prefix="stages")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="restore")
         self._confluent: dict[str, Any] = confluent_options(pipeline.kafka)
         self._store = self._open_store()
@@ -106,6 +109,7 @@ class Runtime:
             owner=f"worker:{socket.gethostname()}:{os.getpid()}",
             state_dir=Path(self.pipeline.worker.state_dir) / self.pipeline.pipeline_id,
             executor=self._executor,
+            stages=self._stages,
             readers=self._readers,
             kafka=aiokafka_options(self.pipeline.kafka),
             confluent=self._confluent,
@@ -134,7 +138,7 @@ class Runtime:
         if self._refresh is not None:
             self._refresh.cancel()
         await asyncio.to_thread(self._board.stop)
-        for pool in (self._executor, self._readers):
+        for pool in (self._executor, self._stages, self._readers):
             pool.shutdown(wait=False, cancel_futures=True)
         if not (self.owner and self.owner.left_behind):  # else a call still uses them
             self._handlers.close()
@@ -216,6 +220,11 @@ class Runtime:
             await asyncio.to_thread(self._store.expect, self._sources())
         except DependencyError as error:  # their owners' claims will do it, once the database is back
             log.warning("partitions.not_expected", error=str(error))
+
+
+def _stage_threads(pipeline: Pipeline) -> int:
+    """Each batch in the stages takes some 50 MB: no more of them than can compute at once. A handler may wait, though."""
+    return _THREADS if pipeline.handlers else min(os.cpu_count() or 1, _THREADS)
 
 
 def _say_that_they_grew(plan: Plan, before: dict[str, int], now: dict[str, int]) -> None:

@@ -53,6 +53,7 @@ class Context:
     owner: str
     state_dir: Path
     executor: Executor
+    stages: Executor  # for computing
     readers: Executor  # for restoring
     kafka: Mapping[str, Any]  # aiokafka options
     confluent: dict[str, Any]

@@ -36,7 +36,7 @@ class MergePartition(PartitionTask):
         assert self.db is not None
         if records[-1].offset <= self._state.upto:
             return
-        step = await self._in_thread(lambda: stages.batch(records, self._state, self._closed_upto))
+        step = await self._in_thread(lambda: stages.batch(records, self._state, self._closed_upto), self.context.stages)
         step.effects.puts += self.first_rows
         await commit(
             step.effects, changelog=self.changelog, producer=self.producer, db=self.db, in_thread=self._in_thread

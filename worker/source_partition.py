@@ -86,7 +86,7 @@ class SourcePartition(PartitionTask):
             await self._until_done(write)
 
     async def _work(self, records: list[Any]) -> None:
-        raw = await self._in_thread(lambda: raw_batch(self.tp, records))
+        raw = await self._in_thread(lambda: raw_batch(self.tp, records), self.context.stages)
         for part in self._parts(raw):
             await self._batch(part)
 
@@ -108,7 +108,10 @@ class SourcePartition(PartitionTask):
         with self.context.observer.batch(self.tp, raw):
             while True:
                 self._begin(f"the stages of offsets {raw.first} to {raw.last}")
-                step = await self._in_thread(lambda: stages.batch(raw, before, self._closed_upto, known))  # noqa: B023
+                step = await self._in_thread(
+                    lambda: stages.batch(raw, before, self._closed_upto, known),  # noqa: B023  awaited before they change
+                    self.context.stages,
+                )
                 assert step.result is not None
                 self._said, begun = step.result.answers, clock.monotonic()
                 self._begin(f"writing offsets {raw.first} to {raw.last} to the store")
