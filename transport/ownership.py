@@ -47,7 +47,7 @@ class TransportSettings:
     """Seconds that `Ownership.revoked` may take, on a rebalance and on a stop."""
     fetch_max_wait_ms: int = 100
     """How long the broker holds an empty fetch. A partition that becomes fetchable meanwhile waits as long."""
-    fetch_max_bytes: int = 2_097_152
+    fetch_max_bytes: int = 1_572_864
     """Per partition and fetch."""
     kafka_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """aiokafka's connection options (bootstrap_servers, security_protocol, …); they win over Faust's settings."""

@@ -46,7 +46,7 @@ from worker.watermarks import WatermarkBoard, pipeline_watermark
 log = structlog.get_logger(__name__)
 _REACH = (5.0, 25.0)  # seconds for a first answer of the broker; between them is looked at why there is none
 _THREADS = 4  # store and local state run here; more threads than cores, since the store's wait is not work
-_READERS = 6  # partitions that are restored at once: a reader has 64 MB of what librdkafka has fetched ahead
+_READERS = 6  # partitions that are restored at once: a reader has some 30 MB of what librdkafka has fetched ahead
 
 
 class WorkerApp(BatchApp):

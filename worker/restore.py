@@ -32,9 +32,9 @@ _BULK = {
     "isolation.level": "read_committed",
     "enable.partition.eof": True,  # also sent behind control records and aborted transactions, where no record comes
     "auto.offset.reset": "error",
-    "fetch.message.max.bytes": 8 << 20,
+    "fetch.message.max.bytes": 2 << 20,
     "fetch.wait.max.ms": 50,
-    "queued.max.messages.kbytes": 16 << 10,
+    "queued.max.messages.kbytes": 4 << 10,
     "queued.min.messages": 50_000,
     "check.crcs": False,
 }
