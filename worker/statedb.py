@@ -196,8 +196,22 @@ def _claim(path: Path) -> tuple[Path, IO[str]]:
             lock.close()
             log.warning("state.in_use", path=str(candidate), next="another directory, restored from the changelog")
         else:
+            _remove_left_over(path, number + 1)
             return candidate, lock
     raise AssertionError  # count() has no end
+
+
+def _remove_left_over(path: Path, number: int) -> None:
+    """Delete `path.<number>` and those after it, up to the first that a process has or that is not there: what another
+    process took while this directory was in use, and has left."""
+    while (candidate := path.with_name(f"{path.name}.{number}")).exists():
+        with candidate.with_name(f"{candidate.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            shutil.rmtree(candidate, ignore_errors=True)
+        number += 1
 
 
 def _options() -> Options:

@@ -93,6 +93,21 @@ def test_directory_in_use_is_left_alone(path: Path) -> None:
     second.close()
 
 
+def test_what_a_newcomer_took_does_not_stay(path: Path) -> None:
+    """When the directory is free again its next owner takes it, and deletes those that others took meanwhile and have left."""
+    first, second, third = PartitionDB(path), PartitionDB(path), PartitionDB(path)
+    taken = [second.path, third.path]
+    first.close()
+    third.close()
+    PartitionDB(path).close()
+    assert [one.exists() for one in taken] == [True, True], "the second is in use, and hides the third"
+    second.close()
+    again = PartitionDB(path)
+    assert again.path == path
+    assert [one.exists() for one in taken] == [False, False]
+    again.close()
+
+
 @pytest.mark.parametrize("damage", ["format", "no format", "manifest", "table"])
 def test_damaged_directory_is_wiped(path: Path, damage: str) -> None:
     """A directory of another format, or one that cannot be read, is emptied for a restore; it is never a crash loop."""
