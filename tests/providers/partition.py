@@ -63,6 +63,7 @@ async def context_of(
         owner="test",
         state_dir=directory / "state",
         executor=runtime._executor,
+        stages=runtime._stages,
         readers=runtime._readers,
         kafka=aiokafka_options(runtime.pipeline.kafka),
         confluent=runtime._confluent,
@@ -82,7 +83,8 @@ def close(context: Context) -> None:
     assert context.store is not None
     context.store.close()
     context.handlers.close()
-    context.executor.shutdown()
+    for pool in (context.executor, context.stages):
+        pool.shutdown()
     context.readers.shutdown()
 
 
