@@ -242,7 +242,7 @@ def windows_of_state(worker: SourcePartition, aggregation: str) -> list[dict[str
     """Every window and group as the worker's own state has them."""
     assert worker._stages is not None
     assert worker.db is not None
-    return _rows(worker._stages._windows[aggregation].ending(worker.db, BEGINNING, FOREVER).table)
+    return _rows(worker._stages.windows[aggregation].ending(worker.db, BEGINNING, FOREVER).table)
 
 
 def windows_of_store(store: Store, tp: TopicPartition, aggregation: str) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ WITH_INFINITE = (*fickle.USUAL, "infinite")  # SQLite refuses it: the sink has a
 
 @pytest.fixture(autouse=True)
 def _no_waiting() -> Any:
-    with patch.multiple(worker.partition, _OUTAGE_WAIT=(0.0, 0.0), _FENCE_WAIT=0.0):
+    with patch.multiple(worker.partition, _OUTAGE_WAIT=(0.0, 0.0), _FENCE_WAIT=0.0, _HELD_WAIT=0.0):
         yield
 
 

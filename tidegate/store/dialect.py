@@ -49,6 +49,12 @@ class SqlDialect(Protocol):
     def shown_instant(self, column: str) -> str:
         """A window's bound as a person reads it."""
 
+    def milliseconds(self, column: str) -> str:
+        """A stored window's bound in ms since the epoch."""
+
+    def bytes(self, value: bytes) -> str:
+        """A literal."""
+
 
 class PostgresDialect:
     def add(self, a: str, b: str, type_: pa.DataType) -> str:
@@ -94,6 +100,12 @@ class PostgresDialect:
     def shown_instant(self, column: str) -> str:
         return column
 
+    def milliseconds(self, column: str) -> str:
+        return f"CAST(extract(epoch FROM {column}) * 1000 AS BIGINT)"
+
+    def bytes(self, value: bytes) -> str:
+        return f"decode('{value.hex()}', 'hex')"
+
 
 class SqliteDialect:
     """`decimal_add`, `decimal_sum` and the collation `decimal` are of the decimal extension, which the shell has."""
@@ -137,6 +149,12 @@ class SqliteDialect:
 
     def shown_instant(self, column: str) -> str:
         return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1000.0, 'unixepoch')"
+
+    def milliseconds(self, column: str) -> str:
+        return column
+
+    def bytes(self, value: bytes) -> str:
+        return f"X'{value.hex()}'"
 
 
 def _ordered(by: Sequence[str], newest: bool) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from tidegate.record import TopicPartition
 from tidegate.stages.sql import literal
 from tidegate.store.base import StoreBatch
 from tidegate.store.dialect import SqlDialect
-from tidegate.store.tables import StoreTables, qualified
+from tidegate.store.tables import WINDOW, StoreTables, qualified
 
 # PostgreSQL's earliest instant, 4714-11-24 BC. A window before it is counted there: the count must never stop a batch.
 _EARLIEST = -210_866_803_200_000
@@ -27,4 +28,13 @@ def late_windows(tables: StoreTables, sql: SqlDialect, pipeline: str, batch: Sto
     return (
         f"INSERT INTO {qualified(tables.late_windows)} AS t ({columns}, missing) VALUES {values} "
         f"ON CONFLICT ({columns}) DO UPDATE SET missing = t.missing + excluded.missing"
+    )
+
+
+def late_windows_of(tables: StoreTables, sql: SqlDialect, pipeline: str, tp: TopicPartition) -> str:
+    """Those of one source partition: aggregation, start and end in ms, how many records are missing."""
+    bounds = ", ".join(sql.milliseconds(f"t.{name}") for name in WINDOW)
+    return (
+        f"SELECT t.aggregation, {bounds}, t.missing FROM {qualified(tables.late_windows)} AS t "
+        f"WHERE t.pipeline = {literal(pipeline)} AND t.topic = {literal(tp.topic)} AND t.partition = {tp.partition}"
     )

@@ -3,7 +3,8 @@
 tidegate_partitions      one row per source partition: offset, high water, ledger, epoch, owner
 tidegate_answers         what handlers and the sink said of each source partition's last batch, if anybody was asked
 tidegate_late_windows    how many records each window misses, per source partition
-tidegate_seen            dedupe's memory, per source partition; filled by engines that have no other place for it
+tidegate_seen            dedupe's memory, per source partition
+tidegate_holds           who holds the pipeline back for a while, so that nobody else claims its partitions
 {table}_partials         one row per window, group, source partition and lane
 {table}_estimates        one row per window and group: distinct counts over all its partials (approxDistinct only)
 {table}                  the view that adds the partials up (totals.py)
@@ -36,6 +37,7 @@ from tidegate.ledger import LEDGER_COLUMNS
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import quote
 from tidegate.store.columns import INSTANT, TEXT, column_type, widest_decimal
+from tidegate.store.holds import HOLDS, holds_table
 from tidegate.store.raw import execute
 
 PARTITIONS = "tidegate_partitions"
@@ -88,6 +90,7 @@ class StoreTables:
     answers: Table
     late_windows: Table
     seen: Table
+    holds: Table
     aggregations: Mapping[str, AggregationTables]
 
 
@@ -112,7 +115,13 @@ def store_tables(plan: Plan, names: Mapping[str, str], schema: str | None) -> St
         aggregations[aggregation.name] = AggregationTables(
             aggregation, view, _partials(metadata, aggregation, view), _estimates(metadata, aggregation, view)
         )
-    shared = partition_table(metadata), _answers(metadata), _late_windows(metadata), _seen(metadata)
+    shared = (
+        partition_table(metadata),
+        _answers(metadata),
+        _late_windows(metadata),
+        _seen(metadata),
+        holds_table(metadata),
+    )
     return StoreTables(metadata, *shared, aggregations)
 
 
@@ -120,7 +129,7 @@ def partition_table(metadata: MetaData) -> Table:
     """One row per pipeline and source partition. `high_water` and `dedupe_clock` in ms since the epoch.
 
     `topic_id` is that of the log which `upto` is an offset in. `seen_upto`: up to which offset the table of seen keys is
-    complete (-1: nobody has filled it).
+    complete (-1: nobody has filled it). `worker_upto`: up to where a worker has written, whose topics come after the store.
     """
     return Table(
         PARTITIONS,
@@ -139,6 +148,7 @@ def partition_table(metadata: MetaData) -> Table:
         Column("updated_at", INSTANT, nullable=False),
         Column("topic_id", TEXT, nullable=False, server_default=""),  # "": a row of before the column was there
         Column("seen_upto", BigInteger, nullable=False, server_default="-1"),
+        Column("worker_upto", BigInteger, nullable=False, server_default="-2"),  # -2: the next claim fills it in
     )
 
 
@@ -260,7 +270,7 @@ def null_safe(table: Table, names: tuple[str, ...]) -> list[str]:
 def _check_names(aggregation: AggregationPlan, view: str, taken: list[str]) -> None:
     """Raises ConfigError for a table or column name that cannot be used."""
     where = f"aggregations.{aggregation.name}"
-    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, SEEN, *(name for other in taken for name in _tables_of(other))}
+    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, SEEN, HOLDS, *(name for other in taken for name in _tables_of(other))}
     if used.intersection(_tables_of(view)):
         raise ConfigError(
             "this table is used twice", field=where, value=view, hint="sinks.tables gives it another name"
