@@ -94,5 +94,5 @@ class Claims:
                 f"{row.tp} was read up to offset {row.state.upto}, and the database has not all keys of it: before there was "
                 "`dedupe` in the file, or by an older version of the worker. Duplicates would be counted again",
                 field="dedupe",
-                hint="go on with the worker, or take a new pipelineId and let `tidegate batch run` compute all of it from the log",
+                hint="go on with the worker, or take a new pipelineId and let `tidegate batch run` compute it from the log",
             )

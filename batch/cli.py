@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batch.catchup.cli import catchup
 from batch.options import MAX_RECORDS, Options, Trigger
 from tidegate.cli.output import AsJson, print_json, print_table
 from tidegate.config.loading import load_pipeline
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from batch.run import BatchRun
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark.")
+
+
+app.command()(catchup)
 
 
 @app.callback()

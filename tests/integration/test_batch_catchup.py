@@ -1,0 +1,96 @@
+"""A catch-up takes over from workers that are alive, dead or asleep, and hands back: nothing is lost, nothing counts twice."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from batch.catchup.run import Catchup
+from batch.options import Options
+from tests.harness import running, wait_until
+from tests.providers.spark import Quiet
+from tests.scene import Scene, events
+from tidegate.config.pipeline import Pipeline
+from tidegate.errors import StoreHeld
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from batch.report import Report
+    from batch.sink import Commit
+
+pytestmark = [
+    pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.spark, pytest.mark.timeout(600),
+    pytest.mark.xdist_group("spark"),  # one process, one session
+]  # fmt: skip
+Make = Callable[..., Scene]
+SETTINGS: dict[str, Any] = {"fallback": {"hold": "3 seconds"}}
+
+
+class Steps(Quiet):
+    """A watch that can hold the catch-up up: `between` is called after each micro-batch."""
+
+    def __init__(self, between: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.between, self.held, self.back = between, threading.Event(), threading.Event()
+        self.waited_for: list[str] = []
+
+    def held_by_another(self, error: StoreHeld) -> None:
+        self.waited_for.append(error.holder)
+
+    def holding(self) -> None:
+        self.held.set()
+
+    def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
+        super().committed(report, commit, lag)
+        self.between()
+
+    def handed_back(self, lag: int | None) -> None:
+        self.back.set()
+
+
+def catchup(spark: SparkSession, scene: Scene, watch: Steps, *, max_lag: int = 0, **options: Any) -> Catchup:
+    """On the test run's session, not yet begun."""
+    pipeline = Pipeline.model_validate(yaml.safe_load(yaml.safe_dump(scene.pipeline)))
+    return Catchup(
+        pipeline,
+        Options(**{"max_records": 700, **options}),
+        max_lag,
+        watch,
+        open_session=lambda name, scratch, master: nullcontext(spark),
+    )
+
+
+def test_a_worker_that_is_alive_waits_and_goes_on(make_scene: Make, spark: SparkSession, seed: int) -> None:
+    """It keeps its partitions, says by whom and since when they are held, takes the state over from the database, sends what
+    the catch-up has changed to Kafka, and tells the group; both ledgers balance."""
+    scene, random = make_scene(settings=SETTINGS), Random(seed)
+    worker, go_on = scene.worker(), threading.Event()
+    with running(worker):
+        scene.feed(events(random, 1500))
+        wait_until(lambda: scene.applied() == 1500, 60, "the first are applied")
+        made = catchup(spark, scene, Steps(lambda: go_on.wait(60) or None))
+        catching = threading.Thread(target=made.run)
+        worker.signal(signal.SIGSTOP)  # it is behind
+        scene.feed(events(random, 3000, first=1500))
+        catching.start()
+        wait_until(lambda: scene.applied() > 1500, 120, "the first micro-batch is in the database")
+        worker.signal(signal.SIGCONT)
+        wait_until(lambda: worker.metric("tidegate_consumer_paused_partitions", reason="held") == 3, 60, "all are held")
+        assert f"waits: held by {made._holder} since 20" in worker.get("/ready")[1]
+        go_on.set()
+        catching.join(120)
+        assert made.report.error is None
+        assert made.report.total.total.read == 3000
+        scene.feed(events(random, 500, first=4500))
+        scene.check(60)
+        wait_until(lambda: sum(scene.committed().values()) == 5000, 20, "the group is told")
+        assert worker.stop() == 0
+    assert "state.reloaded" in worker.log.read_text()
