@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,6 +137,15 @@ class World:
             self.said[batch.state.upto], self.known[batch.state.upto] = batch, len(fickle.ASKED)
 
         self.around(write, StoreUnavailable("the database is away"))
+
+    def windows(self, *given: Any, **options: Any) -> Iterable[pa.Table]:
+        return self.store.windows(*given, **options)
+
+    def late(self, tp: TopicPartition) -> pa.Table:
+        return self.store.late(tp)
+
+    def remembered(self, tp: TopicPartition) -> Iterable[pa.Table]:
+        return self.store.remembered(tp)
 
     # Kafka, as the worker sees it.
 
