@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +19,8 @@ from tidegate.config.secrets import secret_values
 from tidegate.ledger import LEDGER_COLUMNS
 
 if TYPE_CHECKING:
-    from batch.catchup.run import Catchup, CatchupReport
+    from batch.catchup.run import CatchupReport
+    from tidegate.config.pipeline import Pipeline
 
 MAX_LAG = 10_000
 """Offsets that are left for the workers, unless told otherwise: they have them done in the time that one more round takes."""
@@ -33,6 +36,9 @@ def catchup(
         Path | None, typer.Option(help="Where Spark keeps its own account meanwhile. Default: a temporary directory.")
     ] = None,
     master: Annotated[str, typer.Option(help="Spark's master.")] = "local[*]",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, and suggest or do it whenever the file's `fallback` says so.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take over the backlog of a pipeline whose workers are down or behind, and hand it back.
@@ -51,14 +57,24 @@ def catchup(
     from tidegate.local.progress import fetch
 
     for_spark(pipeline)
-    fetch("spark")
+    options, stop = Options(max_records=max_records, checkpoint=checkpoint, master=master), _stop_on_signals()
+
+    def take_over() -> None:
+        fetch("spark")
+        _catch_up(pipeline, options, max_lag, stop, as_json=as_json)
+
+    if watch:
+        _watch(pipeline, take_over, f"tidegate batch catchup {file}", stop)
+    else:
+        take_over()
+
+
+def _catch_up(pipeline: Pipeline, options: Options, max_lag: int, stop: threading.Event, *, as_json: bool) -> None:
     from batch.catchup.run import Catchup
     from batch.catchup.view import view
 
     with view(pipeline.pipeline_id, sys.stderr) as shown:
-        options = Options(max_records=max_records, checkpoint=checkpoint, master=master)
-        running = Catchup(pipeline, options, max_lag, shown)
-        _stop_on_signals(running)
+        running = Catchup(pipeline, options, max_lag, shown, stop=stop)
         try:
             running.run()
         finally:
@@ -66,16 +82,28 @@ def catchup(
             _print(running.report, as_json=as_json)
 
 
-def _stop_on_signals(running: Catchup) -> None:
-    """The first Ctrl-C or SIGTERM lets the micro-batch in hand end; the second does not."""
+def _watch(pipeline: Pipeline, take_over: Callable[[], None], command: str, stop: threading.Event) -> None:
+    """Spark is not there until it is needed."""
+    from batch.catchup.look import opened
+    from batch.catchup.watch import Watcher, require_mode
 
-    def stop(number: int, frame: FrameType | None) -> Any:
-        if running.stop.is_set():
+    require_mode(pipeline.fallback)
+    with opened(pipeline) as lookout:
+        Watcher(pipeline.fallback, lookout.look, take_over, command).run(stop)
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set by the first Ctrl-C or SIGTERM, which let the micro-batch in hand end; the second does not."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> Any:
+        if stop.is_set():
             raise KeyboardInterrupt
-        running.stop.set()
+        stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, ask)
+    return stop
 
 
 def _print(report: CatchupReport, *, as_json: bool) -> None:

@@ -106,13 +106,14 @@ class Catchup:
         *,
         open_session: OpenSession = spark_session,
         clock: Clock | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         """`max_lag`: offsets that may be left for the workers. Raises ConfigError for a pipeline that does not fit."""
         self._pipeline, self._spark_pipeline = pipeline, for_spark(pipeline)
         self._options, self._max_lag, self._watch = options, max_lag, watch
         self._open_session, self._clock = open_session, clock or SystemClock()
         self._holder = f"catchup:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.stop = threading.Event()
+        self.stop = stop or threading.Event()
         self.report = CatchupReport(pipeline.pipeline_id)
 
     def run(self) -> CatchupReport:

@@ -84,6 +84,9 @@ class Store(Protocol):
     def renew_hold(self, holder: str, duration: int) -> bool:
         """Hold on for `duration` ms from now. False: the hold had expired, and somebody has claimed partitions since."""
 
+    def held_by(self) -> str | None:
+        """Who holds the pipeline; None: nobody."""
+
     def release_hold(self, holder: str) -> None:
         """Let go of the pipeline, if it is still held."""
 

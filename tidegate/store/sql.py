@@ -88,6 +88,11 @@ class SqlStore(SqlReading):
         with self._transaction() as connection:
             return self._holds.renew(connection, holder, duration)
 
+    def held_by(self) -> str | None:
+        with self._transaction(reads=True) as connection:
+            hold = self._holds.alive(connection)
+        return None if hold is None else hold.holder
+
     def release_hold(self, holder: str) -> None:
         with self._transaction() as connection:
             self._holds.release(connection, holder)
