@@ -49,7 +49,7 @@ class Lookout:
 
     def __init__(self, pipeline: Pipeline, store: Store, reader: TopicReader) -> None:
         self._pipeline, self._store, self._reader = pipeline, store, reader
-        self._admin = AdminClient(confluent_options(pipeline.kafka))
+        self._admin = AdminClient({**confluent_options(pipeline.kafka), "log_level": 0})
 
     def look(self) -> Situation:
         """Raises DependencyError."""

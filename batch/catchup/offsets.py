@@ -24,7 +24,7 @@ def write_group_offsets(kafka: Kafka, group: str, applied: Mapping[TopicPartitio
     offsets = [ConfluentPartition(tp.topic, tp.partition, upto + 1) for tp, upto in applied.items() if upto >= 0]
     if not offsets:
         return True
-    admin = AdminClient(confluent_options(kafka))
+    admin = AdminClient({**confluent_options(kafka), "log_level": 0})
     try:
         futures = admin.alter_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group, offsets)], request_timeout=_ANSWER

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import structlog
 from pyspark.sql import SparkSession
 
 from batch.catchup.hold import held
@@ -41,8 +40,6 @@ from tidegate.stages.plan import compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import Store
 from tidegate.store.reading import TopicReader
-
-log = structlog.get_logger(__name__)
 
 
 class CatchupWatch(Watch, Protocol):
@@ -140,7 +137,6 @@ class Catchup:
         duration, waiting = self._pipeline.fallback.hold, self._watch.held_by_another
         with held(store, guard, self._holder, duration, self.stop, waiting):
             begun = self._clock.monotonic()
-            log.info("catchup.holding", holder=self._holder)
             self._watch.holding()
             try:
                 self._drain(session)
@@ -148,7 +144,6 @@ class Catchup:
             finally:
                 self.report.held = self._clock.monotonic() - begun
         self._watch.handed_back(self.report.lag)
-        log.info("catchup.handed_back", lag=self.report.lag, held_seconds=round(self.report.held, 1))
 
     def _drain(self, session: SparkSession) -> None:
         """Round after round, each to the ends as they are at its beginning, until little is left or nothing came."""

@@ -23,11 +23,11 @@ class View:
     def __init__(self, pipeline: str, progress: Progress | None) -> None:
         self._pipeline, self._progress = pipeline, progress
         self._task = progress.add_task(f"{pipeline}: starting", total=None, left="") if progress is not None else None
-        self._read = 0
+        self._read, self._held = 0, False
 
     def starting(self, what: str) -> None:
-        if not self._read:  # later rounds start in a moment
-            self._show(f"starting {what}; workers go on" if what == "Spark" else f"looking at {what}")
+        if not self._held:
+            self._show(f"starting {what}; workers go on")
 
     def held_by_another(self, error: StoreHeld) -> None:
         self._show(f"{error}: waiting until that expires")
@@ -35,7 +35,10 @@ class View:
             log.warning("catchup.waiting", held_by=error.holder, since=str(error.since))
 
     def holding(self) -> None:
-        self._show("holding the pipeline; workers wait")
+        self._held = True
+        self._show("workers wait; the first micro-batch takes longest")
+        if self._progress is None:
+            log.info("catchup.holding", meaning="workers wait until it is let go of")
 
     def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
         read = sum(ledger.read for ledger in commit.ledgers.values())
@@ -49,10 +52,12 @@ class View:
             log.info("catchup.committed", records=read, left=lag, dead_lettered=commit.dead)
 
     def waiting(self, error: DependencyError, seconds: float) -> None:
-        self._show(f"waiting {seconds:.1f} s: {error}")
+        self._show(f"waiting {seconds:.1f} s: {error}")  # the run logs it
 
     def handed_back(self, lag: int | None) -> None:
         self._show("handed back")
+        if self._progress is None:
+            log.info("catchup.handed_back", left=lag)
 
     def end(self) -> None:
         """Nothing is shown any more: the terminal is free for the result."""

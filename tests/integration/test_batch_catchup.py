@@ -5,26 +5,18 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
-from batch.catchup.run import Catchup
-from batch.options import Options
 from tests.harness import running, wait_until
-from tests.providers.spark import Quiet
+from tests.providers.catchup import Steps, catchup
 from tests.scene import Scene, events
-from tidegate.config.pipeline import Pipeline
 from tidegate.errors import StoreHeld
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-    from batch.report import Report
-    from batch.sink import Commit
 
 pytestmark = [
     pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.spark, pytest.mark.timeout(600),
@@ -32,40 +24,6 @@ pytestmark = [
 ]  # fmt: skip
 Make = Callable[..., Scene]
 SETTINGS: dict[str, Any] = {"fallback": {"hold": "3 seconds"}}
-
-
-class Steps(Quiet):
-    """A watch that can hold the catch-up up: `between` is called after each micro-batch."""
-
-    def __init__(self, between: Callable[[], None] = lambda: None) -> None:
-        super().__init__()
-        self.between, self.held, self.back = between, threading.Event(), threading.Event()
-        self.waited_for: list[str] = []
-
-    def held_by_another(self, error: StoreHeld) -> None:
-        self.waited_for.append(error.holder)
-
-    def holding(self) -> None:
-        self.held.set()
-
-    def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
-        super().committed(report, commit, lag)
-        self.between()
-
-    def handed_back(self, lag: int | None) -> None:
-        self.back.set()
-
-
-def catchup(spark: SparkSession, scene: Scene, watch: Steps, *, max_lag: int = 0, **options: Any) -> Catchup:
-    """On the test run's session, not yet begun."""
-    pipeline = Pipeline.model_validate(yaml.safe_load(yaml.safe_dump(scene.pipeline)))
-    return Catchup(
-        pipeline,
-        Options(**{"max_records": 700, **options}),
-        max_lag,
-        watch,
-        open_session=lambda name, scratch, master: nullcontext(spark),
-    )
 
 
 def test_a_worker_that_is_alive_waits_and_goes_on(make_scene: Make, spark: SparkSession, seed: int) -> None:

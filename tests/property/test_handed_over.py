@@ -18,8 +18,20 @@ import worker.partition
 from dlq.collect import envelopes
 from dlq.publishers import open_publisher
 from tests import fickle
-from tests.property.half_written import FAULTS, UNLUCKY, Fault, Killed, World, run, windows_of_state, windows_of_store
-from tests.property.test_half_written import HANDLERS, WITH_INFINITE, logs, opened
+from tests.property.half_written import (
+    FAULTS,
+    HANDLERS,
+    UNLUCKY,
+    WITH_INFINITE,
+    Fault,
+    Killed,
+    World,
+    logs,
+    opened,
+    run,
+    windows_of_state,
+    windows_of_store,
+)  # fmt: skip
 from tests.reference import Record, raw_batch
 from tests.unit.worker.pieces import TP, record
 from tidegate.clock import SystemClock
