@@ -41,11 +41,14 @@ from tidegate.stages.batch import Answers, Reason, Rejection
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.store.base import Store, StoreBatch
 from tidegate.store.seen import seen_table
+from worker import keys
 from worker.rowcodec import RowCodec
 from worker.source_partition import SourcePartition
+from worker.statedb import PartitionDB
 from worker.windows import partial_columns
 
 pytestmark = pytest.mark.slow
+HORIZON = 20_000  # ms, of asking_plan's dedupe
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +106,27 @@ def check(world: World, owner: SourcePartition, records: Sequence[Record]) -> No
     assert windows_of_state(owner, "totals") == stored
     letters = [dict(headers)["tidegate.dlq.id"] for _, _, headers in world.log.get(("p.dlq", 0), [])]
     assert len(letters) == len(set(letters)) == theirs.ledger.dead_lettered
+    assert owner.db is not None
+    assert rows_of_state(owner.db, keys.LATE, 4) == {
+        (crc(one["aggregation"]), one["window_end"]): one["missing"] for one in world.store.late(TP).to_pylist()
+    }
+    seen = {one["key"]: one["at"] for chunk in world.store.remembered(TP) for one in chunk.to_pylist()}
+    kept = {key[1:]: keys.unpack_int(value) for key, value in owner.db.scan(keys.SEEN, keys.SEEN + b"\xff" * 99)}
+    assert {key: at for key, at in kept.items() if at >= (theirs.dedupe_clock or 0) - HORIZON} == seen
     assert newest(world, owner) == sorted((one["records"], one["n__n"], one["total__sum"]) for one in stored)
+
+
+def rows_of_state(db: PartitionDB, table: bytes, prefix: int) -> dict[tuple[bytes, int], int]:
+    """(what comes before the window's end in the key, that end) → number."""
+    found = {}
+    for key, value in db.scan(table, table + b"\xff" * 99):
+        end = int.from_bytes(key[1 + prefix : 9 + prefix], "big") - (1 << 63)
+        found[key[1 : 1 + prefix], end] = keys.unpack_int(value)
+    return found
+
+
+def crc(name: str) -> bytes:
+    return keys.aggregation_prefix(keys.LATE, name)[1:]
 
 
 def newest(world: World, owner: SourcePartition) -> list[tuple[Any, ...]]:
