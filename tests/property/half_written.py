@@ -185,6 +185,7 @@ class Worker(SourcePartition):
             clock=SystemClock(),
             owner="test",
             executor=world.executor,
+            stages=world.executor,
             store=world,
             store_guard=Guard("store", plan.pipeline.error_handling, registry=Registry()),
             observer=Observer(plan),

@@ -115,8 +115,8 @@ def store_tables(plan: Plan, names: Mapping[str, str], schema: str | None) -> St
         aggregations[aggregation.name] = AggregationTables(
             aggregation, view, _partials(metadata, aggregation, view), _estimates(metadata, aggregation, view)
         )
-    shared = [make(metadata) for make in (partition_table, _answers, _late_windows, _seen, holds_table)]
-    return StoreTables(metadata, *shared, aggregations)
+    shared = partition_table(metadata), _answers(metadata), _late_windows(metadata), _seen(metadata)
+    return StoreTables(metadata, *shared, holds_table(metadata), aggregations)
 
 
 def partition_table(metadata: MetaData) -> Table:
