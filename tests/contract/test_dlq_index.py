@@ -13,6 +13,7 @@ import pytest
 
 from dlq.index.database import IndexDatabase
 from dlq.index.filters import FieldIs, LetterFilter
+from dlq.index.history import HistoryFilter
 from dlq.index.letters import index_row
 from dlq.index.lifecycle import Lifecycle
 from dlq.index.masking import Masker
@@ -156,7 +157,8 @@ def test_groups_count_what_is_there(index: Index, seed: int) -> None:
         assert group["open"] == len(own)
         assert group["first_seen"] == min(letter["first_failed"] for letter in own)
         assert group["facets"]["version"] == {"flights@0": len(own)}
-        assert sum(count for _, count in index.reader.rates(group["fingerprint"], since=0)) == len(own)
+        (rates,) = index.reader.rates(group["fingerprint"], since=0).values()
+        assert sum(count for _, count in rates) == len(own)
         assert index.reader.count(LetterFilter(group=(group["fingerprint"],))).number == len(own)
     assert index.reader.stats()["letters"] == len(letters) == len({letter["id"] for letter in letters})
 
@@ -216,7 +218,7 @@ def test_life_of_a_group(index: Index) -> None:
     index.write([dead(3)])
     group = index.only_group
     assert (group["state"], group["open"], group["count"], group["reopened"]) == ("open", 1, 4, 1)
-    acts = [(entry["actor"], entry["action"]) for entry in index.reader.history(name)]
+    acts = [(entry["actor"], entry["action"]) for entry in index.reader.history(HistoryFilter(group=name))]
     assert acts == [("index", "reopen"), ("ada", "resolve"), ("ada", "acknowledge")]
 
 
