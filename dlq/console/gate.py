@@ -180,5 +180,9 @@ def _check_size(request: Request) -> None:
 
 
 def _bearer(request: Request) -> str | None:
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" and token else None
+    """What the request gives as its token, "" for another kind of authorisation; None: it gives none."""
+    given = request.headers.get("authorization")
+    if given is None:
+        return None
+    kind, _, token = given.partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""

@@ -19,6 +19,8 @@ Note = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^[^\x00]*$",
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=2_000, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
 Several = Annotated[list[Text], Field(max_length=100)]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]
+LetterState = Literal["open", "resolved", "parked", "replaced"]
+GroupState = Literal["open", "acknowledged", "resolved"]
 JobState = Literal["running", "paused", "stopped", "cancelling", "cancelled", "done"]
 Period = Literal["24h", "7d", "30d"]
 Format = Literal["csv", "json"]
@@ -41,7 +43,7 @@ class Filter(Query):
     stage: Several = []
     error: Several = []
     rule: Several = []
-    state: Several = []
+    state: list[LetterState | Literal[""]] = Field(default=[], max_length=10)
     key: Several = []
     id: Several = []
     field: Several = Field(default=[], examples=[["customer.country=NO"]])
@@ -74,10 +76,10 @@ class LettersQuery(Filter):
         return Cursor.parse(self.after) if self.after else None
 
 
-class GroupsQuery(Query):
-    """A page of groups. Without a state: what is not resolved; `all` for every one."""
+class GroupsFilter(Query):
+    """Which groups. Without a state: what is not resolved; `all` for every one."""
 
-    state: Several = []
+    state: list[GroupState | Literal["all", ""]] = Field(default=[], max_length=10)
     topic: Several = []
     source: Several = []
     pipeline: Several = []
@@ -86,8 +88,6 @@ class GroupsQuery(Query):
     rule: Several = []
     since: Text | None = None
     order: GroupOrder = "impact"
-    after: Text | None = None
-    limit: Limit = 50
 
     def letters(self, clock: Clock) -> LetterFilter:
         """Raises ConfigError."""
@@ -98,9 +98,6 @@ class GroupsQuery(Query):
         given = tuple(state for state in self.state if state)
         return () if "all" in given else given or ("open", "acknowledged")
 
-    def cursor(self) -> GroupCursor | None:
-        return GroupCursor.parse(self.after, self.order) if self.after else None
-
     def params(self) -> list[tuple[str, str]]:
         """As it stands in a URL, without the place of the page."""
         params = [
@@ -108,6 +105,16 @@ class GroupsQuery(Query):
         ]
         params += [("since", self.since or ""), ("order", "" if self.order == "impact" else self.order)]
         return [(name, value) for name, value in params if value]
+
+
+class GroupsQuery(GroupsFilter):
+    """A page of groups."""
+
+    after: Text | None = None
+    limit: Limit = 50
+
+    def cursor(self) -> GroupCursor | None:
+        return GroupCursor.parse(self.after, self.order) if self.after else None
 
 
 class LetterQuery(Query):
@@ -123,35 +130,43 @@ class GroupQuery(Query):
     group: Text
 
 
-class JobsQuery(Query):
-    """A page of jobs."""
+class JobsFilter(Query):
+    """Which jobs."""
 
-    state: list[JobState | Literal[""]] = []
-    before: JobId | None = None
-    limit: Limit = 50
+    state: list[JobState | Literal[""]] = Field(default=[], max_length=10)
 
     def states(self) -> tuple[str, ...]:
         return tuple(state for state in self.state if state)
 
 
-class ResultsQuery(Query):
-    """A page of what became of a job's letters."""
+class JobsQuery(JobsFilter):
+    """A page of jobs."""
+
+    before: JobId | None = None
+    limit: Limit = 50
+
+
+class ResultsFilter(Query):
+    """Which of a job's letters."""
 
     outcome: Text | None = None
+
+
+class ResultsQuery(ResultsFilter):
+    """A page of what became of a job's letters."""
+
     after: int = Field(default=0, ge=0, lt=2**63)
     limit: Limit = 50
 
 
-class AuditQuery(Query):
-    """A page of the history. `job`: what was done with it."""
+class AuditFilter(Query):
+    """Which entries of the history. `job`: what was done with it."""
 
     actor: Text | None = None
     action: Text | None = None
     group: Text | None = None
     id: Text | None = None
     job: Text | None = None
-    before: int | None = Field(default=None, ge=0, lt=2**63)
-    limit: Limit = 50
 
     def entries(self) -> HistoryFilter:
         parts = (self.actor, self.action, self.group, self.id, self.job)
@@ -160,6 +175,13 @@ class AuditQuery(Query):
     def params(self) -> list[tuple[str, str]]:
         """As it stands in a URL, without the place of the page."""
         return [(name, value) for name in ("actor", "action", "group", "id", "job") if (value := getattr(self, name))]
+
+
+class AuditQuery(AuditFilter):
+    """A page of the history."""
+
+    before: int | None = Field(default=None, ge=0, lt=2**63)
+    limit: Limit = 50
 
 
 class ReplayBody(Query):

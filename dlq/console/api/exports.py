@@ -27,6 +27,8 @@ from dlq.export import (
     job_document,
     write_csv,
 )
+from dlq.index.filters import LetterFilter
+from dlq.index.groups import GroupCursor
 
 _FILES: Responses = {200: {"content": {"text/csv": {}, "application/x-ndjson": {}}, "description": "The file."}}
 _CHUNK = 500  # documents in a piece of the answer
@@ -43,19 +45,19 @@ class _Letters(q.Filter):
     format: q.Format = "csv"
 
 
-class _Groups(q.GroupsQuery):
+class _Groups(q.GroupsFilter):
     format: q.Format = "csv"
 
 
-class _Jobs(q.JobsQuery):
+class _Jobs(q.JobsFilter):
     format: q.Format = "csv"
 
 
-class _Results(q.ResultsQuery):
+class _Results(q.ResultsFilter):
     format: q.Format = "csv"
 
 
-class _Audit(q.AuditQuery):
+class _Audit(q.AuditFilter):
     format: q.Format = "csv"
 
 
@@ -71,7 +73,15 @@ def letters(desk: TheDesk, who: Who, query: Annotated[_Letters, Query()]) -> Str
 @needs(Right.VIEW)
 def groups(desk: TheDesk, who: Who, query: Annotated[_Groups, Query()]) -> StreamingResponse:
     """All groups that the filter takes."""
-    return _file(desk, who, "groups", query.params(), query.format, _every_group(desk, query), GROUP_COLUMNS)
+    return _file(
+        desk,
+        who,
+        "groups",
+        query.params(),
+        query.format,
+        _every_group(desk, query, query.letters(desk.index.clock)),
+        GROUP_COLUMNS,
+    )
 
 
 @router.get("/jobs", response_model=None)
@@ -139,8 +149,8 @@ def _written(chunk: list[dict[str, Any]], columns: Sequence[str] | None, *, head
     return target.getvalue()
 
 
-def _every_group(desk: Desk, query: q.GroupsQuery) -> Iterator[dict[str, Any]]:
-    wanted, after = query.letters(desk.index.clock), None
+def _every_group(desk: Desk, query: q.GroupsFilter, wanted: LetterFilter) -> Iterator[dict[str, Any]]:
+    after: GroupCursor | None = None
     while True:
         page = desk.index.reader.group_page(wanted, state=query.states(), order=query.order, after=after, limit=500)
         yield from map(group_document, page.groups)
@@ -149,7 +159,7 @@ def _every_group(desk: Desk, query: q.GroupsQuery) -> Iterator[dict[str, Any]]:
             return
 
 
-def _every_job(desk: Desk, query: q.JobsQuery) -> Iterator[dict[str, Any]]:
+def _every_job(desk: Desk, query: q.JobsFilter) -> Iterator[dict[str, Any]]:
     before: str | None = None
     while page := desk.index.jobs.newest(500, state=query.states(), before=before):
         for job in page:

@@ -96,6 +96,14 @@ def test_a_foreign_host_is_refused_on_every_route(console: Scene) -> None:
             assert "allowedHosts" in answer.text
 
 
+def test_hosts_and_origins_that_are_nearly_ours(console: Scene) -> None:
+    """A name that only contains ours is not ours."""
+    for host in (f"{HOST}.evil.example", f"evil.example@{HOST}", HOST.replace("6062", "60621"), f"x{HOST}"):
+        assert console.client().get("/", headers={"host": host}).status_code == 421
+        answer = console.browser().client.post("/theme", data={}, headers={"origin": f"http://{host}"})
+        assert answer.status_code == 403
+
+
 def test_forms_need_the_token_of_their_page(console: Scene) -> None:
     """A POST of a browser's session without the CSRF token, or with that of another session, changes nothing."""
     browser, other = console.browser(), console.browser()
