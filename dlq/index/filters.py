@@ -102,8 +102,8 @@ class LetterFilter:
 
     @property
     def only_groups(self) -> bool:
-        """Whether counters of groups can answer how many there are."""
-        return self == LetterFilter(group=self.group)
+        """Whether counters of groups can answer how many there are: all, or those that are open."""
+        return self.state in ((), (OPEN,)) and self == LetterFilter(group=self.group, state=self.state)
 
 
 def condition(wanted: LetterFilter, database: IndexDatabase) -> ColumnElement[bool]:
