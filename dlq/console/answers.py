@@ -66,6 +66,10 @@ def add_error_answers(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         return _answer(request, 422, _first(error))
 
+    @app.exception_handler(Exception)
+    async def mistake(request: Request, error: Exception) -> Response:  # the server logs it, with its traceback
+        return _answer(request, 500, {"error": "this is a mistake of the console", "hint": "its log says more"})
+
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         answer = _answer(request, error.status_code, {"error": str(error.detail)})

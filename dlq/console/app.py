@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from dlq.console.answers import add_error_answers
 from dlq.console.api import acting, exports, reading
 from dlq.console.desk import Desk
-from dlq.console.gate import Gate, GuardedRoute, SafeHeaders
+from dlq.console.gate import Gate, GuardedApp, GuardedRoute
 from dlq.console.pages import acts, looking, record, replays, signing
 from dlq.console.rights import Right, needs
 from dlq.console.sessions import Sessions, WrongTokens
@@ -37,7 +37,7 @@ def create_app(index: DeadLetterIndex, local_user: str) -> FastAPI:
     """
     from importlib.metadata import version
 
-    app = FastAPI(
+    app = GuardedApp(
         title="tidegate dead letters", version=version("tidegate"), description=_ABOUT, openapi_url=None, docs_url=None,
         redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
@@ -52,7 +52,6 @@ def create_app(index: DeadLetterIndex, local_user: str) -> FastAPI:
     for one in routers:  # not include_router, which would hide them from whoever walks the routes
         app.router.routes.extend(one.routes)
     add_error_answers(app)
-    app.add_middleware(SafeHeaders)
     _secure(app)
     return app
 

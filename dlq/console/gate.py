@@ -1,7 +1,7 @@
 """The one place that lets a request in. Every route is a `GuardedRoute`, and no route is made without saying what it needs.
 
 1. the Host header is one of ours        (DNS rebinding)
-2. what changes something has no foreign Origin and a known, small size
+2. no other site sends it, but by a link to a page; what changes something has a known, small size
 3. a token, a session, or (without any tokens, on loopback) the local user
 4. that somebody's role has the right which the route needs
 5. what changes something in a browser's session carries the session's CSRF token
@@ -15,9 +15,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from dlq.console.rights import Principal, Right, least_role
 from dlq.console.sessions import Sessions, WrongTokens
@@ -38,6 +38,7 @@ _HEADERS = {
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 
@@ -68,8 +69,8 @@ class Gate:
         """Raises Refused."""
         changes = request.method not in _SAFE
         self._check_host(request)
+        self._check_origin(request, changes)
         if changes:
-            self._check_origin(request)
             _check_size(request)
         state = request.state
         given = request.cookies.get(self.cookie, "")
@@ -97,10 +98,12 @@ class Gate:
             hint = "if that is the console's name, deadLetters.console.allowedHosts has to say so"
             raise Refused(421, f"this is not the host {host[:200]!r}", hint)
 
-    def _check_origin(self, request: Request) -> None:
-        origin = request.headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
-        if foreign or request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+    def _check_origin(self, request: Request, changes: bool) -> None:
+        """Another site may link to a page, and nothing else: neither send a form nor embed anything."""
+        origin, host = request.headers.get("origin"), request.headers.get("host", "")
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        foreign |= request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+        if foreign and (changes or request.headers.get("sec-fetch-mode") != "navigate"):
             raise Refused(403, "another site has sent this request", "open the console itself, and do it there")
 
     def _of_token(self, request: Request, token: str) -> Principal:
@@ -144,23 +147,18 @@ class GuardedRoute(APIRoute):
         return guarded
 
 
-class SafeHeaders:
-    """Every answer's headers, also those of errors and of what does not exist."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+class GuardedApp(FastAPI):
+    """Puts its headers on every answer, also on those of errors, of mistakes of ours, and of what does not exist."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = {name for name, _ in message["headers"]}
                 added = [(n.encode(), v.encode()) for n, v in _HEADERS.items() if n.encode() not in own]
-                if b"cache-control" not in own:
-                    added.append((b"cache-control", b"no-store"))
                 message["headers"] = [*message["headers"], *added]
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        await super().__call__(scope, receive, with_headers)
 
 
 def _check_right(principal: Principal | None, right: Right) -> None:

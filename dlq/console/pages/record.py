@@ -97,9 +97,15 @@ def _masked(found: Json, view: View) -> payload.Shown | None:
     return payload.raw(text) if view == "raw" else payload.pretty(value)
 
 
+def _context(found: Json) -> payload.Shown | None:
+    context = found["detail"].get("context")
+    return None if context is None else payload.pretty(context)
+
+
 def _page(request: Request, found: Json, view: View, *, shown: payload.Shown | None, revealed: str | None) -> Response:
     masks = request.app.state.desk.index.pipeline.dead_letters.masking
     return page(
-        request, "record.html", title=f"Record {found['id']}", found=found, view=view, shown=shown, revealed=revealed,
-        masked=bool(masks), params=[("id", found["id"]), ("topic", found["deadLetterTopic"])],
+        request, "record.html", title=f"Record {found['id']}", found=found, view=view, shown=shown,
+        context=_context(found), revealed=revealed, masked=bool(masks),
+        params=[("id", found["id"]), ("topic", found["deadLetterTopic"])],
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from typing import Annotated, Literal
 
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 _TYPES = {"app.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _YEAR = 31_536_000  # seconds
 # A path of ours: what begins with two slashes (or a backslash) is another host to a browser.
-_OURS = r"^/([^/\\\x00-\x20][^\\\x00-\x20]*)?$"
+_OURS = re.compile(r"/([^/\\\x00-\x20][^\\\x00-\x20]*)?")
 
 router = APIRouter(route_class=GuardedRoute, include_in_schema=False)
 
@@ -91,9 +92,7 @@ def static(name: Literal["app.css", "app.js", "icon.svg"]) -> Response:
 
 
 def _ours(path: str) -> str:
-    import re
-
-    return path if re.match(_OURS, path) else "/"
+    return path if _OURS.fullmatch(path) else "/"
 
 
 def _note(request: Request, actor: str, action: str) -> None:

@@ -86,6 +86,30 @@ def test_another_site_cannot_send_anything(console: Scene) -> None:
                 assert "another site" in answer.text
 
 
+def test_another_site_may_link_to_a_page_and_embed_nothing(console: Scene) -> None:
+    """A link from elsewhere opens the page; an image, a frame or a fetch of another site's page gets nothing."""
+    for path, mode, status in (("/groups", "navigate", 200), ("/groups", "no-cors", 403), ("/api/export/letters", "no-cors", 403),
+                               ("/api/letters", "cors", 403)):  # fmt: skip
+        headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": mode}
+        assert console.client().get(path, headers=headers).status_code == status, (path, mode)
+
+
+def test_a_mistake_of_ours_is_said_and_nothing_of_it_shown(console: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw: 500, an answer of the right kind with the policy, and no trace of it."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret-of-the-inside")
+
+    monkeypatch.setattr("dlq.console.desk.Desk.overview", broken)
+    client = TestClient(console.app, base_url=f"http://{HOST}", raise_server_exceptions=False)
+    for path in ("/", "/api/overview"):
+        answer = client.get(path)
+        assert answer.status_code == 500
+        assert "a mistake of the console" in answer.text
+        assert "secret-of-the-inside" not in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
 def test_a_foreign_host_is_refused_on_every_route(console: Scene) -> None:
     """A name that is not the console's, as DNS rebinding would send it, is answered with 421 and the setting to change."""
     client = console.client()
