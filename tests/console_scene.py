@@ -16,6 +16,7 @@ from dlq.envelope import Envelope, RawRecord
 from dlq.index.letters import index_row
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
+from dlq.reader import DeadLetter
 from dlq.retention import note_retentions
 from dlq.service import DeadLetterIndex, connect_index
 from tidegate.clock import Clock, ManualClock
@@ -70,7 +71,7 @@ class Scene:
     def __init__(self, index: DeadLetterIndex) -> None:
         self.index = index
         self.pipeline = index.pipeline
-        self._clients: list[TestClient] = []
+        self.written: list[DeadLetter] = []
         self.app = create_app(index, "ada")
 
     def prepare(self) -> Scene:
@@ -81,6 +82,7 @@ class Scene:
 
     def write(self, *records: Record) -> None:
         masker = Masker(self.pipeline.dead_letters.masking)
+        self.written += [_letter(record) for record in records]
         rows = [index_row(record, DLQ, masker) for record in records]
         IndexWriter(self.index.database, self.index.clock).write(DLQ, rows, records[-1].offset)
 
@@ -141,6 +143,14 @@ def scene(folder: Path, *, tokens: bool = False, clock: Clock | None = None, **s
     )
     with connect_index(pipeline, clock=clock or ManualClock(NOW)) as index:
         yield Scene(index)
+
+
+def _letter(record: Record) -> DeadLetter:
+    """As it is read back from its topic."""
+    envelope = Envelope.from_record(
+        record.key, record.value, list(record.headers), tp=DLQ, offset=record.offset, timestamp=record.timestamp
+    )
+    return DeadLetter(envelope, DLQ.topic, DLQ.partition, record.offset, record.timestamp)
 
 
 def some_failures(now: float = NOW) -> list[Record]:

@@ -12,7 +12,10 @@ from dlq.document import printable
 
 _MOST_TEXT = 200_000  # characters
 _MOST_HEX = 16_384  # bytes
-_TOKEN = re.compile(r'("(?:\\.|[^"\\])*")(\s*:)?|\b(true|false|null)\b|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)', re.DOTALL)
+# A string that was cut has no end: it goes to the end of the text, or every quote in it would be tried to the end in vain.
+_TOKEN = re.compile(
+    r'("(?:\\.|[^"\\])*(?:"|\\?\Z))(\s*:)?|\b(true|false|null)\b|(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)', re.DOTALL
+)
 
 
 class Shown(NamedTuple):

@@ -134,6 +134,26 @@ def test_forms_send_back_exactly_what_they_stand_for(attacked: Scene) -> None:
     assert attacked.index.reader.groups()[0]["state"] == "resolved"
 
 
+def test_what_is_revealed_is_text_too(attacked: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The raw record on its page, in every view, is shown and not obeyed; as a download it is a file of bytes."""
+    letter = attacked.index.reader.page(_all()).letters[0]
+    monkeypatch.setattr("dlq.service.read_one", lambda *place: attacked.written[0])
+    browser, of = attacked.browser(), {"id": letter["id"], "topic": letter["dlq_topic"], "reason": "to look"}
+    for view in ("pretty", "raw", "hex"):
+        page = browser.post("/record/reveal", view=view, **of)
+        assert page.status_code == 200
+        tags = Tags(page.text)
+        assert tags.wrong == []
+        assert len(tags.scripts) == 1
+        assert CONTROL.search(shown(page.text)) is None
+    file = browser.post("/record/download", part="value", **of)
+    assert file.content == (attacked.written[0].envelope.value or b"")
+    assert file.headers["content-type"] == "application/octet-stream"
+    assert re.fullmatch(r'attachment; filename="[A-Za-z0-9._-]+\.bin"', file.headers["content-disposition"])
+    json.loads(attacked.client().post("/api/letters/reveal", json=of).text)
+    assert [entry["action"] for entry in attacked.index.reader.history(limit=5)] == ["reveal"] * 5
+
+
 def test_the_api_and_exports_give_it_harmlessly(attacked: Scene) -> None:
     """Valid JSON of a type that no browser runs, without raw control characters; files are attachments."""
     client = attacked.client()
