@@ -58,6 +58,7 @@ def test_without_a_token_nobody_comes_in(guarded: Scene) -> None:
                 assert answer.headers["location"].startswith("/login")
 
 
+@pytest.mark.slow
 def test_a_wrong_role_is_refused_on_every_route(guarded: Scene) -> None:
     """What a role has no right to answers 403 and says who may; what it has a right to, does not."""
     for role in ROLES:
@@ -110,6 +111,7 @@ def test_a_mistake_of_ours_is_said_and_nothing_of_it_shown(console: Scene, monke
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
+@pytest.mark.slow
 def test_a_foreign_host_is_refused_on_every_route(console: Scene) -> None:
     """A name that is not the console's, as DNS rebinding would send it, is answered with 421 and the setting to change."""
     client = console.client()
