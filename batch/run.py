@@ -10,7 +10,6 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +27,7 @@ from batch.session import spark_session
 from batch.sink import BatchSink, Commit
 from batch.source import starting_offsets
 from tidegate.clock import Clock, SystemClock
-from tidegate.config.kafka import Kafka, confluent_options
+from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import dead_letter_topic, late_topic
 from tidegate.errors import DependencyError
@@ -106,7 +105,7 @@ class BatchRun:
         claims = self._claimed(store, guard, sources, reader)
         producer = ConfirmedProducer(confluent_options(self._pipeline.kafka))
         sink = BatchSink(self._plan, claims, producer, Guard("kafka", self._pipeline.error_handling))
-        batches = MicroBatches(_for_executors(self._plan), sink, claims, counts, reader, self.stop, self._committed)
+        batches = MicroBatches(self._plan, sink, claims, counts, reader, self.stop, self._committed)
         idleness = self._idleness(claims, store, guard, reader)
         self._watch.starting("Spark")
         with self._scratch() as scratch, self._session(scratch) as session:
@@ -169,15 +168,7 @@ class BatchRun:
 
     @contextmanager
     def _session(self, scratch: Path) -> Iterator[SparkSession]:
-        limits, telemetry = self._pipeline.worker, self._pipeline.telemetry
         with self._open_session(self._pipeline.pipeline_id, scratch, self._options.master) as session:
-            session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", limits.max_batch_records)
-            session.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", limits.max_batch_bytes)
-            if telemetry.log_level == "debug":
+            if self._pipeline.telemetry.log_level == "debug":
                 session.sparkContext.setLogLevel("WARN")
             yield session
-
-
-def _for_executors(plan: Plan) -> Plan:
-    """The plan without the cluster's password: executors write nothing to Kafka."""
-    return replace(plan, pipeline=plan.pipeline.model_copy(update={"kafka": Kafka()}))

@@ -1,0 +1,51 @@
+"""`tidegate batch run` on one session: the same class that the command runs."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+
+from benchmarks.engines import Done, Stopwatch, given, session, tell
+
+
+class _Watch:
+    """Remembers when micro-batches were committed."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def starting(self, what: str) -> None:
+        if what == "Spark":
+            self.at = [time.monotonic()]
+
+    def committed(self, *_: object) -> None:
+        self.at.append(time.monotonic())
+
+    def waiting(self, error: Exception, seconds: float) -> None:
+        raise error
+
+
+def main() -> None:
+    work = given()
+    with session(work) as (spark, started):
+        from batch.options import Options, Trigger
+        from batch.run import BatchRun
+        from tidegate.config.pipeline import Pipeline
+
+        options = Options(Trigger(single=work.max_records is None), work.max_records or 1, master=work.master)
+        for document in work.jobs:
+            watch, watching = Stopwatch(), _Watch()
+            run = BatchRun(
+                Pipeline.model_validate(document),
+                options,
+                watching,
+                open_session=lambda name, scratch, master: nullcontext(spark),
+            )
+            report = run.run()
+            seconds, cpu = watch.read()
+            batches = [b - a for a, b in zip(watching.at, watching.at[1:], strict=False)]
+            tell(Done(report.total.read, seconds, started, cpu, batches))
+
+
+if __name__ == "__main__":
+    main()
