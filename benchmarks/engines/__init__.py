@@ -29,22 +29,21 @@ FETCH = {  # larger than the Java client's own: a read of small records takes 2.
     "kafka.max.partition.fetch.bytes": "8388608",
     "kafka.fetch.max.bytes": "33554432",
 }
+MICRO_BATCH = 500_000
+"""Records of a micro-batch, unless a job says otherwise; what `tidegate batch run` has by default."""
 _TIMEOUT = 400.0  # seconds for one process
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one process does. `jobs`: for ours pipeline documents, for the others {"topic": …, "table": …}.
-
-    `max_records`: of a micro-batch; None: no limit. `conf`: Spark's, on top of what `tidegate batch run` sets.
+    """What one process does. `jobs`: each with `topic`, `records` and, where the engine needs it, `table` (native),
+    `pipeline` (ours: the document), `answer` (limit: a file to write) or `max_records` (of a micro-batch; null: no limit).
     """
 
     servers: str
     postgres: str
     jobs: list[dict[str, Any]]
     master: str = "local[2]"
-    max_records: int | None = 500_000
-    conf: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +117,6 @@ def session(work: Work) -> Iterator[tuple[Any, float]]:
         tempfile.TemporaryDirectory(prefix="tidegate-bench-") as scratch,
         spark_session("benchmark", Path(scratch), work.master) as spark,
     ):
-        for name, value in work.conf.items():
-            spark.conf.set(name, value)
         yield spark, time.monotonic() - began
 
 

@@ -12,7 +12,7 @@ import psycopg
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.engines import FETCH, Done, Stopwatch, Work, given, session, tell
+from benchmarks.engines import FETCH, MICRO_BATCH, Done, Stopwatch, Work, given, session, tell
 from tidegate.store.csv import to_csv
 
 CONF = {
@@ -25,17 +25,17 @@ CONF = {
 _VALUE = "id bigint, user_id string, amount double, currency string, event_time bigint, status string"
 
 
-def counted(spark: SparkSession, work: Work, topic: str) -> DataFrame:
+def counted(spark: SparkSession, servers: str, topic: str, max_records: int | None) -> DataFrame:
     """Per minute and user: count, sum, min, max of `amount`."""
     options = {
         **FETCH,
-        "kafka.bootstrap.servers": work.servers,
+        "kafka.bootstrap.servers": servers,
         "subscribe": topic,
         "startingOffsets": "earliest",
         "kafka.isolation.level": "read_committed",
     }
-    if work.max_records is not None:
-        options["maxOffsetsPerTrigger"] = str(work.max_records)
+    if max_records is not None:
+        options["maxOffsetsPerTrigger"] = str(max_records)
     value = F.from_json(F.col("value").cast("string"), _VALUE).alias("v")
     return (
         spark.readStream.format("kafka")
@@ -90,7 +90,7 @@ def _run(spark: SparkSession, work: Work, job: dict[str, Any], started: float) -
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as checkpoint:
         watch = Stopwatch()
         query = (
-            counted(spark, work, job["topic"])
+            counted(spark, work.servers, job["topic"], job.get("max_records", MICRO_BATCH))
             .writeStream.outputMode("update")
             .foreachBatch(upsert)
             .trigger(availableNow=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 
-from benchmarks.engines import Done, Stopwatch, given, session, tell
+from benchmarks.engines import MICRO_BATCH, Done, Stopwatch, given, session, tell
 
 
 class _Watch:
@@ -32,11 +32,12 @@ def main() -> None:
         from batch.run import BatchRun
         from tidegate.config.pipeline import Pipeline
 
-        options = Options(Trigger(single=work.max_records is None), work.max_records or 1, master=work.master)
-        for document in work.jobs:
+        for job in work.jobs:
+            most = job.get("max_records", MICRO_BATCH)
+            options = Options(Trigger(single=most is None), most or MICRO_BATCH, master=work.master)
             watch, watching = Stopwatch(), _Watch()
             run = BatchRun(
-                Pipeline.model_validate(document),
+                Pipeline.model_validate(job["pipeline"]),
                 options,
                 watching,
                 open_session=lambda name, scratch, master: nullcontext(spark),
