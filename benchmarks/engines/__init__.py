@@ -29,6 +29,8 @@ FETCH = {  # larger than the Java client's own: a read of small records takes 2.
     "kafka.max.partition.fetch.bytes": "8388608",
     "kafka.fetch.max.bytes": "33554432",
 }
+JAVA = ""
+"""Java's own choice of compilers and collector, for engines whose records pass through the JVM."""
 MICRO_BATCH = 500_000
 """Records of a micro-batch, unless a job says otherwise; what `tidegate batch run` has by default."""
 _TIMEOUT = 400.0  # seconds for one process
@@ -106,16 +108,18 @@ def tell(done: Done) -> None:
 
 
 @contextmanager
-def session(work: Work) -> Iterator[tuple[Any, float]]:
-    """The session that `tidegate batch run` would start, and how long that took."""
+def session(work: Work, *, java_options: str | None = None) -> Iterator[tuple[Any, float]]:
+    """The session that `tidegate batch run` would start, and how long that took. `java_options`: other than its own."""
     import tempfile
 
     began = time.monotonic()
-    from batch.session import spark_session
+    from batch import session as ours
 
+    if java_options is not None:
+        ours.JAVA_OPTIONS = java_options
     with (
         tempfile.TemporaryDirectory(prefix="tidegate-bench-") as scratch,
-        spark_session("benchmark", Path(scratch), work.master) as spark,
+        ours.spark_session("benchmark", Path(scratch), work.master) as spark,
     ):
         yield spark, time.monotonic() - began
 

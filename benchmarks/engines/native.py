@@ -12,7 +12,7 @@ import psycopg
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.engines import FETCH, MICRO_BATCH, Done, Stopwatch, Work, given, session, tell
+from benchmarks.engines import FETCH, JAVA, MICRO_BATCH, Done, Stopwatch, Work, given, session, tell
 from tidegate.store.csv import to_csv
 
 CONF = {
@@ -107,7 +107,7 @@ def _run(spark: SparkSession, work: Work, job: dict[str, Any], started: float) -
 
 def main() -> None:
     work = given()
-    with session(work) as (spark, started):
+    with session(work, java_options=JAVA) as (spark, started):
         for name, value in CONF.items():
             spark.conf.set(name, value)
         for job in work.jobs:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks.engines import FETCH, Done, Stopwatch, given, session, tell
+from benchmarks.engines import FETCH, JAVA, Done, Stopwatch, given, session, tell
 
 
 def main() -> None:
     work = given()
-    with session(work) as (spark, started):
+    with session(work, java_options=JAVA) as (spark, started):
         for job in work.jobs:
             watch = Stopwatch()
             options = {
