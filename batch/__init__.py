@@ -6,5 +6,6 @@ stage.py     what an executor does with one partition's share of a micro-batch
 fetch.py     how it reads that share
 sink.py      the order of all writes of a micro-batch: dead letters, then one store transaction
 claims.py    the hold on the partitions in the store
+observe.py   what a run tells a Prometheus
 session.py   the Spark session, and its end without a process left
 """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ from batch.failure import SPARK_ERRORS, engine_failed
 from batch.fetch import BEGINNING, Stretch
 from batch.session import silent_about_pandas
 from batch.sink import BatchSink, Commit, Refusals
-from batch.source import planned_ends, remaining
+from batch.source import lags, planned_ends
 from batch.stage import StageTask
 from tidegate.errors import BrokerUnavailable
 from tidegate.record import TopicPartition
@@ -79,13 +81,18 @@ class MicroBatches:
             try:
                 if self._stop.is_set():
                     raise Stopped
+                began = time.monotonic()
                 # Partitions that the topics have got meanwhile; Spark may have read them already.
                 self._claims.claim(self._sources())
                 ends = planned_ends(self._checkpoint, batch_id)
                 stretches = self._stretches(ends)
                 commit = self._sink.commit(lambda refusals: self._compute(frame.sparkSession, stretches, refusals))
                 self._reached |= ends
-                self._committed(commit, self._left())
+                left = self._left()
+                seconds = time.monotonic() - began
+                self._committed(
+                    replace(commit, lags=left, seconds=seconds), None if left is None else sum(left.values())
+                )
             except BaseException as error:
                 self.failed = True
                 self.error = None if isinstance(error, Stopped) else error
@@ -112,10 +119,10 @@ class MicroBatches:
         except SPARK_ERRORS as error:
             raise engine_failed("a micro-batch", error) from None
 
-    def _left(self) -> int | None:
+    def _left(self) -> dict[TopicPartition, int] | None:
         """A broker that does not answer is no reason to forget that the micro-batch is in the store."""
         try:
-            return remaining(self._claims.states, self._reader)
+            return lags(self._claims.states, self._reader)
         except BrokerUnavailable:
             return None
 

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from pyspark.sql import SparkSession
 
@@ -19,6 +18,7 @@ from batch.claims import Claims
 from batch.idle import Idleness
 from batch.microbatch import MicroBatches
 from batch.needs import require_runnable
+from batch.observe import Watch
 from batch.options import Options
 from batch.producer import ConfirmedProducer
 from batch.query import Queries
@@ -30,7 +30,6 @@ from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import dead_letter_topic, late_topic
-from tidegate.errors import DependencyError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
@@ -41,17 +40,6 @@ from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, partition_co
 
 OpenSession = Callable[[str, Path, str], AbstractContextManager[SparkSession]]
 """Name, directory for what Spark puts on the disk, master."""
-
-
-class Watch(Protocol):
-    """Who is told how it goes."""
-
-    def starting(self, what: str) -> None: ...
-
-    def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
-        """A micro-batch is in the store; `lag` offsets are not yet (None: not known)."""
-
-    def waiting(self, error: DependencyError, seconds: float) -> None: ...
 
 
 class BatchRun:

@@ -45,13 +45,13 @@ def starting_offsets(
     return {tp: starting_offset(source, tp, state, *reader.bounds(tp)) for tp, state in states.items()}
 
 
-def remaining(states: Mapping[TopicPartition, PartitionState], reader: TopicReader) -> int:
-    """How many offsets of the log are not applied yet. Raises BrokerUnavailable."""
-    lag = 0
+def lags(states: Mapping[TopicPartition, PartitionState], reader: TopicReader) -> dict[TopicPartition, int]:
+    """How many offsets of each partition's log are not applied yet. Raises BrokerUnavailable."""
+    found = {}
     for tp, state in states.items():
         low, high = reader.bounds(tp)
-        lag += max(0, high - max(low, state.upto + 1))
-    return lag
+        found[tp] = max(0, high - max(low, state.upto + 1))
+    return found
 
 
 def planned_stream(
