@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import confluent_kafka
+import numpy as np
 import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
@@ -102,7 +103,10 @@ class StretchReader:
                     return records, True
                 records.append(message)
             elif error.code() == KafkaError._PARTITION_EOF:
-                return records, True
+                # Short of the stretch's end it is not the end: a broker that has just taken the partition over may know less
+                # of it than the one that Spark asked, and what is behind would never be asked for again.
+                if int(message.offset() or 0) >= stretch.end:
+                    return records, True
             elif error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
                 raise OffsetOutOfRange.of(stretch.tp, stretch.start, *self._bounds(stretch.tp))
             elif not error.retriable():
@@ -129,6 +133,9 @@ class StretchReader:
             _headers([record.headers() for record in records]),
         ]
         batch = pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA)
+        places = {(record.topic(), record.partition()) for record in (records[0], records[-1])}
+        if places != {(tp.topic, tp.partition)} or (np.diff(batch.column(0).to_numpy()) <= 0).any():
+            raise AssertionError(f"records of another partition, or out of order, among those of {tp}")
         size = max(1, batch.nbytes // len(records))
         self._at_once = max(1, min(self._most, self._most_bytes // size))
         return RawBatch(tp, batch)

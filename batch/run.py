@@ -101,10 +101,13 @@ class BatchRun:
                 self._pipeline, self._options, session, scratch, claims, batches, idleness, reader, self.stop,
                 self._watch.waiting,
             )  # fmt: skip
+            warming = threading.Thread(target=batches.warm_up, args=(session,), name="warm-up")
+            warming.start()
             try:
                 queries.until_done()
             finally:
                 self.report.states = claims.states
+                warming.join()  # before the session that it uses is stopped
 
     def _committed(self, commit: Commit, lag: int | None) -> None:
         self.report.add(commit)

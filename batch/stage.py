@@ -70,6 +70,12 @@ class StageTask:
                 except TidegateError as error:
                     yield wire.send_error(error)
 
+    def warm_up(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Make what the tasks will use. Nothing comes out."""
+        for _ in numbers:
+            _tools(pickle.dumps(self.plan))
+        yield from ()
+
     def through(self, tp: TopicPartition, chunks: Iterable[RawBatch]) -> Iterator[pa.RecordBatch]:
         """The records through the stages; nothing comes out of no records. Raises TidegateError."""
         share: Share | None = None

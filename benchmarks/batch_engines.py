@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import uuid
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ _OF_THE_LIMIT, _RATE, _SCALE = 0.4, 100_000, 1.7
 
 
 def run(bench: Bench) -> Section:
+    before = os.getloadavg()[0]
     section = Section("batch", "The same job on Spark: ours, native, and the limit")
     section.text(
         f"{thousands(bench.records)} JSON records of six fields, four partitions; two rules, lateness, one tumbling minute per "
@@ -58,6 +60,8 @@ def run(bench: Bench) -> Section:
         ]
         section.table(columns, rows)
         _targets(section, warm)
+        load = f"{before:.1f} at the beginning and {os.getloadavg()[0]:.1f} at the end"
+        section.text(f"The machine's load average was {load}; the engines above had their turns one after the other.")
         _scaling(section, bench, servers)
     return section
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pytest
 import structlog
 
-from batch import fetch, wire
+from batch import fetch, stage, wire
 from batch.fetch import Stretch
 from batch.stage import Refused, StageTask
 from tests.reference import Record, raw_batch
@@ -106,3 +107,12 @@ def test_an_error_of_ours_reaches_the_driver(monkeypatch: pytest.MonkeyPatch) ->
     sent = pa.Table.from_batches(list(task(iter([number]))))
     with pytest.raises(BrokerUnavailable, match="gave nothing"):
         wire.receive(sent)
+
+
+def test_an_executor_is_warmed_up() -> None:
+    """What its tasks need is there afterwards, and nothing comes out."""
+    task = StageTask(plan_of(sinks=SINKS, pipelineId="warm"), [], {}, {})
+    assert list(task.warm_up(iter([pa.RecordBatch.from_pydict({"id": [0]})]))) == []
+    made = stage._tools.cache_info().misses
+    assert stage._tools(pickle.dumps(task.plan)).plan.pipeline.pipeline_id == "warm"
+    assert stage._tools.cache_info().misses == made
