@@ -43,6 +43,9 @@ def run(
         typer.Option(help="Where Spark keeps its own account while the run lasts. Default: a temporary directory."),
     ] = None,
     master: Annotated[str, typer.Option(help="Spark's master.")] = "local[*]",
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve /live, /ready and /metrics on this port (0: any) while it runs.", min=0)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read what the topics have and the database has not, through the same stages as a worker, with the same results.
@@ -61,11 +64,15 @@ def run(
 
     require_runnable(pipeline)
     fetch("spark")
+    from batch.observe import measured
     from batch.run import BatchRun
     from batch.watch import watch
 
-    with watch(pipeline.pipeline_id, sys.stderr) as watching:
-        running = BatchRun(pipeline, options, watching)
+    with (
+        watch(pipeline.pipeline_id, sys.stderr) as watching,
+        measured(pipeline, watching, metrics_port) as measuring,
+    ):
+        running = BatchRun(pipeline, options, measuring)
         _stop_on_signals(running)
         try:
             running.run()
