@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batch.backfill.cli import backfill
 from batch.options import MAX_RECORDS, Options, Trigger
 from tidegate.cli.output import AsJson, print_json, print_table
 from tidegate.config.loading import load_pipeline
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from batch.report import Report
     from batch.run import BatchRun
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark.")
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark, and amend its results."
+)
 
 
 @app.callback()
 def batch() -> None:
-    """Run a pipeline file on Spark."""
+    """Run a pipeline file on Spark, and amend its results."""
 
 
 @app.command()
@@ -72,6 +75,9 @@ def run(
         finally:
             watching.end()
             _print(running.report, as_json=as_json)
+
+
+app.command()(backfill)
 
 
 def _stop_on_signals(running: BatchRun) -> None:

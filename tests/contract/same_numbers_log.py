@@ -254,12 +254,12 @@ class Truth:
             GROUP BY ALL HAVING bool_or(missed)
         """)
 
-    def rows(self, name: str) -> dict[tuple[Any, ...], dict[str, Any]]:
-        """(start ms, end ms, *group) → measure → result."""
+    def rows(self, name: str, *, late: bool = False) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """(start ms, end ms, *group) → measure → result. `late`: of all valid records, also in the windows that missed them."""
         keys = ["window_start", "window_end", *(f'"{column}"' for column in AGGREGATES[name][2])]
         measures = [_SQL[kind].format(of="*" if of is None else f'"{of}"') for kind, of in MEASURES.values()]
         found = self._con.execute(
-            f"SELECT {', '.join([*keys, *measures])} FROM panes WHERE aggregation = '{name}' AND NOT missed "
+            f"SELECT {', '.join([*keys, *measures])} FROM panes WHERE aggregation = '{name}' AND (NOT missed OR {late}) "
             f"GROUP BY {', '.join(keys)}"
         ).fetchall()
         return {row[: len(keys)]: dict(zip(MEASURES, row[len(keys) :], strict=True)) for row in found}

@@ -1,0 +1,156 @@
+"""`tidegate batch backfill --late`: windows that miss late records get them, once each. Whoever asks "can this lose or double
+a record?" of it reads this file.
+
+1. the store    says, as of one moment, how far each partition is applied and amended, and how many records each window misses
+2. the topics   give these records: the late topic (or the dead letters), else the source, read from its beginning.
+                Nothing is written for a partition before what was found is, window by window, what the store counts
+3. the stages   take the records again, into exactly the windows that miss them, in the lane `late`
+4. the store    adds a stretch of one partition's records in one transaction: their partials, what windows miss now, and up
+                to which offset it is amended; compare-and-set on that, so that two backfills do not add the same record
+
+A run that is killed leaves whole stretches, and the next goes on behind them. A worker that counts more late records meanwhile
+adds to the same numbers; they are of offsets behind `upto`, and are the next run's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from batch.backfill.gather import Found, agrees, expected, from_source, from_topic
+from batch.backfill.late_report import LateReport
+from batch.needs import require_store
+from dlq.late_reading import LateSource, raw_batch
+from tidegate.config.pipeline import Pipeline
+from tidegate.errors import SinkRecordError
+from tidegate.record import TopicPartition
+from tidegate.resilience.guard import Guard
+from tidegate.stages.amend import Amended, Amender
+from tidegate.stages.batch import Reason
+from tidegate.stages.plan import compile_plan
+from tidegate.store import open_store
+from tidegate.store.base import Amendment, LateAccount, Store
+from tidegate.store.late import LateCounts, LateWindow, late_window
+from tidegate.store.reading import TopicReader
+
+log = structlog.get_logger(__name__)
+_STRETCH = 20_000  # records of one transaction
+
+
+class Watch(Protocol):
+    """Who is told how it goes. `total`: how many there are to come; None: not known."""
+
+    def phase(self, what: str, total: int | None = None) -> None: ...
+
+    def advance(self, count: int) -> None: ...
+
+
+class LateBackfill:
+    """One run over one pipeline. `from_source`: read the source even where there is a topic of late records."""
+
+    def __init__(self, pipeline: Pipeline, watch: Watch, *, from_source: bool = False) -> None:
+        """Raises ConfigError for a pipeline that has no store."""
+        self._sink = require_store(pipeline)
+        self._plan, self._watch, self._from_source = compile_plan(pipeline), watch, from_source
+        self._pipeline = pipeline
+        self._store_guard = Guard("store", pipeline.error_handling)
+        self._kafka_guard = Guard("kafka", pipeline.error_handling)
+        self._owner = f"backfill:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.report = LateReport(pipeline.pipeline_id)
+
+    def run(self) -> LateReport:
+        """Amend what can be amended; the report says what cannot.
+
+        Raises DependencyError when the brokers, the database or what a handler needs stay away, StoreFenced when another
+        backfill is at work, AggregateOverflow. Whole stretches are in the store then.
+        """
+        store = open_store(self._plan, self._sink)
+        try:
+            self._store_guard.call(store.prepare)
+            accounts = {account.tp: account for account in self._store_guard.call(store.late_accounts)}
+            self.report.begin(accounts.values())
+            wanted = {tp: account for tp, account in accounts.items() if expected(account, self._plan)}
+            found = self._gather(wanted)
+            amender = Amender(self._plan)
+            try:
+                self._watch.phase("amending", sum(map(len, found.values())))
+                for tp in sorted(found):
+                    self._amend(store, amender, wanted[tp], found[tp])
+            finally:
+                amender.close()
+            self.report.end(self._store_guard.call(store.late_accounts))
+        finally:
+            store.close()
+        return self.report
+
+    def _gather(self, wanted: dict[TopicPartition, LateAccount]) -> dict[TopicPartition, Found]:
+        """Step 2: the partitions whose late records were all found, each from the first place that had them."""
+        found: dict[TopicPartition, Found] = {}
+        with TopicReader(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-backfill") as reader:
+            for place, gather in (("late", from_topic), ("source", from_source)):
+                rest = {tp: account for tp, account in wanted.items() if tp not in found}
+                if not rest or (place == "late" and self._from_source):
+                    continue
+                self._watch.phase("reading the late records" if place == "late" else "reading the source")
+                gathered = self._kafka_guard.call(gather, self._plan, reader, rest, self._watch.advance)
+                for tp, records in gathered.items():
+                    if agrees(rest[tp], self._plan, records.values()):
+                        found[tp] = records
+                        self.report.partitions[tp].source = place
+        for tp in wanted.keys() - found.keys():
+            self.report.partitions[tp].problem = (
+                "neither topic has exactly the records that its windows miss: they have expired, or eventTime, the rules or "
+                "the windows were changed since they were read"
+            )
+            log.error("backfill.not_found", topic=tp.topic, partition=tp.partition)
+        return found
+
+    def _amend(self, store: Store, amender: Amender, account: LateAccount, found: Found) -> None:
+        """Steps 3 and 4, for one partition."""
+        before, offsets = account.amended_upto, sorted(found)
+        for start in range(0, len(offsets), _STRETCH):
+            stretch = offsets[start : start + _STRETCH]
+            upto = stretch[-1] if start + _STRETCH < len(offsets) else account.upto
+            records = [found[offset] for offset in stretch]
+            amended = self._write(store, amender, records, before, upto)
+            self.report.add(self.report.partitions[account.tp], records, amended)
+            self._watch.advance(len(stretch))
+            before = upto
+
+    def _write(self, store: Store, amender: Amender, records: Sequence[LateSource], before: int, upto: int) -> Amended:
+        """One stretch. What the database refuses is left out, and counted as refused."""
+        tp, refused = records[0].tp, dict[int, Reason]()
+        names = {aggregation.name for aggregation in self._plan.aggregations}
+        raw = raw_batch(tp, records)
+        missed = {one.offset: tuple(m for m in one.missed if m.aggregation in names) for one in records}
+        while True:
+            amended = amender.run(raw, missed, refused)
+            amendment = Amendment(tp, self._owner, before, upto, amended.deltas, _changes(amended))
+            try:
+                self._store_guard.call(store.amend, amendment)
+            except SinkRecordError as error:
+                guilty = amender.offsets_behind(amended, error.aggregation or "", error.rows)
+                refused |= {o: Reason("SinkRefused", str(error), field=error.aggregation) for o in guilty}
+                continue
+            return amended
+
+
+def _changes(amended: Amended) -> dict[LateWindow, LateCounts]:
+    """What moves in the late table: a refused record is missing still, another is not."""
+    refused = {rejection.offset for rejection in amended.rejected}
+    changes: dict[LateWindow, LateCounts] = {}
+    for offset, missed in amended.missed.items():
+        for one in missed:
+            window = late_window(one.aggregation, one.start, one.end)
+            before = changes.get(window, LateCounts())
+            changes[window] = (
+                before._replace(refused=before.refused + 1)
+                if offset in refused
+                else before._replace(missing=before.missing - 1, amended=before.amended + 1)
+            )
+    return changes
