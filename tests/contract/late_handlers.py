@@ -8,7 +8,12 @@ from typing import Any
 refusing = threading.Event()
 
 
-def refuse_bob(record: dict[str, Any]) -> dict[str, Any]:
-    if refusing.is_set() and record["user"] == "bob":
+def choose(record: dict[str, Any]) -> dict[str, Any] | None:
+    """While refusing: no bob, an ann that PostgreSQL does not hold, and nobody without a name."""
+    if not refusing.is_set():
+        return record
+    if record["user"] == "bob":
         raise ValueError("no bob")
-    return record
+    if record["user"] == "ann":
+        return {**record, "user": "ann\0"}
+    return None if record["user"] is None else record
