@@ -21,6 +21,19 @@ def require_store(pipeline: Pipeline) -> PostgresSink | SqliteSink:
     )
 
 
+def require_shadow(pipeline: Pipeline) -> PostgresSink:
+    """The database whose results are computed anew. Raises ConfigError without one."""
+    sink = require_store(pipeline)
+    if isinstance(sink, PostgresSink):
+        return sink
+    raise ConfigError(
+        "windows are computed anew in a PostgreSQL database only",
+        field="sinks",
+        value=sink.type,
+        expected="a sink of type postgres",
+    )
+
+
 def require_runnable(pipeline: Pipeline) -> PostgresSink:
     """The database that holds results and state. Raises ConfigError that names the field which does not fit."""
     _require_whole(pipeline)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any
 
 from confluent_kafka import Message
 
+from batch.backfill.ranges import record_of
+from batch.backfill.task import judging
 from dlq.collect import pick
 from dlq.late_reading import LateReading, LateSource, raw_batch
 from tidegate.record import TopicPartition
@@ -97,7 +97,7 @@ class _Scan:
     """One source partition, judged from its first record on."""
 
     def __init__(self, plan: Plan, account: LateAccount) -> None:
-        self._stages, self._account = StagePipeline(_judging(plan)), account
+        self._stages, self._account = StagePipeline(judging(plan)), account
         self._state, self._memory = PartitionState(), Recollection(NothingSeen())
         self._found: Found = {}
 
@@ -134,26 +134,15 @@ class _Scan:
         return self._found
 
 
-def _judging(plan: Plan) -> Plan:
-    """The plan up to the decision who is late: no handler is asked and nothing is measured."""
-    bare = tuple(replace(aggregation, group=(), measures=()) for aggregation in plan.aggregations)
-    pipeline = plan.pipeline.model_copy(update={"handlers": ()})
-    return replace(plan, pipeline=pipeline, columns=plan.decoded, aggregations=bare)
-
-
 def _by_partition(messages: Iterable[Message], accounts: Accounts) -> Iterator[tuple[TopicPartition, list[LateSource]]]:
     """Records up to what is applied, many at a time."""
     waiting: dict[TopicPartition, list[LateSource]] = {tp: [] for tp in accounts}
     for message in messages:
         tp = TopicPartition(message.topic() or "", message.partition() or 0)
-        offset = message.offset() or 0
-        if offset > accounts[tp].upto:
+        if (message.offset() or 0) > accounts[tp].upto:
             continue
-        headers: Any = tuple(message.headers() or ())
         records = waiting[tp]
-        records.append(
-            LateSource(tp, offset, message.timestamp()[1], message.key(), message.value(), headers, (), False)
-        )
+        records.append(record_of(message))
         if len(records) == _CHUNK:
             waiting[tp] = []
             yield tp, records

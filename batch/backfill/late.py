@@ -17,25 +17,20 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
 
 from batch.backfill.gather import Found, agrees, expected, from_source, from_topic
 from batch.backfill.late_report import LateReport
+from batch.backfill.stretch import Stretches
 from batch.needs import require_store
-from dlq.late_reading import LateSource, raw_batch
 from tidegate.config.pipeline import Pipeline
-from tidegate.errors import SinkRecordError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
-from tidegate.stages.amend import Amended, Amender
-from tidegate.stages.batch import Reason
 from tidegate.stages.plan import compile_plan
 from tidegate.store import open_store
-from tidegate.store.base import Amendment, LateAccount, Store
-from tidegate.store.late import LateCounts, LateWindow, late_window
+from tidegate.store.base import LateAccount
 from tidegate.store.reading import TopicReader
 
 log = structlog.get_logger(__name__)
@@ -76,13 +71,13 @@ class LateBackfill:
             self.report.begin(accounts.values())
             wanted = {tp: account for tp, account in accounts.items() if expected(account, self._plan)}
             found = self._gather(wanted)
-            amender = Amender(self._plan)
+            stretches = Stretches(self._plan, store, self._store_guard, self._owner)
             try:
                 self._watch.phase("amending", sum(map(len, found.values())))
                 for tp in sorted(found):
-                    self._amend(store, amender, wanted[tp], found[tp])
+                    self._amend(stretches, wanted[tp], found[tp])
             finally:
-                amender.close()
+                stretches.close()
             self.report.end(self._store_guard.call(store.late_accounts))
         finally:
             store.close()
@@ -110,47 +105,14 @@ class LateBackfill:
             log.error("backfill.not_found", topic=tp.topic, partition=tp.partition)
         return found
 
-    def _amend(self, store: Store, amender: Amender, account: LateAccount, found: Found) -> None:
+    def _amend(self, stretches: Stretches, account: LateAccount, found: Found) -> None:
         """Steps 3 and 4, for one partition."""
         before, offsets = account.amended_upto, sorted(found)
         for start in range(0, len(offsets), _STRETCH):
             stretch = offsets[start : start + _STRETCH]
             upto = stretch[-1] if start + _STRETCH < len(offsets) else account.upto
             records = [found[offset] for offset in stretch]
-            amended = self._write(store, amender, records, before, upto)
+            amended = stretches.add(records, before, upto)
             self.report.add(self.report.partitions[account.tp], records, amended)
             self._watch.advance(len(stretch))
             before = upto
-
-    def _write(self, store: Store, amender: Amender, records: Sequence[LateSource], before: int, upto: int) -> Amended:
-        """One stretch. What the database refuses is left out, and counted as refused."""
-        tp, refused = records[0].tp, dict[int, Reason]()
-        names = {aggregation.name for aggregation in self._plan.aggregations}
-        raw = raw_batch(tp, records)
-        missed = {one.offset: tuple(m for m in one.missed if m.aggregation in names) for one in records}
-        while True:
-            amended = amender.run(raw, missed, refused)
-            amendment = Amendment(tp, self._owner, before, upto, amended.deltas, _changes(amended))
-            try:
-                self._store_guard.call(store.amend, amendment)
-            except SinkRecordError as error:
-                guilty = amender.offsets_behind(amended, error.aggregation or "", error.rows)
-                refused |= {o: Reason("SinkRefused", str(error), field=error.aggregation) for o in guilty}
-                continue
-            return amended
-
-
-def _changes(amended: Amended) -> dict[LateWindow, LateCounts]:
-    """What moves in the late table: a refused record is missing still, another is not."""
-    refused = {rejection.offset for rejection in amended.rejected}
-    changes: dict[LateWindow, LateCounts] = {}
-    for offset, missed in amended.missed.items():
-        for one in missed:
-            window = late_window(one.aggregation, one.start, one.end)
-            before = changes.get(window, LateCounts())
-            changes[window] = (
-                before._replace(refused=before.refused + 1)
-                if offset in refused
-                else before._replace(missing=before.missing - 1, amended=before.amended + 1)
-            )
-    return changes
