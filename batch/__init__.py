@@ -5,6 +5,6 @@ source.py    where to start, from the store; Spark's Kafka source
 stage.py     what an executor does with one partition's share of a micro-batch
 sink.py      the order of all writes of a micro-batch: dead letters, then one store transaction
 claims.py    the hold on the partitions in the store
-backfill/    late records into the windows that miss them
+backfill/    late records into the windows that miss them; windows computed anew
 session.py   the Spark session, and its end without a process left
 """

@@ -52,7 +52,7 @@ _STRETCH = 20_000  # late records of one transaction
 class RecomputeBackfill:
     """One computation over one pipeline, or its promotion. `log`: where to read; None: the source topics.
 
-    `split`: offsets of one task. `pool`: where tasks run; None: on this machine, by the size of the work.
+    `split`: offsets of one task (SPLIT). `pool`: where tasks run; None: on this machine, by the size of the work.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class RecomputeBackfill:
         watch: Watch,
         *,
         log: LogRange | None = None,
-        split: int = SPLIT,
+        split: int | None = None,
         pool: Pool | None = None,
     ) -> None:
         """Raises ConfigError for a pipeline without PostgreSQL."""
         self._sink = require_shadow(pipeline)
         self._plan: Plan = compile_plan(pipeline)
-        self._pipeline, self._watch, self._split, self._pool = pipeline, watch, split, pool
+        self._pipeline, self._watch, self._split, self._pool = pipeline, watch, split or SPLIT, pool
         self._log = log or KafkaRange(pipeline.kafka, f"{pipeline.pipeline_id}-backfill")
         self._guard = Guard("store", pipeline.error_handling)
         self._kafka_guard = Guard("kafka", pipeline.error_handling)

@@ -69,7 +69,7 @@ def make(kafka: KafkaTopics, postgres: Database) -> Iterator[Make]:
 def backfill(scene: LateScene, **changes: Any) -> RecomputeBackfill:
     """Of the pipeline file with these changes; in splits of few records."""
     pipeline = Pipeline.model_validate(scene.document | changes)
-    return RecomputeBackfill(pipeline, Told(), split=170, pool=Here())
+    return RecomputeBackfill(pipeline, Told(), split=400, pool=Here())
 
 
 def windows(report: DiffReport) -> dict[str, int]:
@@ -100,7 +100,7 @@ def check(scene: LateScene, truth: Truth, span: Range = ALL) -> None:
 
 
 def test_splits_give_what_one_reading_gives(make: Make) -> None:
-    """The log cut into splits of 170 records, each begun with the high water of those before: no result and no late count
+    """The log cut into splits of 400 records, each begun with the high water of those before: no result and no late count
     differs, whether late records had been added or not. The live tables are not touched."""
     scene = make(**NO_DEDUPE)
     scene.read(0.6)

@@ -6,20 +6,28 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from batch.backfill import recompute
+from tests.contract.late_scene import LateScene
+from tests.contract.same_numbers_log import PIPELINE, Truth, make_log
+from tests.contract.test_same_numbers import same_rows
 from tests.harness import running, wait_until
 from tests.scene import Scene, compare, events, ms
 from tests.truth import MEASURES
 from tidegate.cli.main import app
 
-pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres]
+if TYPE_CHECKING:
+    from tests.providers.kafka import KafkaTopics
+    from tests.providers.postgres import Database
 
 
 def check_all(scene: Scene) -> None:
@@ -35,6 +43,9 @@ def check_all(scene: Scene) -> None:
         compare(f"view {name}", truth.results(name, late=True), found)
 
 
+@pytest.mark.slow
+@pytest.mark.kafka
+@pytest.mark.postgres
 def test_beside_a_worker(make_scene: Callable[..., Scene], tmp_path: Path, seed: int) -> None:
     """Backfills run one after the other while a worker finds more late records in the same windows: neither waits for the
     other for long, is fenced, or loses or doubles a record. The ledger balances, and `status` says that nothing is missing."""
@@ -79,3 +90,56 @@ def test_beside_a_worker(make_scene: Callable[..., Scene], tmp_path: Path, seed:
     assert late == [(0, 0)] * 3
     assert sum(row["lateAmended"] for row in status["partitions"]) == sum(scene.truth().late_windows().values())
     assert CliRunner().invoke(app, ["ledger", str(file)]).exit_code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+@pytest.mark.postgres
+def test_windows_are_computed_anew_in_processes(
+    kafka: KafkaTopics, postgres: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command: what differs as JSON, then its promotion, then tables for people that say that all is the same."""
+    monkeypatch.setattr(recompute, "_FEW", 0)
+    monkeypatch.setattr(recompute, "SPLIT", 500)
+    logs, meant = make_log(2000)
+    document = {"dedupe": None, "aggregations": PIPELINE["aggregations"][2:]}
+    with closing(LateScene(kafka, postgres.url, logs, **document)) as scene:
+        scene.read()
+        scene.query("UPDATE overall_partials SET n__n = n__n + 1 WHERE partition = 0 RETURNING 1")
+        file = tmp_path / "pipeline.yaml"
+        file.write_text(yaml.safe_dump(scene.document, sort_keys=False))
+
+        def backfill(*options: str) -> str:
+            done = CliRunner().invoke(app, ["batch", "backfill", str(file), *options])
+            assert done.exit_code == 0, done.output
+            return done.stdout
+
+        span = ["--from", "2000-01-01", "--to", "2100-01-01T00:00:00+01:00"]
+        (found,) = json.loads(backfill(*span, "--json"))["aggregations"]
+        assert found["windows"]["differs"] == found["results"]["differing"] > 5
+        assert [(one["name"], one["largestChange"]) for one in found["measures"] if one["changed"]] == [("n", 1.0)]
+        assert "put in place by" in backfill(*span)
+        (found,) = json.loads(backfill("--promote", "--json"))["aggregations"]
+        assert found["windows"]["promoted"] > 5
+        truth = Truth([replace(one, id=None) for one in meant])
+        same_rows(scene.results(), {"overall": truth.rows("overall")})
+        assert "put in place by" not in backfill(*span)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "--from: what is to be done"),
+        (["--late", "--promote"], "--late: goes alone"),
+        (["--from", "2026-01-01"], "--from: what is to be done"),
+        (["--from", "2026-01-02", "--to", "2026-01-01"], "--to: ends before it begins"),
+        (["--from", "yesterday", "--to", "2026-01-01"], "--from: no moment"),
+        (["--late", "--source", "tape"], "--source: no such source"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path: Path, options: list[str], words: str) -> None:
+    """Exit code 2, and which option is wrong."""
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(PIPELINE))
+    done = CliRunner().invoke(app, ["batch", "backfill", str(file), *options])
+    assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
