@@ -6,5 +6,6 @@ stage.py     what an executor does with one partition's share of a micro-batch
 sink.py      the order of all writes of a micro-batch: dead letters, then one store transaction
 claims.py    the hold on the partitions in the store
 backfill/    late records into the windows that miss them; windows computed anew
+archive/     source topics as Parquet, and the log read from there
 session.py   the Spark session, and its end without a process left
 """

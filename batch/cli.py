@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batch.archive.cli import archive
 from batch.backfill.cli import backfill
 from batch.options import MAX_RECORDS, Options, Trigger
 from tidegate.cli.output import AsJson, print_json, print_table
@@ -78,6 +79,7 @@ def run(
 
 
 app.command()(backfill)
+app.command()(archive)
 
 
 def _stop_on_signals(running: BatchRun) -> None:

@@ -17,6 +17,7 @@ from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
     from batch.backfill.late_report import LateReport
+    from batch.backfill.ranges import LogRange
     from tidegate.config.pipeline import Pipeline
 
 _INCOMPLETE = 1
@@ -35,7 +36,10 @@ def backfill(
     ] = False,
     source: Annotated[
         str | None,
-        typer.Option(help="kafka: read the source topics even where late records have a topic of their own."),
+        typer.Option(
+            help="Where to read the log: kafka, or an archive (a directory or s3://bucket/prefix), and Kafka behind it. "
+            "Default: the late topic for --late, else kafka."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,12 +56,11 @@ def backfill(
 
     pipeline = load_pipeline(file)
     span = _span(late, begin, end, promote)
-    if source not in (None, "kafka"):
-        raise ConfigError("no such source", field="--source", value=source, expected="kafka")
     telemetry = pipeline.telemetry
     configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
-    late_or_anew = _late(pipeline, source, as_json) if late else _anew(pipeline, span, promote, as_json)
-    if not late_or_anew:
+    log = _log(pipeline, source)
+    complete = _late(pipeline, log, as_json) if late else _anew(pipeline, log, span, promote, as_json)
+    if not complete:
         raise typer.Exit(_INCOMPLETE)
 
 
@@ -85,26 +88,42 @@ def _moment(option: str, text: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def _late(pipeline: Pipeline, source: str | None, as_json: bool) -> bool:
+def _log(pipeline: Pipeline, source: str | None) -> LogRange | None:
+    """Raises ConfigError for a source that is none."""
+    from batch.archive.layout import Archive
+    from batch.archive.read import ArchivedLog
+    from batch.backfill.ranges import KafkaRange
+
+    if source is None:
+        return None
+    kafka = KafkaRange(pipeline.kafka, f"{pipeline.pipeline_id}-backfill")
+    if source == "kafka":
+        return kafka
+    archive = Archive(source)
+    archive.check()
+    return ArchivedLog(archive, kafka)
+
+
+def _late(pipeline: Pipeline, log: LogRange | None, as_json: bool) -> bool:
     from batch.backfill.late import LateBackfill
     from batch.backfill.progress import bars
 
     with bars(sys.stderr) as watch:
-        report = LateBackfill(pipeline, watch, from_source=source == "kafka").run()
+        report = LateBackfill(pipeline, watch, source=log).run()
     if any(isinstance(sink, KafkaSink) for sink in pipeline.sinks):
         report.notes.append("results on Kafka are as the worker wrote them: a backfill amends the database alone")
     _print(report, as_json=as_json)
     return report.complete
 
 
-def _anew(pipeline: Pipeline, span: tuple[int, int] | None, promote: bool, as_json: bool) -> bool:
+def _anew(pipeline: Pipeline, log: LogRange | None, span: tuple[int, int] | None, promote: bool, as_json: bool) -> bool:
     from batch.backfill.diff_report import DiffReport
     from batch.backfill.progress import bars
     from batch.backfill.recompute import RecomputeBackfill
     from tidegate.store.shadow import Range
 
     with bars(sys.stderr) as watch:
-        running = RecomputeBackfill(pipeline, watch)
+        running = RecomputeBackfill(pipeline, watch, log=log)
         found = running.compute(Range(*span)) if span is not None else None
         if promote or found is None:
             found = running.promote()

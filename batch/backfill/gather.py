@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import Message
 
-from batch.backfill.ranges import record_of
+from batch.backfill.ranges import LogRange
+from batch.backfill.splits import Split
 from batch.backfill.task import judging
 from dlq.collect import pick
 from dlq.late_reading import LateReading, LateSource, raw_batch
@@ -28,7 +29,6 @@ Told = Callable[[int], None]
 """Is told how many records more have been read."""
 
 _SETTLE = 3.0  # seconds: the store commits before Kafka, so that a running worker's topics are a transaction behind
-_CHUNK = 20_000  # records of one partition that go through the stages at a time
 
 
 def expected(account: LateAccount, plan: Plan) -> dict[LateWindow, int]:
@@ -73,24 +73,24 @@ def from_topic(plan: Plan, reader: TopicReader, accounts: Accounts, told: Told) 
     return found
 
 
-def from_source(plan: Plan, reader: TopicReader, accounts: Accounts, told: Told) -> dict[TopicPartition, Found]:
+def from_source(plan: Plan, log: LogRange, accounts: Accounts, told: Told) -> dict[TopicPartition, Found]:
     """By reading the source from its beginning: lateness is a fact of the log, and is found again.
 
     Nothing of a partition whose log has lost its beginning, if the pipeline dedupes: its first records could not be told
     from duplicates. Raises BrokerUnavailable.
     """
-    starts = {tp: reader.bounds(tp)[0] for tp in accounts}
-    starts = {tp: low for tp, low in starts.items() if low == 0 or plan.pipeline.dedupe is None}
-    scans = {tp: _Scan(plan, accounts[tp]) for tp in starts}
-    reader.start(starts)
-    for tp, records in _by_partition(reader.to_the_end(), accounts):
-        told(len(records))
-        scans[tp].take(raw_batch(tp, records))
-    amender = Amender(plan)
+    amender, found = Amender(plan), dict[TopicPartition, Found]()
     try:
-        return {tp: scan.late(amender) for tp, scan in scans.items()}
+        for tp, (low, _) in log.bounds(list(accounts)).items():
+            if low == 0 or plan.pipeline.dedupe is None:
+                scan = _Scan(plan, accounts[tp])
+                for raw in log.read(Split(tp, low, accounts[tp].upto + 1), plan.records_at_once):
+                    told(len(raw))
+                    scan.take(raw)
+                found[tp] = scan.late(amender)
     finally:
         amender.close()
+    return found
 
 
 class _Scan:
@@ -132,18 +132,3 @@ class _Scan:
             for offset in missed.keys() - counted:
                 del self._found[offset]
         return self._found
-
-
-def _by_partition(messages: Iterable[Message], accounts: Accounts) -> Iterator[tuple[TopicPartition, list[LateSource]]]:
-    """Records up to what is applied, many at a time."""
-    waiting: dict[TopicPartition, list[LateSource]] = {tp: [] for tp in accounts}
-    for message in messages:
-        tp = TopicPartition(message.topic() or "", message.partition() or 0)
-        if (message.offset() or 0) > accounts[tp].upto:
-            continue
-        records = waiting[tp]
-        records.append(record_of(message))
-        if len(records) == _CHUNK:
-            waiting[tp] = []
-            yield tp, records
-    yield from ((tp, records) for tp, records in waiting.items() if records)

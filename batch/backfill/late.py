@@ -23,6 +23,7 @@ import structlog
 
 from batch.backfill.gather import Found, agrees, expected, from_source, from_topic
 from batch.backfill.late_report import LateReport
+from batch.backfill.ranges import KafkaRange, LogRange
 from batch.backfill.stretch import Stretches
 from batch.needs import require_store
 from tidegate.config.pipeline import Pipeline
@@ -46,12 +47,12 @@ class Watch(Protocol):
 
 
 class LateBackfill:
-    """One run over one pipeline. `from_source`: read the source even where there is a topic of late records."""
+    """One run over one pipeline. `source`: read this log even where there is a topic of late records."""
 
-    def __init__(self, pipeline: Pipeline, watch: Watch, *, from_source: bool = False) -> None:
+    def __init__(self, pipeline: Pipeline, watch: Watch, *, source: LogRange | None = None) -> None:
         """Raises ConfigError for a pipeline that has no store."""
         self._sink = require_store(pipeline)
-        self._plan, self._watch, self._from_source = compile_plan(pipeline), watch, from_source
+        self._plan, self._watch, self._source = compile_plan(pipeline), watch, source
         self._pipeline = pipeline
         self._store_guard = Guard("store", pipeline.error_handling)
         self._kafka_guard = Guard("kafka", pipeline.error_handling)
@@ -86,17 +87,15 @@ class LateBackfill:
     def _gather(self, wanted: dict[TopicPartition, LateAccount]) -> dict[TopicPartition, Found]:
         """Step 2: the partitions whose late records were all found, each from the first place that had them."""
         found: dict[TopicPartition, Found] = {}
-        with TopicReader(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-backfill") as reader:
-            for place, gather in (("late", from_topic), ("source", from_source)):
-                rest = {tp: account for tp, account in wanted.items() if tp not in found}
-                if not rest or (place == "late" and self._from_source):
-                    continue
-                self._watch.phase("reading the late records" if place == "late" else "reading the source")
-                gathered = self._kafka_guard.call(gather, self._plan, reader, rest, self._watch.advance)
-                for tp, records in gathered.items():
-                    if agrees(rest[tp], self._plan, records.values()):
-                        found[tp] = records
-                        self.report.partitions[tp].source = place
+        if wanted and self._source is None:
+            self._watch.phase("reading the late records")
+            self._keep(found, wanted, self._kafka_guard.call(self._from_topic, wanted), "late")
+        rest = {tp: account for tp, account in wanted.items() if tp not in found}
+        if rest:
+            self._watch.phase("reading the source")
+            log_ = self._source or KafkaRange(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-backfill")
+            gathered = self._kafka_guard.call(from_source, self._plan, log_, rest, self._watch.advance)
+            self._keep(found, rest, gathered, "source")
         for tp in wanted.keys() - found.keys():
             self.report.partitions[tp].problem = (
                 "neither topic has exactly the records that its windows miss: they have expired, or eventTime, the rules or "
@@ -104,6 +103,23 @@ class LateBackfill:
             )
             log.error("backfill.not_found", topic=tp.topic, partition=tp.partition)
         return found
+
+    def _from_topic(self, wanted: dict[TopicPartition, LateAccount]) -> dict[TopicPartition, Found]:
+        with TopicReader(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-backfill") as reader:
+            return from_topic(self._plan, reader, wanted, self._watch.advance)
+
+    def _keep(
+        self,
+        found: dict[TopicPartition, Found],
+        wanted: dict[TopicPartition, LateAccount],
+        gathered: dict[TopicPartition, Found],
+        place: str,
+    ) -> None:
+        """What agrees with the late table."""
+        for tp, records in gathered.items():
+            if agrees(wanted[tp], self._plan, records.values()):
+                found[tp] = records
+                self.report.partitions[tp].source = place
 
     def _amend(self, stretches: Stretches, account: LateAccount, found: Found) -> None:
         """Steps 3 and 4, for one partition."""

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from batch.backfill import gather
 from batch.backfill import late as late_module
+from batch.backfill.ranges import KafkaRange
 from tests.contract import late_handlers
 from tests.contract.late_scene import LateScene
 from tests.contract.same_numbers_log import PIPELINE, Truth, make_log
@@ -107,7 +108,8 @@ def test_whatever_became_of_late_records(make: Make, strategy: str, from_source:
     `--source kafka` looks in the source whatever there is."""
     scene = make(lateData={"strategy": strategy})
     scene.read()
-    report = scene.backfill(from_source=from_source)
+    log = KafkaRange(scene.pipeline.kafka, "backfill") if from_source else None
+    report = scene.backfill(source=log)
     check(scene)
     assert {row["source"] for row in report.document()["partitions"]} == {found_in, None}
 
