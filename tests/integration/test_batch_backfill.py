@@ -16,6 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from batch.archive import write
 from batch.backfill import recompute
 from tests.contract.late_scene import LateScene
 from tests.contract.same_numbers_log import PIPELINE, Truth, make_log
@@ -98,14 +99,16 @@ def test_beside_a_worker(make_scene: Callable[..., Scene], tmp_path: Path, seed:
 def test_windows_are_computed_anew_in_processes(
     kafka: KafkaTopics, postgres: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the command: what differs as JSON, then its promotion, then tables for people that say that all is the same."""
+    """By the command: what differs as JSON, then its promotion, then tables for people that say that all is the same,
+    read from an archive this time."""
     monkeypatch.setattr(recompute, "_FEW", 0)
     monkeypatch.setattr(recompute, "SPLIT", 500)
+    monkeypatch.setattr(write, "_FEW", 0)
     logs, meant = make_log(2000)
     document = {"dedupe": None, "aggregations": PIPELINE["aggregations"][2:]}
     with closing(LateScene(kafka, postgres.url, logs, **document)) as scene:
         scene.read()
-        scene.query("UPDATE overall_partials SET n__n = n__n + 1 WHERE partition = 0 RETURNING 1")
+        scene.query("UPDATE overall_partials SET n__n = n__n + 1 WHERE partition = 0 AND lane = 'live' RETURNING 1")
         file = tmp_path / "pipeline.yaml"
         file.write_text(yaml.safe_dump(scene.document, sort_keys=False))
 
@@ -123,7 +126,10 @@ def test_windows_are_computed_anew_in_processes(
         assert found["windows"]["promoted"] > 5
         truth = Truth([replace(one, id=None) for one in meant])
         same_rows(scene.results(), {"overall": truth.rows("overall")})
-        assert "put in place by" not in backfill(*span)
+        archive = ["batch", "archive", str(file), "--to", str(tmp_path / "archive")]
+        assert json.loads(CliRunner().invoke(app, [*archive, "--json"]).stdout)["records"] == 2000
+        assert "0 records in 0 files" in CliRunner().invoke(app, archive).stdout
+        assert "put in place by" not in backfill(*span, "--source", str(tmp_path / "archive"))
 
 
 @pytest.mark.parametrize(
