@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from batch.backfill.diff_report import DiffReport
 from batch.backfill.pool import Here
 from batch.backfill.recompute import RecomputeBackfill
+from tests.contract import late_handlers
 from tests.contract.late_scene import LateScene, Told
 from tests.contract.same_numbers_log import HOP_SIZE, PIPELINE, START, Meant, Truth, make_log
 from tests.contract.test_same_numbers import same_rows
@@ -66,10 +67,10 @@ def make(kafka: KafkaTopics, postgres: Database) -> Iterator[Make]:
         made.close()
 
 
-def backfill(scene: LateScene, **changes: Any) -> RecomputeBackfill:
-    """Of the pipeline file with these changes; in splits of few records."""
+def backfill(scene: LateScene, split: int | None = None, **changes: Any) -> RecomputeBackfill:
+    """Of the pipeline file with these changes. `split`: in splits of so many records."""
     pipeline = Pipeline.model_validate(scene.document | changes)
-    return RecomputeBackfill(pipeline, Told(), split=400, pool=Here())
+    return RecomputeBackfill(pipeline, Told(), split=split, pool=Here())
 
 
 def windows(report: DiffReport) -> dict[str, int]:
@@ -107,7 +108,7 @@ def test_splits_give_what_one_reading_gives(make: Make) -> None:
     assert scene.backfill().complete
     scene.read()
     before = scene.everything()
-    report = compute(scene)
+    report = compute(scene, split=400)
     assert windows(report).keys() == {"same"}
     assert windows(report)["same"] > 100
     assert scene.everything() == before
@@ -158,7 +159,7 @@ def test_a_file_that_has_changed(make: Make) -> None:
     span = Range(START, START + 4 * HOP_SIZE)
     old = truth_of(without_id)
     changes = {"rules": PIPELINE["rules"][:1], "eventTime": PIPELINE["eventTime"] | {"delay": "9000 ms"}}
-    report = compute(scene, span, **changes)
+    report = compute(scene, span, split=400, **changes)
     assert windows(report)["differs"] > 5
     with pytest.raises(ConfigError, match="the pipeline file has changed since"):
         promote(scene)
@@ -209,6 +210,24 @@ def test_a_log_that_has_lost_its_beginning(make: Make) -> None:
     assert not promoted.complete
     assert scene.query("SELECT sum(records) FROM by_key_partials WHERE partition <> 1") > [(0,)]
     assert len(before[2]) <= len(scene.everything()[2])
+
+
+def test_records_that_the_stages_or_the_database_refuse(make: Make) -> None:
+    """They are left out of the windows, one by one, as a run leaves them out when it dead-letters them."""
+    least = [{**FEW[0], "measures": {"n": "count", "least": {"type": "min", "of": "user"}}}]
+    settings = {"dedupe": None, "aggregations": least, "handlers": [{"call": "tests.contract.late_handlers:choose"}]}
+    scene = make(**settings)
+    scene.read()
+    late_handlers.refusing.set()
+    try:
+        compute(scene)
+        assert promote(scene).complete
+    finally:
+        late_handlers.refusing.clear()
+    sql = "SELECT count(*) FROM panes WHERE aggregation = 'by_key' AND NOT missed AND \"user\" NOT IN ('ann', 'bob')"
+    expected = truth_of(without_id)._con.execute(sql).fetchall()
+    assert [(int(n),) for (n,) in scene.query("SELECT sum(n) FROM by_key")] == expected
+    assert scene.query("SELECT count(*) FROM by_key WHERE least IN ('ann', 'bob')") == [(0,)]
 
 
 def test_there_is_nothing_to_promote(make: Make) -> None:
