@@ -214,8 +214,8 @@ def test_two_backfills_at_once(make: Make, url: str) -> None:
 @pytest.mark.postgres
 def test_records_that_cannot_be_added(make: Make, postgres: Database) -> None:
     """What the database or a handler refuses stays missing, is counted as refused and named; all others are added."""
-    least = [{**FEW[0], "measures": {"n": "count", "least": {"type": "min", "of": "user"}}}]
-    scene = make(postgres.url, handlers=[{"call": "tests.contract.late_handlers:choose"}], aggregations=least)
+    by_user = [{**FEW[0], "groupBy": ["user"], "measures": {"n": "count"}}]
+    scene = make(postgres.url, handlers=[{"call": "tests.contract.late_handlers:choose"}], aggregations=by_user)
     scene.read()
     before = scene.query("SELECT sum(records) FROM by_key")[0][0]
     late_handlers.refusing.set()

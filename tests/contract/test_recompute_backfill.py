@@ -214,8 +214,8 @@ def test_a_log_that_has_lost_its_beginning(make: Make) -> None:
 
 def test_records_that_the_stages_or_the_database_refuse(make: Make) -> None:
     """They are left out of the windows, one by one, as a run leaves them out when it dead-letters them."""
-    least = [{**FEW[0], "measures": {"n": "count", "least": {"type": "min", "of": "user"}}}]
-    settings = {"dedupe": None, "aggregations": least, "handlers": [{"call": "tests.contract.late_handlers:choose"}]}
+    by_user = [{**FEW[0], "groupBy": ["user"], "measures": {"n": "count"}}]
+    settings = {"dedupe": None, "aggregations": by_user, "handlers": [{"call": "tests.contract.late_handlers:choose"}]}
     scene = make(**settings)
     scene.read()
     late_handlers.refusing.set()
@@ -227,7 +227,7 @@ def test_records_that_the_stages_or_the_database_refuse(make: Make) -> None:
     sql = "SELECT count(*) FROM panes WHERE aggregation = 'by_key' AND NOT missed AND \"user\" NOT IN ('ann', 'bob')"
     expected = truth_of(without_id)._con.execute(sql).fetchall()
     assert [(int(n),) for (n,) in scene.query("SELECT sum(n) FROM by_key")] == expected
-    assert scene.query("SELECT count(*) FROM by_key WHERE least IN ('ann', 'bob')") == [(0,)]
+    assert scene.query("SELECT count(*) FROM by_key WHERE \"user\" IN ('ann', 'bob')") == [(0,)]
 
 
 def test_there_is_nothing_to_promote(make: Make) -> None:
