@@ -7,5 +7,7 @@ fetch.py     how it reads that share
 sink.py      the order of all writes of a micro-batch: dead letters, then one store transaction
 claims.py    the hold on the partitions in the store
 observe.py   what a run tells a Prometheus
+backfill/    late records into the windows that miss them; windows computed anew
+archive/     source topics as Parquet, and the log read from there
 session.py   the Spark session, and its end without a process left
 """

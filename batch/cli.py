@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batch.archive.cli import archive
+from batch.backfill.cli import backfill
 from batch.options import MAX_RECORDS, Options, Trigger
 from tidegate.cli.output import AsJson, print_json, print_table
 from tidegate.config.loading import load_pipeline
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
     from batch.report import Report
     from batch.run import BatchRun
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark.")
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark, and amend its results."
+)
 
 
 @app.callback()
 def batch() -> None:
-    """Run a pipeline file on Spark."""
+    """Run a pipeline file on Spark, and amend its results."""
 
 
 @app.command()
@@ -79,6 +83,10 @@ def run(
         finally:
             watching.end()
             _print(running.report, as_json=as_json)
+
+
+app.command()(backfill)
+app.command()(archive)
 
 
 def _stop_on_signals(running: BatchRun) -> None:

@@ -83,7 +83,7 @@ def receive(table: pa.Table) -> list[Outcome]:
     for topic, partition, part, payload in zip(*(table.column(name) for name in _SCHEMA.names), strict=True):
         tp, kind = TopicPartition(topic.as_py(), partition.as_py()), part.as_py()
         if kind == _ERROR:
-            raise _raised(*pickle.loads(payload.as_py()))
+            raise raised(*pickle.loads(payload.as_py()))
         value = pa.ipc.open_stream(payload.as_buffer()).read_all() if kind != _OBJECT else pickle.loads(payload.as_py())
         if isinstance(value, Applied):
             outcomes[tp] = Outcome(tp, value)
@@ -103,7 +103,7 @@ def _row(tp: TopicPartition, part: str, payload: bytes) -> pa.RecordBatch:
     )
 
 
-def _raised(kind: type[TidegateError], text: str, attributes: dict[str, Any]) -> TidegateError:
+def raised(kind: type[TidegateError], text: str, attributes: dict[str, Any]) -> TidegateError:
     """Made without its constructor, whose arguments an error does not keep."""
     error = kind.__new__(kind, text)
     error.__dict__.update(attributes)

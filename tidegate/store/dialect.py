@@ -46,6 +46,9 @@ class SqlDialect(Protocol):
     def instant(self, milliseconds: str) -> str:
         """Milliseconds since the epoch in the form in which a window's bounds are stored."""
 
+    def milliseconds(self, column: str) -> str:
+        """A window's bound in ms since the epoch."""
+
     def shown_instant(self, column: str) -> str:
         """A window's bound as a person reads it."""
 
@@ -91,6 +94,9 @@ class PostgresDialect:
     def instant(self, milliseconds: str) -> str:
         return f"(TIMESTAMPTZ 'epoch' + ({milliseconds}) * INTERVAL '1 millisecond')"
 
+    def milliseconds(self, column: str) -> str:
+        return f"CAST(extract(epoch FROM {column}) * 1000 AS BIGINT)"
+
     def shown_instant(self, column: str) -> str:
         return column
 
@@ -134,6 +140,9 @@ class SqliteDialect:
 
     def instant(self, milliseconds: str) -> str:
         return f"({milliseconds})"
+
+    def milliseconds(self, column: str) -> str:
+        return column
 
     def shown_instant(self, column: str) -> str:
         return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1000.0, 'unixepoch')"
