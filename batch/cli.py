@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batch.archive.cli import archive
+from batch.backfill.cli import backfill
 from batch.catchup.cli import catchup
 from batch.options import MAX_RECORDS, Options, Trigger
 from tidegate.cli.output import AsJson, print_json, print_table
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from batch.report import Report
     from batch.run import BatchRun
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark.")
+app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark, and amend its results."
+)
 
 
 app.command()(catchup)
@@ -29,7 +33,7 @@ app.command()(catchup)
 
 @app.callback()
 def batch() -> None:
-    """Run a pipeline file on Spark."""
+    """Run a pipeline file on Spark, and amend its results."""
 
 
 @app.command()
@@ -47,6 +51,9 @@ def run(
         typer.Option(help="Where Spark keeps its own account while the run lasts. Default: a temporary directory."),
     ] = None,
     master: Annotated[str, typer.Option(help="Spark's master.")] = "local[*]",
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve /live, /ready and /metrics on this port (0: any) while it runs.", min=0)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Read what the topics have and the database has not, through the same stages as a worker, with the same results.
@@ -65,17 +72,25 @@ def run(
 
     require_runnable(pipeline)
     fetch("spark")
+    from batch.observe import measured
     from batch.run import BatchRun
     from batch.watch import watch
 
-    with watch(pipeline.pipeline_id, sys.stderr) as watching:
-        running = BatchRun(pipeline, options, watching)
+    with (
+        watch(pipeline.pipeline_id, sys.stderr) as watching,
+        measured(pipeline, watching, metrics_port) as measuring,
+    ):
+        running = BatchRun(pipeline, options, measuring)
         _stop_on_signals(running)
         try:
             running.run()
         finally:
             watching.end()
             _print(running.report, as_json=as_json)
+
+
+app.command()(backfill)
+app.command()(archive)
 
 
 def _stop_on_signals(running: BatchRun) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 
 from batch import wire
 from batch.claims import Claims
 from batch.failure import SPARK_ERRORS, engine_failed
+from batch.fetch import BEGINNING, Stretch
 from batch.session import silent_about_pandas
 from batch.sink import BatchSink, Commit, Refusals
-from batch.source import remaining
+from batch.source import lags, planned_ends
 from batch.stage import StageTask
 from tidegate.errors import BrokerUnavailable
 from tidegate.record import TopicPartition
@@ -45,13 +49,23 @@ class MicroBatches:
         self._plan, self._sink, self._claims, self._counts = plan, sink, claims, counts
         self._reader, self._stop, self._committed = reader, stop, committed
         self._busy = threading.Lock()
+        self._checkpoint, self._reached = Path(), dict[TopicPartition, int]()
         self.error: BaseException | None = None
         self.failed = False
         logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it would log the errors that are raised here as well
 
-    def begin(self) -> None:
-        """A new query."""
+    def begin(self, checkpoint: Path, starts: Mapping[TopicPartition, int]) -> None:
+        """A new query, with this checkpoint, from these offsets on."""
         self.error, self.failed = None, False
+        self._checkpoint, self._reached = checkpoint, dict(starts)
+
+    def warm_up(self, session: SparkSession) -> None:
+        """Start the executors' Python, with all that they import, while Spark plans the first micro-batch: 2 to 3 of the 18 s
+        of a short run. What goes wrong here goes wrong again in the first task, and is said there."""
+        count = session.sparkContext.defaultParallelism
+        task = StageTask(self._plan, [], {}, {})
+        with suppress(*SPARK_ERRORS), silent_about_pandas():
+            session.range(0, count, 1, count).mapInArrow(task.warm_up, wire.SPARK_SCHEMA).toArrow()
 
     def settle(self) -> None:
         """Wait for the micro-batch in hand. No other begins once `stop` is set."""
@@ -69,39 +83,57 @@ class MicroBatches:
                 self._busy.release()
 
     def __call__(self, frame: DataFrame, batch_id: int) -> None:
-        """`batch_id` is Spark's and means nothing: the states say what is new."""
+        """`frame` is not evaluated: executors read the records themselves. Where the micro-batch ends is by `batch_id` in
+        Spark's account; where it begins, the states say."""
         with self._busy:
             try:
                 if self._stop.is_set():
                     raise Stopped
+                began = time.monotonic()
                 # Partitions that the topics have got meanwhile; Spark may have read them already.
                 self._claims.claim(self._sources())
-                commit = self._sink.commit(lambda refusals: self._compute(frame, refusals))
-                self._committed(commit, self._left())
+                ends = planned_ends(self._checkpoint, batch_id)
+                stretches = self._stretches(ends)
+                commit = self._sink.commit(lambda refusals: self._compute(frame.sparkSession, stretches, refusals))
+                self._reached |= ends
+                left = self._left()
+                seconds = time.monotonic() - began
+                self._committed(
+                    replace(commit, lags=left, seconds=seconds), None if left is None else sum(left.values())
+                )
             except BaseException as error:
                 self.failed = True
                 self.error = None if isinstance(error, Stopped) else error
                 raise
 
-    def _compute(self, frame: DataFrame, refusals: Refusals) -> pa.Table:
-        task = StageTask(self._plan, dict(self._claims.states), self._counts, refusals)
+    def _stretches(self, ends: Mapping[TopicPartition, int]) -> list[Stretch]:
+        """What is new. After what the query has reached, so that a long stretch of aborted records is looked at once."""
+        found = []
+        for tp, state in self._claims.states.items():
+            start = max(state.upto + 1 if state.upto >= 0 else BEGINNING, self._reached.get(tp, BEGINNING))
+            if max(start, 0) < ends.get(tp, 0):
+                found.append(Stretch(tp, start, ends[tp]))
+        return found
+
+    def _compute(self, session: SparkSession, stretches: Sequence[Stretch], refusals: Refusals) -> pa.Table:
+        """A task for each stretch."""
+        if not stretches:
+            return wire.NOTHING
+        task = StageTask(self._plan, stretches, dict(self._claims.states), self._counts, refusals)
         try:
-            return _mapped(frame, task).toArrow()
+            with silent_about_pandas():
+                tasks = session.range(0, len(stretches), 1, len(stretches)).mapInArrow(task, wire.SPARK_SCHEMA)
+                return tasks.toArrow()
         except SPARK_ERRORS as error:
             raise engine_failed("a micro-batch", error) from None
 
-    def _left(self) -> int | None:
+    def _left(self) -> dict[TopicPartition, int] | None:
         """A broker that does not answer is no reason to forget that the micro-batch is in the store."""
         try:
-            return remaining(self._claims.states, self._reader)
+            return lags(self._claims.states, self._reader)
         except BrokerUnavailable:
             return None
 
     def _sources(self) -> list[TopicPartition]:
         topics = source_topics(self._plan.pipeline)
         return [TopicPartition(topic, number) for topic in topics for number in self._reader.partitions(topic)]
-
-
-def _mapped(frame: DataFrame, task: StageTask) -> DataFrame:
-    with silent_about_pandas():
-        return frame.mapInArrow(task, wire.SPARK_SCHEMA)

@@ -21,7 +21,7 @@ from batch.failure import SPARK_ERRORS, engine_failed
 from batch.idle import Idleness
 from batch.microbatch import MicroBatches
 from batch.options import Options
-from batch.source import read_stream, starting_offsets
+from batch.source import planned_stream, starting_offsets
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import CircuitOpen, DependencyError, EngineFailed
 from tidegate.record import TopicPartition
@@ -68,8 +68,9 @@ class Queries:
         if self.batches.failed:  # the outcome of the last write may be unknown
             self.claims.renew()
         starts = self._starts()
-        self.batches.begin()
-        query = self._start(starts)
+        checkpoint = Path(tempfile.mkdtemp(dir=self.scratch, prefix="checkpoint-"))
+        self.batches.begin(checkpoint, starts)
+        query = self._start(starts, checkpoint)
         try:
             while not query.awaitTermination(_POLL):  # type: ignore[arg-type]
                 if self.stop.is_set():
@@ -94,12 +95,12 @@ class Queries:
         assert self.pipeline.source is not None
         return starting_offsets(self.pipeline.source, self.claims.states, self.reader)
 
-    def _start(self, starts: dict[TopicPartition, int]) -> StreamingQuery:
-        stream = read_stream(self.session, self.pipeline, starts, self.options.limit)
+    def _start(self, starts: dict[TopicPartition, int], checkpoint: Path) -> StreamingQuery:
+        stream = planned_stream(self.session, self.pipeline, starts, self.options.limit)
         return (
             stream.writeStream.foreachBatch(self.batches)
             .trigger(**self.options.trigger.spark)  # type: ignore[arg-type]
-            .option("checkpointLocation", tempfile.mkdtemp(dir=self.scratch, prefix="checkpoint-"))
+            .option("checkpointLocation", str(checkpoint))
             .queryName(self.pipeline.pipeline_id)
             .start()
         )

@@ -10,9 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from pyspark.sql import SparkSession
 
@@ -20,6 +18,7 @@ from batch.claims import Claims
 from batch.idle import Idleness
 from batch.microbatch import MicroBatches
 from batch.needs import require_runnable
+from batch.observe import Watch
 from batch.options import Options
 from batch.producer import ConfirmedProducer
 from batch.query import Queries
@@ -28,10 +27,9 @@ from batch.session import spark_session
 from batch.sink import BatchSink, Commit
 from batch.source import starting_offsets
 from tidegate.clock import Clock, SystemClock
-from tidegate.config.kafka import Kafka, confluent_options
+from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import dead_letter_topic, late_topic
-from tidegate.errors import DependencyError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
@@ -42,17 +40,6 @@ from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, partition_co
 
 OpenSession = Callable[[str, Path, str], AbstractContextManager[SparkSession]]
 """Name, directory for what Spark puts on the disk, master."""
-
-
-class Watch(Protocol):
-    """Who is told how it goes."""
-
-    def starting(self, what: str) -> None: ...
-
-    def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
-        """A micro-batch is in the store; `lag` offsets are not yet (None: not known)."""
-
-    def waiting(self, error: DependencyError, seconds: float) -> None: ...
 
 
 class BatchRun:
@@ -111,7 +98,7 @@ class BatchRun:
         claims = self._claimed(store, guard, sources, reader)
         producer = ConfirmedProducer(confluent_options(self._pipeline.kafka))
         sink = BatchSink(self._plan, claims, producer, Guard("kafka", self._pipeline.error_handling))
-        batches = MicroBatches(_for_executors(self._plan), sink, claims, counts, reader, self.stop, self._committed)
+        batches = MicroBatches(self._plan, sink, claims, counts, reader, self.stop, self._committed)
         idleness = self._idleness(claims, store, guard, reader)
         self._watch.starting("Spark")
         with self._scratch() as scratch, self._session(scratch) as session:
@@ -119,10 +106,13 @@ class BatchRun:
                 self._pipeline, self._options, session, scratch, claims, batches, idleness, reader, self.stop,
                 self._watch.waiting,
             )  # fmt: skip
+            warming = threading.Thread(target=batches.warm_up, args=(session,), name="warm-up")
+            warming.start()
             try:
                 queries.until_done()
             finally:
                 self.report.states = claims.states
+                warming.join()  # before the session that it uses is stopped
 
     def _committed(self, commit: Commit, lag: int | None) -> None:
         self.report.add(commit)
@@ -173,15 +163,7 @@ class BatchRun:
 
     @contextmanager
     def _session(self, scratch: Path) -> Iterator[SparkSession]:
-        limits, telemetry = self._pipeline.worker, self._pipeline.telemetry
         with self._open_session(self._pipeline.pipeline_id, scratch, self._options.master) as session:
-            session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", limits.max_batch_records)
-            session.conf.set("spark.sql.execution.arrow.maxBytesPerBatch", limits.max_batch_bytes)
-            if telemetry.log_level == "debug":
+            if self._pipeline.telemetry.log_level == "debug":
                 session.sparkContext.setLogLevel("WARN")
             yield session
-
-
-def _for_executors(plan: Plan) -> Plan:
-    """The plan without the cluster's password: executors write nothing to Kafka."""
-    return replace(plan, pipeline=plan.pipeline.model_copy(update={"kafka": Kafka()}))

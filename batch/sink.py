@@ -11,6 +11,7 @@ between 2 and 3 repeats nothing. What Spark reads again is cut by the states, wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ from tidegate.errors import SinkRecordError
 from tidegate.ledger import Ledger
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
+from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import Plan
 
 log = structlog.get_logger(__name__)
@@ -37,10 +39,18 @@ Compute = Callable[[Refusals], pa.Table]
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What a micro-batch has changed. `dead`: dead letters of records that failed, which the brokers have."""
+    """What a micro-batch has changed. `dead`: dead letters of records that failed, which the brokers have.
+
+    `states`: as they are now. `rows`: aggregation → partials that were added to. `lags`: offsets that are left of each
+    partition (None: not known). `seconds`: that all of it took.
+    """
 
     ledgers: Mapping[TopicPartition, Ledger] = field(default_factory=dict)
     dead: int = 0
+    states: Mapping[TopicPartition, PartitionState] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+    lags: Mapping[TopicPartition, int] | None = None
+    seconds: float = 0.0
 
 
 class BatchSink:
@@ -70,7 +80,8 @@ class BatchSink:
                 self._note(refusals, outcomes, error)
                 continue
             dead = sum(written.dead for outcome in outcomes for written in outcome.written)
-            return Commit({outcome.tp: _moved(outcome) for outcome in outcomes}, dead)
+            moved = {outcome.tp: _moved(outcome) for outcome in outcomes}
+            return Commit(moved, dead, {o.tp: o.applied.state for o in outcomes}, _rows(outcomes))
 
     def _write(self, outcomes: Sequence[wire.Outcome]) -> None:
         """Step 2."""
@@ -100,6 +111,14 @@ class BatchSink:
             raise error
         log.warning("sink.refused", topic=tp.topic, partition=tp.partition, aggregation=name, partials=len(error.rows))
         refusals.setdefault(tp, []).append(Refused(name, keys, str(error)))
+
+
+def _rows(outcomes: Sequence[wire.Outcome]) -> dict[str, int]:
+    rows: Counter[str] = Counter()
+    for outcome in outcomes:
+        for name, tables in outcome.deltas.items():
+            rows[name] += sum(table.num_rows for table in tables)
+    return dict(rows)
 
 
 def _moved(outcome: wire.Outcome) -> Ledger:

@@ -1,21 +1,21 @@
 """What an executor does: one Kafka partition's share of a micro-batch through the stages, in offset order.
 
-Spark gives one task the records of exactly one partition, because nothing splits their ranges (source.py sees to it).
-They come in chunks; the state goes from one chunk to the next as it goes from batch to batch in a worker.
+A task has one stretch of one partition, which it reads itself. The records come in chunks; the state goes from one chunk to
+the next as it goes from batch to batch in a worker.
 """
 
 from __future__ import annotations
 
 import pickle
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import numpy as np
 import pyarrow as pa
 
 from batch import wire
+from batch.fetch import Stretch, StretchReader
 from batch.needs import require_runnable
 from dlq.collect import envelopes
 from dlq.late import late_records
@@ -27,7 +27,7 @@ from tidegate.config.topics import late_topic
 from tidegate.errors import TidegateError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.aggregate import merge_partials
-from tidegate.stages.batch import RAW_SCHEMA, BatchResult, PartitionState, RawBatch, Reason, Rejection, Seen
+from tidegate.stages.batch import BatchResult, PartitionState, RawBatch, Reason, Rejection, Seen
 from tidegate.stages.parts import Recollection
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import Plan
@@ -50,30 +50,38 @@ class Refused:
 class StageTask:
     """The function for `mapInArrow`. Sent to the executors with every micro-batch: it holds the partitions' states.
 
+    `stretches`: one for each task, which finds its own by the number that it is given as the only row of its input.
     `counts`: partitions of the topics of dead letters and late records.
     """
 
     plan: Plan
+    stretches: Sequence[Stretch]
     states: Mapping[TopicPartition, PartitionState]
     counts: Mapping[str, int]
     refused: Mapping[TopicPartition, Sequence[Refused]] = field(default_factory=dict)
 
-    def __call__(self, chunks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Records in, parts of the outcome out (wire.py)."""
-        try:
-            yield from self._through(chunks)
-        except TidegateError as error:
-            yield wire.send_error(error)
-            for _ in chunks:  # Spark waits until they are read
-                pass
+    def __call__(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Parts of the outcome (wire.py)."""
+        for batch in numbers:
+            for number in batch.column(0).to_pylist():
+                stretch = self.stretches[number]
+                try:
+                    yield from self.through(stretch.tp, _tools(pickle.dumps(self.plan)).reader.read(stretch))
+                except TidegateError as error:
+                    yield wire.send_error(error)
 
-    def _through(self, chunks: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def warm_up(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Make what the tasks will use. Nothing comes out."""
+        for _ in numbers:
+            _tools(pickle.dumps(self.plan))
+        yield from ()
+
+    def through(self, tp: TopicPartition, chunks: Iterable[RawBatch]) -> Iterator[pa.RecordBatch]:
+        """The records through the stages; nothing comes out of no records. Raises TidegateError."""
         share: Share | None = None
-        for chunk in chunks:
-            if chunk.num_rows:
-                raw = raw_batch(chunk)
-                share = share or Share(self, raw.tp)
-                yield from share.take(raw)
+        for raw in chunks:
+            share = share or Share(self, tp)
+            yield from share.take(raw)
         if share is not None:
             yield from share.finish()
 
@@ -150,6 +158,10 @@ class _Tools:
         self.plan, self.stages, self.publisher = plan, StagePipeline(plan), open_publisher(plan)
         self.connection = connect()
         self.store = open_store(plan, require_runnable(plan.pipeline))
+        limits = plan.pipeline.worker
+        most = min(limits.max_batch_records, plan.records_at_once)
+        group = f"{plan.pipeline.pipeline_id}-spark"
+        self.reader = StretchReader(plan.pipeline.kafka, group, most, limits.max_batch_bytes)
 
 
 @lru_cache(maxsize=1)
@@ -165,18 +177,3 @@ class _Stored(Seen):
 
     def get(self, keys: Sequence[bytes]) -> list[int | None]:
         return self._store.seen(self._tp, keys)
-
-
-def raw_batch(chunk: pa.RecordBatch) -> RawBatch:
-    """A chunk of `source.COLUMNS` as the stages take it. The records must be of one partition, in offset order."""
-    tp = TopicPartition(chunk.column("topic")[0].as_py(), chunk.column("partition")[0].as_py())
-    offsets = chunk.column("offset").to_numpy()
-    partitions = chunk.column("partition").to_numpy()
-    if (
-        (partitions != tp.partition).any()
-        or (np.diff(offsets) <= 0).any()
-        or chunk.column("topic")[-1].as_py() != tp.topic
-    ):
-        raise AssertionError(f"a task got records of several partitions, or out of order, after those of {tp}")
-    columns = [chunk.column(name).cast(RAW_SCHEMA.field(name).type) for name in RAW_SCHEMA.names]
-    return RawBatch(tp, pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA))

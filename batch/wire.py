@@ -21,6 +21,7 @@ SPARK_SCHEMA: Final = "topic string, partition int, part string, payload binary"
 _SCHEMA: Final = pa.schema(
     [("topic", pa.string()), ("partition", pa.int32()), ("part", pa.string()), ("payload", pa.binary())]
 )
+NOTHING: Final = _SCHEMA.empty_table()
 _DELTAS, _OBJECT, _ERROR = "deltas:", "object", "error"
 _SLICE = 100_000  # delta rows in one value: Spark holds a value in one array of at most 2 GiB
 
@@ -82,7 +83,7 @@ def receive(table: pa.Table) -> list[Outcome]:
     for topic, partition, part, payload in zip(*(table.column(name) for name in _SCHEMA.names), strict=True):
         tp, kind = TopicPartition(topic.as_py(), partition.as_py()), part.as_py()
         if kind == _ERROR:
-            raise _raised(*pickle.loads(payload.as_py()))
+            raise raised(*pickle.loads(payload.as_py()))
         value = pa.ipc.open_stream(payload.as_buffer()).read_all() if kind != _OBJECT else pickle.loads(payload.as_py())
         if isinstance(value, Applied):
             outcomes[tp] = Outcome(tp, value)
@@ -102,7 +103,7 @@ def _row(tp: TopicPartition, part: str, payload: bytes) -> pa.RecordBatch:
     )
 
 
-def _raised(kind: type[TidegateError], text: str, attributes: dict[str, Any]) -> TidegateError:
+def raised(kind: type[TidegateError], text: str, attributes: dict[str, Any]) -> TidegateError:
     """Made without its constructor, whose arguments an error does not keep."""
     error = kind.__new__(kind, text)
     error.__dict__.update(attributes)

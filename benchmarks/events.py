@@ -48,6 +48,25 @@ def events(
         yield Event(user, amount, at, value.encode())
 
 
+SHARES, LAGS = (0.55, 0.25, 0.15, 0.05), (0, 0, 10 * WINDOW, 60 * WINDOW)
+"""Of `skewed`, per partition: how many of the records, and by how much event time is behind (ms)."""
+
+
+def skewed(records: int) -> Iterator[Event]:
+    """Partitions of unequal size, of which two are behind in event time, as after an outage of one producer; within a
+    partition no record is further behind the newest than DISORDER."""
+    rng = random.Random(20_240_118)
+    users: list[list[str]] = [[] for _ in range(PARTITIONS)]
+    for number in range(400):
+        users[zlib.crc32(f"u{number}".encode()) % PARTITIONS].append(f"u{number}")
+    for i in range(records):
+        (partition,) = rng.choices(range(PARTITIONS), SHARES)
+        at = START + 70 * WINDOW + DISORDER + i * 10 - int(rng.random() * DISORDER) - LAGS[partition]
+        user, amount = rng.choice(users[partition]), round(rng.random() * 100, 2)
+        value = f'{{"id":{i},"user_id":"{user}","amount":{amount},"currency":"EUR","event_time":{at},"status":"paid"}}'
+        yield Event(user, amount, at, value.encode())
+
+
 def fill(servers: str, topic: str, records: Iterator[Event], progress: Callable[[int], None] | None = None) -> int:
     """Write the records; returns how many there were."""
     producer = Producer(

@@ -16,9 +16,9 @@ import psutil
 FILE = Path(__file__).parent / "RESULTS.md"
 _HEAD = """# What tidegate costs
 
-Written by `uv run python -m benchmarks.worker` and `… benchmarks.dlq`; each part rewrites its own section, so that parts
-can be run one by one (`--only throughput`). Brokers, databases, workers and producers share one machine, and other work
-may run on it at the same time: figures are medians, and what a quiet machine would give is not guessed.
+Written by `uv run python -m benchmarks.worker`, `… benchmarks.batch` and `… benchmarks.dlq`; each part rewrites its own
+section, so that parts can be run one by one (`--only throughput`). Brokers, databases, workers and producers share one
+machine, and other work may run on it at the same time: figures are medians, and what a quiet machine would give is not guessed.
 """
 
 

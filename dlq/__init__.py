@@ -15,5 +15,7 @@ index       groups, search, counters: PostgreSQL or SQLite
 agent, app  what fills it and carries out replays (Faust only in app); watch and retention: totals, and what is about to expire
 replay      previewed, mended, sent back, and followed
 service     one pipeline's index and the raw records behind it, for the shell, the console, the API and replays
-cli         the shell; export writes files
+export      what the index holds as documents and files
+cli         the shell
+console     pages in a browser and a JSON API
 """

@@ -1,18 +1,26 @@
-"""Dead letters out of the index: one JSON object each, or rows of a table that no spreadsheet takes for formulas."""
+"""What the index holds as documents: one JSON object each (the API, `--json`), or rows of a table that no spreadsheet takes
+for formulas."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from dlq.document import moment, printable, safe_json
-from dlq.index.search import Document
+from dlq.index.reading import Document
+from dlq.replay.jobs import Job
 
-CSV_COLUMNS = (
+LETTER_COLUMNS = (
     "id", "state", "group", "pipeline", "stage", "errorType", "message", "rules", "firstFailure", "lastFailure", "attempt",
     "replays", "source", "partition", "offset", "deadLetterTopic", "deadLetterPartition", "deadLetterOffset", "key", "value",
 )  # fmt: skip
+GROUP_COLUMNS = (
+    "group", "state", "open", "count", "perHour", "stage", "errorType", "message", "firstSeen", "lastSeen", "reopened", "note",
+)  # fmt: skip
+JOB_COLUMNS = ("job", "state", "created", "finished", "letters", "processed", "actor", "reason", "outcomes", "request")
+RESULT_COLUMNS = ("position", "id", "outcome", "detail", "again")
+ENTRY_COLUMNS = ("at", "actor", "action", "group", "topic", "id", "note", "detail")
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _LONGEST_CELL = 32_000  # characters; spreadsheets take 32 767
@@ -52,12 +60,58 @@ def exported(letter: Document) -> dict[str, Any]:
     }
 
 
-def write_csv(letters: Iterable[dict[str, Any]], target: TextIO) -> None:
-    """`exported` letters as CSV with a heading."""
+def group_document(row: Document) -> dict[str, Any]:
+    """A group as JSON. The names of its facets are topic, source, version, pipeline and rule: value → letters."""
+    return {
+        "group": row["fingerprint"], "state": row["state"], "note": row["note"], "reopened": row["reopened"],
+        "count": row["count"], "open": row["open"], "perHour": row["rate"], "stage": row["stage"],
+        "errorType": row["error_type"], "message": row["message"], "firstSeen": moment(row["first_seen"]),
+        "lastSeen": moment(row["last_seen"]), "sample": row["sample_id"], **row["facets"],
+    }  # fmt: skip
+
+
+def job_document(job: Job, outcomes: dict[str, int]) -> dict[str, Any]:
+    """A job as JSON. `outcomes`: outcome → letters."""
+    return {
+        "job": job.id,
+        "state": job.state,
+        "reason": job.reason,
+        "actor": job.actor,
+        "created": moment(job.created_at),
+        "finished": None if job.finished_at is None else moment(job.finished_at),
+        "letters": job.total,
+        "processed": job.sent,
+        "followed": sum(chunk.last - chunk.first + 1 for chunk in job.chunks),
+        "outcomes": outcomes,
+        "request": job.request.to_json(),
+        "owner": job.owner or None,
+    }
+
+
+def entry_document(entry: Document) -> dict[str, Any]:
+    """An entry of the history as JSON."""
+    return {
+        "entry": entry["entry"],
+        "at": moment(entry["at"]),
+        "actor": entry["actor"],
+        "action": entry["action"],
+        "group": entry["fingerprint"],
+        "topic": entry["dlq_topic"],
+        "id": entry["id"],
+        "note": entry["note"],
+        "detail": entry["detail"],
+    }
+
+
+def write_csv(
+    documents: Iterable[dict[str, Any]], columns: Sequence[str], target: TextIO, *, heading: bool = True
+) -> None:
+    """Documents as CSV."""
     writer = csv.writer(target)
-    writer.writerow(CSV_COLUMNS)
-    for letter in letters:
-        writer.writerow([_cell(letter[name]) for name in CSV_COLUMNS])
+    if heading:
+        writer.writerow(columns)
+    for document in documents:
+        writer.writerow([_cell(document[name]) for name in columns])
 
 
 def _cell(value: Any) -> Any:

@@ -5,8 +5,8 @@ with open_index(pipeline) as index:
     index.reader.page(LetterFilter(group=("ab12…",), text="departure"))
     index.lifecycle.acknowledge("ab12…", actor="ada", note="looking")
     index.preview(Request(LetterFilter(group=("ab12…",))))      # what a replay would do
-    index.jobs.create(request, actor="ada")         # an agent carries it out
-    index.reveal(letter)                            # raw bytes, from the topic; who may is the caller's to decide
+    index.replay(request, actor="ada")              # an agent carries it out
+    index.reveal(letter, actor="ada", reason="…")   # raw bytes, from the topic, and an entry of the history that says so
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dlq.index.database import IndexDatabase, index_location
 from dlq.index.lifecycle import Lifecycle
 from dlq.index.search import Document, IndexReader
 from dlq.reader import DeadLetter, read_one
-from dlq.replay.jobs import Jobs
-from dlq.replay.outgoing import ByHand
-from dlq.replay.preview import Preview, preview
+from dlq.replay.jobs import Job, Jobs
 from dlq.replay.request import Request
+from dlq.replay.targets import require_allowed
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dlq.replay.outgoing import ByHand
+    from dlq.replay.preview import Preview
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +45,54 @@ class DeadLetterIndex:
 
     def preview(self, request: Request, by_hand: ByHand | None = None) -> Preview:
         """What a replay would do and come to. Raises as dlq/replay/preview.py does."""
+        from dlq.replay.preview import preview  # brings the stages with it, a second of importing
+
         return preview(self.pipeline, self.database, request, by_hand=by_hand, clock=self.clock)
+
+    def replay(self, request: Request, *, actor: str) -> Job:
+        """Make a job of the letters that the request chooses; an agent carries it out. Raises ConfigError when nothing is
+        chosen, for a target that is not allowed, and for what could not mend."""
+        if request.to is not None:
+            require_allowed(self.pipeline, request.to)
+        if request.assignments:
+            from dlq.replay.mend import Mend
+
+            Mend(self.pipeline, request.assignments).close()
+        return self.jobs.create(request, actor=actor)
 
     def expiring(self) -> list[Document]:
         """Open letters that retention deletes within the pipeline's `deadLetters.expiryWarning`."""
         now = int(self.clock.time() * 1000)
         return self.reader.expiring(now, within=self.pipeline.dead_letters.expiry_warning)
 
-    def reveal(self, letter: Document) -> DeadLetter | None:
-        """The dead letter as it stands in its topic, unmasked; None when retention has deleted it.
-
-        Raises BrokerUnavailable.
+    def reveal(self, letter: Document, *, actor: str, reason: str) -> DeadLetter | None:
+        """The dead letter as it stands in its topic, unmasked; None when retention has deleted it. Who may is the caller's
+        to decide; that somebody did is in the history before anything is read. Raises BrokerUnavailable, StoreUnavailable.
         """
+        where = (letter["dlq_topic"], letter["id"])
+        self.lifecycle.note(actor, "reveal", fingerprint=letter["fingerprint"], letter=where, note=reason)
         return read_one(self.pipeline.kafka, letter["dlq_topic"], letter["dlq_partition"], letter["dlq_offset"])
 
 
 @contextmanager
 def open_index(pipeline: Pipeline, url: str | None = None, clock: Clock | None = None) -> Iterator[DeadLetterIndex]:
     """The pipeline's index, or the one at `url`. Raises ConfigError when there is none yet, StoreUnavailable."""
-    clock = clock or SystemClock()
-    database = IndexDatabase(index_location(pipeline, url), pipeline.dead_letters)
-    try:
-        if not database.exists():
+    with connect_index(pipeline, url, clock) as index:
+        if not index.database.exists():
             raise ConfigError(
-                f"{database.name} has not been made",
+                f"{index.database.name} has not been made",
                 field="deadLetters.index",
                 hint="`tidegate dlq agent PIPELINE` makes it and keeps it up to date",
             )
+        yield index
+
+
+@contextmanager
+def connect_index(pipeline: Pipeline, url: str | None = None, clock: Clock | None = None) -> Iterator[DeadLetterIndex]:
+    """The same, whether it has been made or not: nothing is connected before it is used. Raises ConfigError."""
+    clock = clock or SystemClock()
+    database = IndexDatabase(index_location(pipeline, url), pipeline.dead_letters)
+    try:
         yield DeadLetterIndex(
             pipeline, database, IndexReader(database), Lifecycle(database, clock), Jobs(database, clock), clock
         )

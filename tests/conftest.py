@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.providers.kafka import KafkaTopics
     from tests.providers.postgres import Database
+    from tests.providers.s3 import S3Server
     from tests.scene import Scene
     from tidegate.local.kafka import EmbeddedKafka
     from tidegate.local.postgres import EmbeddedPostgres
@@ -140,6 +141,15 @@ def postgres(postgres_server: str) -> Iterator[Database]:
 
     with fresh_database(postgres_server) as database:
         yield database
+
+
+@pytest.fixture
+def s3() -> Iterator[S3Server]:
+    """An S3 server that the test may stop and start again."""
+    from tests.providers.s3 import s3_server
+
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,14 @@ FROM panes JOIN (SELECT "partition", "offset" FROM outcomes WHERE outcome = 'acc
 WHERE aggregation = '{name}' AND NOT missed GROUP BY {keys}
 """
 
+_OF_ALL = """
+SELECT {keys}, count(*) AS n, sum(amount)::BIGINT AS total, avg(amount) AS mean,
+       min(amount) AS low, max(amount) AS high,
+       arg_max(id, (event_time, "offset", id)) AS newest, count(DISTINCT person) AS people
+FROM panes JOIN (SELECT "partition", "offset" FROM outcomes WHERE outcome IN ('accepted', 'late'))
+USING ("partition", "offset") WHERE aggregation = '{name}' GROUP BY {keys}
+"""
+
 _LATE_WINDOWS = """
 SELECT aggregation, window_start, window_end, count(*)
 FROM panes JOIN (SELECT "partition", "offset" FROM outcomes WHERE outcome IN ('accepted', 'late'))
@@ -147,10 +155,10 @@ class Truth:
         self._database.execute(f"CREATE TABLE panes AS {panes}")
         self._database.execute(_OUTCOMES)
 
-    def results(self, name: str) -> dict[Key, Row]:
-        """(window start ms, window end ms, *group) → the measures."""
+    def results(self, name: str, *, late: bool = False) -> dict[Key, Row]:
+        """(window start ms, window end ms, *group) → the measures. `late`: of all records, also where they were late."""
         keys = ("window_start", "window_end", *self.aggregates[name].group)
-        rows = self._rows(_RESULT.format(keys=", ".join(f'"{key}"' for key in keys), name=name))
+        rows = self._rows((_OF_ALL if late else _RESULT).format(keys=", ".join(f'"{key}"' for key in keys), name=name))
         return {row[: len(keys)]: row[len(keys) :] for row in rows}
 
     def late_windows(self) -> dict[Key, int]:

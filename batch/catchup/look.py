@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from batch.catchup.needs import for_spark
 from batch.catchup.policy import Situation
 from batch.needs import require_runnable
-from batch.source import remaining
+from batch.source import lags
 from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import BrokerUnavailable
@@ -58,7 +58,7 @@ class Lookout:
             TopicPartition(topic, n) for topic in source_topics(self._pipeline) for n in self._reader.partitions(topic)
         ]
         states = {tp: found.get(tp, PartitionState()) for tp in sources}
-        lag = remaining(states, self._reader)
+        lag = sum(lags(states, self._reader).values())
         asked = self._pipeline.fallback.lag_seconds is not None and lag > 0
         return Situation(lag, self._oldest(states) if asked else None, self._workers(), self._store.held_by())
 

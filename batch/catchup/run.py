@@ -27,11 +27,12 @@ from batch.catchup.hold import held
 from batch.catchup.needs import for_spark
 from batch.catchup.offsets import write_group_offsets
 from batch.needs import require_runnable
+from batch.observe import Watch
 from batch.options import Options
 from batch.report import Report
-from batch.run import BatchRun, OpenSession, Watch
+from batch.run import BatchRun, OpenSession
 from batch.session import spark_session
-from batch.source import remaining
+from batch.source import lags
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import BrokerUnavailable, StoreHeld
@@ -177,6 +178,6 @@ class Catchup:
 
 def _remaining(report: Report, reader: TopicReader) -> int | None:
     try:
-        return remaining(report.states, reader)
+        return sum(lags(report.states, reader).values())
     except BrokerUnavailable:
         return None

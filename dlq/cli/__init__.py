@@ -2,6 +2,7 @@
 
 topic   list, show: straight from the dead-letter topic
 agent   agent: fills the index
+console console: in a browser
 index   groups, search, stats, export; ack, resolve: on the index
 replay  preview, replay, edit: dead letters go back; park: they do not
 jobs    jobs list, show, pause, resume, cancel: the replays under way
@@ -13,12 +14,14 @@ import typer
 
 from dlq.cli import index, replay, topic
 from dlq.cli.agent import agent
+from dlq.cli.console import console
 from dlq.cli.jobs import jobs
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at dead letters, and work on them.")
 app.command("list")(topic.list_)
 app.command()(topic.show)
 app.command()(agent)
+app.command()(console)
 app.command()(index.groups)
 app.command()(index.search)
 app.command()(index.stats)

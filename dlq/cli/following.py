@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dlq.document import moment, safe_json
-from dlq.replay.agent import ReplayAgent
+from dlq.document import safe_json
+from dlq.export import job_document
 from dlq.replay.jobs import DONE, PAUSED, STOPPED, Job
-from dlq.replay.outcome import OK, SENT
-from dlq.replay.outgoing import ByHand
+from dlq.replay.names import OK, SENT
 from dlq.service import DeadLetterIndex
 from tidegate.config.secrets import secret_values
 from tidegate.telemetry.logs import configure_logging
+
+if TYPE_CHECKING:
+    from dlq.replay.outgoing import ByHand
 
 _LOOK = 0.25  # seconds
 _UNCLAIMED = 5.0  # seconds before somebody is told that no agent has taken the job
@@ -31,6 +33,8 @@ def carry_out(
     if here:
         telemetry = opened.pipeline.telemetry
         configure_logging("warning", telemetry.log_format, secrets=secret_values(opened.pipeline))
+        from dlq.replay.agent import ReplayAgent  # brings the stages with it
+
         agent = ReplayAgent(opened.pipeline, opened.database, only=job, by_hand=by_hand)
     try:
         if agent is not None:
@@ -43,29 +47,11 @@ def carry_out(
     finally:
         if agent is not None:
             agent.stop()
-    document = job_document(opened, job)
+    document = job_document(job, opened.jobs.outcomes(job.id))
     typer.echo(safe_json(document, indent=2) if as_json else summary(document))
     accepted = document["outcomes"].get(OK, 0) + document["outcomes"].get(SENT, 0)
     if (wait or here) and (job.state != DONE or accepted < job.total):
         raise typer.Exit(1)
-
-
-def job_document(opened: DeadLetterIndex, job: Job) -> dict[str, Any]:
-    """A job as JSON."""
-    return {
-        "job": job.id,
-        "state": job.state,
-        "reason": job.reason,
-        "actor": job.actor,
-        "created": moment(job.created_at),
-        "finished": None if job.finished_at is None else moment(job.finished_at),
-        "letters": job.total,
-        "processed": job.sent,
-        "followed": sum(chunk.last - chunk.first + 1 for chunk in job.chunks),
-        "outcomes": opened.jobs.outcomes(job.id),
-        "request": job.request.to_json(),
-        "owner": job.owner or None,
-    }
 
 
 def summary(document: dict[str, Any]) -> str:

@@ -10,7 +10,8 @@ import typer
 
 from dlq.cli import options as o
 from dlq.document import moment, one_line, safe_json
-from dlq.export import CSV_COLUMNS, exported, write_csv
+from dlq.export import LETTER_COLUMNS, exported, group_document, write_csv
+from dlq.index.history import HistoryFilter
 from dlq.index.search import Cursor, Document
 from dlq.service import DeadLetterIndex, open_index
 from tidegate.cli.output import print_table
@@ -50,7 +51,7 @@ def groups(
         rows = opened.reader.groups(wanted, state=states, order=order, limit=limit)
         expiring = opened.expiring()
     if as_json:
-        typer.echo(safe_json([_group_document(row) for row in rows], indent=2))
+        typer.echo(safe_json([group_document(row) for row in rows], indent=2))
         return
     if not rows:
         typer.echo("no groups: nothing has failed, or all of it is resolved (--all shows it)")
@@ -150,7 +151,7 @@ def export(
         target = sys.stdout if out is None else out.open("w", newline="", encoding="utf-8")
         try:
             if form == "csv":
-                write_csv(letters, target)
+                write_csv(letters, LETTER_COLUMNS, target)
             else:
                 target.writelines(safe_json(letter) + "\n" for letter in letters)
         finally:
@@ -179,10 +180,10 @@ def _show_group(opened: DeadLetterIndex, fingerprint: str, as_json: bool) -> Non
             "there is no group with this fingerprint",
             field="GROUP", value=fingerprint, expected="one that `tidegate dlq groups` shows",
         )  # fmt: skip
-    history = opened.reader.history(fingerprint)
+    history = opened.reader.history(HistoryFilter(group=fingerprint))
     if as_json:
         sample = None if found["sample"] is None else exported(found["sample"])
-        typer.echo(safe_json({**_group_document(found), "sample": sample, "history": history}, indent=2))
+        typer.echo(safe_json({**group_document(found), "sample": sample, "history": history}, indent=2))
         return
     lines = {
         **{name: str(value) for name, value in _group_row(found).items()},
@@ -216,15 +217,6 @@ def _group_row(row: Document) -> Document:
     }
 
 
-def _group_document(row: Document) -> Document:
-    return {
-        "group": row["fingerprint"], "state": row["state"], "note": row["note"], "reopened": row["reopened"],
-        "count": row["count"], "open": row["open"], "perHour": row["rate"], "stage": row["stage"],
-        "errorType": row["error_type"], "message": row["message"], "firstSeen": moment(row["first_seen"]),
-        "lastSeen": moment(row["last_seen"]), "sample": row["sample_id"], **row["facets"],
-    }  # fmt: skip
-
-
 def _letter_row(letter: Document) -> Document:
     return {
         "when": _when(letter["last_failed"]),
@@ -249,6 +241,3 @@ def _warn(expiring: list[Document], opened: DeadLetterIndex) -> None:
 def _when(ms: int) -> str | None:
     text = moment(ms)
     return None if text is None else text[:19].replace("T", " ")
-
-
-__all__ = ["CSV_COLUMNS", "ack", "export", "groups", "resolve", "search", "stats"]

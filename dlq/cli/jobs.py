@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from dlq.cli import options as o
-from dlq.cli.following import job_document, summary
+from dlq.cli.following import summary
 from dlq.document import moment, one_line, safe_json
+from dlq.export import job_document
+from dlq.index.history import HistoryFilter
 from dlq.replay.jobs import Job
 from dlq.service import open_index
 from tidegate.cli.output import print_table
@@ -29,7 +31,7 @@ def list_(
 ) -> None:
     """List replay jobs, newest first."""
     with open_index(load_pipeline(pipeline), index) as opened:
-        documents = [job_document(opened, job) for job in opened.jobs.newest(limit)]
+        documents = [job_document(job, opened.jobs.outcomes(job.id)) for job in opened.jobs.newest(limit)]
     if as_json:
         typer.echo(safe_json(documents, indent=2))
         return
@@ -57,9 +59,9 @@ def show(
 ) -> None:
     """Show one job, and what became of its letters."""
     with open_index(load_pipeline(pipeline), index) as opened:
-        document = job_document(opened, opened.jobs.get(job))
+        document = job_document(opened.jobs.get(job), opened.jobs.outcomes(job))
         results = opened.jobs.results(job, outcome=outcome, after=after, limit=limit)
-        history = [entry for entry in opened.reader.history(limit=1000) if job in entry["note"]]
+        history = opened.reader.history(HistoryFilter(note=job), limit=1000)
     if as_json:
         typer.echo(safe_json({**document, "results": results, "history": history}, indent=2))
         return

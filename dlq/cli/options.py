@@ -8,11 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dlq.encoding import parse_iso_utc
-from dlq.index.filters import FieldIs, LetterFilter
-from tidegate.clock import Clock, SystemClock
-from tidegate.config.durations import parse_duration
-from tidegate.errors import ConfigError
+from dlq.index.filters import FieldIs, LetterFilter, moment_of
+from tidegate.clock import SystemClock
 
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")]
 IndexUrl = Annotated[
@@ -76,8 +73,8 @@ def letter_filter(
         state=tuple(state or ()),
         key=tuple(key or ()),
         id=tuple(id or ()),
-        since=moment_of(since, clock),
-        until=moment_of(until, clock, "--until"),
+        since=None if since is None else moment_of(since, clock, "--since"),
+        until=None if until is None else moment_of(until, clock, "--until"),
         text=text,
         field=tuple(FieldIs.parse(written) for written in field or ()),
     )
@@ -89,18 +86,3 @@ def actor() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return "unknown"
-
-
-def moment_of(text: str | None, clock: Clock, option: str = "--since") -> int | None:
-    """The option as ms since the epoch: a duration is counted back from now. Raises ConfigError."""
-    if text is None:
-        return None
-    moment_ms = parse_iso_utc(text)
-    if moment_ms is not None:
-        return moment_ms
-    try:
-        return int(clock.time() * 1000) - parse_duration(text)
-    except ValueError:
-        raise ConfigError(
-            "not a time", field=option, value=text, expected='"2 hours", "PT2H", "2026-01-31" or "2026-01-31T12:00Z"'
-        ) from None

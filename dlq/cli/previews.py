@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from dlq.document import one_line
-from dlq.replay.diff import Diff
-from dlq.replay.preview import Preview, Why
 from tidegate.cli.output import print_table
+
+if TYPE_CHECKING:
+    from dlq.replay.diff import Diff
+    from dlq.replay.preview import Preview, Why
 
 _CELL = 160  # characters
 

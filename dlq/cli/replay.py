@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,14 +19,14 @@ from dlq.envelope import Envelope
 from dlq.index.filters import LetterFilter
 from dlq.index.masking import Masker
 from dlq.index.search import Document
-from dlq.replay.agent import owner_name
-from dlq.replay.hand import by_hand
-from dlq.replay.outgoing import ByHand
-from dlq.replay.preview import Preview
 from dlq.replay.request import MAX_FAILURES, Request
 from dlq.service import DeadLetterIndex, open_index
 from tidegate.config.loading import load_pipeline
 from tidegate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dlq.replay.outgoing import ByHand
+    from dlq.replay.preview import Preview
 
 Here = Annotated[bool, typer.Option("--here", help="Carry it out in this process, not in the agent's.")]
 Words = Annotated[str | None, typer.Option(help="Words of the message, all of them.")]
@@ -102,7 +102,7 @@ def replay(
     _require_answer(yes, as_json)
     with open_index(load_pipeline(pipeline), index) as opened:
         _ask(opened, request, yes=yes)
-        job = opened.jobs.create(request, actor=o.actor())
+        job = opened.replay(request, actor=o.actor())
         carry_out(opened, job, here=here, wait=wait, as_json=as_json)
 
 
@@ -121,11 +121,14 @@ def edit(
 
     The new content is in this process only, so it is also sent from here.
     """
+    from dlq.replay.agent import owner_name  # brings the stages with it
+    from dlq.replay.hand import by_hand
+
     _require_answer(yes, as_json)
     loaded = load_pipeline(pipeline)
     with open_index(loaded, index) as opened:
         letter = _letter(opened, id)
-        raw = opened.reveal(letter)
+        raw = opened.reveal(letter, actor=o.actor(), reason="to edit it")
         if raw is None:
             raise ConfigError(
                 "its record is not in the topic any more", field="ID", value=id, hint="retention deleted it"

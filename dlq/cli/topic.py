@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from dlq.cli.options import PipelineFile, moment_of
+from dlq.cli.options import PipelineFile
 from dlq.document import document, full_document, moment, one_line, printable, readable, safe_json
+from dlq.index.filters import moment_of
 from dlq.listing import Groups, Wanted, newest, without_payload
 from dlq.reader import DeadLetter, distinct, read_dead_letters
 from tidegate.cli.output import print_table
@@ -45,7 +46,7 @@ def list_(
 
     As JSON without --limit they come in the order of the topic, as they are read.
     """
-    wanted = Wanted(_stage(stage), error, moment_of(since, SystemClock()))
+    wanted = Wanted(_stage(stage), error, None if since is None else moment_of(since, SystemClock(), "--since"))
     groups = Groups()
     letters = groups.counting(filter(wanted.takes, distinct(_letters(load_pipeline(pipeline)))))
     if as_json:

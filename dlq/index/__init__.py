@@ -6,6 +6,6 @@ masking    what must not get in
 letters    a dead letter as a row
 writer     batches in, exactly once; counters: what they add to their groups
 filters    which letters: one model for shell, console, API and replay
-search     pages, groups, totals, what expires
+search     pages of letters; groups, history (the audit log), totals: the other readers, on `reading`
 lifecycle  acknowledge, resolve, park; the history
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,11 +11,15 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, bindparam, cast, false, func, literal, or_, select, text, types
 from sqlalchemy.dialects.postgresql import JSONB
 
+from dlq.encoding import parse_iso_utc
 from dlq.index.database import IndexDatabase
 from dlq.index.tables import OPEN, PARKED, REPLACED, RESOLVED
+from tidegate.clock import Clock, SystemClock
+from tidegate.config.durations import parse_duration
 from tidegate.errors import ConfigError
 
 STATES = (OPEN, RESOLVED, PARKED, REPLACED)
+_MILLIS = re.compile(r"-?([0-9]{1,7}|[0-9]{9,18})")  # eight digits are a date
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class LetterFilter:
                 raise ConfigError("no such state", field="--state", value=state, expected=", ".join(STATES))
 
     @classmethod
-    def from_params(cls, params: Mapping[str, Sequence[str]]) -> LetterFilter:
+    def from_params(cls, params: Mapping[str, Sequence[str]], clock: Clock | None = None) -> LetterFilter:
         """From the query of a URL (name → values). Unknown names are left alone. Raises ConfigError."""
         given: dict[str, Any] = {}
         for name in (f.name for f in fields(cls)):
@@ -77,7 +82,7 @@ class LetterFilter:
             if not values:
                 continue
             if name in ("since", "until"):
-                given[name] = _moment(name, values[-1])
+                given[name] = moment_of(values[-1], clock or SystemClock(), name)
             elif name == "text":
                 given[name] = " ".join(values)
             else:
@@ -97,8 +102,8 @@ class LetterFilter:
 
     @property
     def only_groups(self) -> bool:
-        """Whether counters of groups can answer how many there are."""
-        return self == LetterFilter(group=self.group)
+        """Whether counters of groups can answer how many there are: all, or those that are open."""
+        return self.state in ((), (OPEN,)) and self == LetterFilter(group=self.group, state=self.state)
 
 
 def condition(wanted: LetterFilter, database: IndexDatabase) -> ColumnElement[bool]:
@@ -206,8 +211,13 @@ def _nested(path: Sequence[str], value: Any) -> Any:
     return value
 
 
-def _moment(name: str, value: str) -> int:
+def moment_of(written: str, clock: Clock, field: str) -> int:
+    """A time as ms since the epoch, from that, ISO 8601 or a duration, which is counted back from now. Raises ConfigError."""
+    moment_ms = int(written) if _MILLIS.fullmatch(written) else parse_iso_utc(written)
+    if moment_ms is not None:
+        return moment_ms
     try:
-        return int(value)
+        return int(clock.time() * 1000) - parse_duration(written)
     except ValueError:
-        raise ConfigError("not a time", field=name, value=value, expected="milliseconds since the epoch") from None
+        expected = '"2 hours", "PT2H", "2026-01-31" or "2026-01-31T12:00Z"'
+        raise ConfigError("not a time", field=field, value=written, expected=expected) from None

@@ -92,6 +92,20 @@ class Lifecycle:
                 self.record(connection, actor, "unparked letters", fingerprint=name, note=note, detail=detail)
         return counted.total()
 
+    def note(
+        self,
+        actor: str,
+        action: str,
+        *,
+        fingerprint: str | None = None,
+        letter: tuple[str, str] | None = None,
+        note: str = "",
+        detail: Any = None,
+    ) -> None:
+        """An entry of the history of its own: an act that changes nothing in the index."""
+        with self._database.transaction() as connection:
+            self.record(connection, actor, action, fingerprint=fingerprint, letter=letter, note=note, detail=detail)
+
     def record(
         self,
         connection: Connection,

@@ -175,6 +175,7 @@ def _replays(metadata: MetaData) -> Table:
     # A letter is in one job at a time, whoever makes them.
     busy = replays.c.outcome.is_(None)
     Index("replays_busy", replays.c.letter, unique=True, postgresql_where=busy, sqlite_where=busy)
+    Index("replays_letter", replays.c.letter)
     Index("replays_outcome", replays.c.job, replays.c.outcome)
     return replays
 

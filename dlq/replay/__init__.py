@@ -9,6 +9,6 @@ preview   how many, to where, and how many would pass now
 jobs      the table of jobs: made, claimed, paused, resumed, cancelled
 sender    one transaction per chunk: the records and the job's progress
 follow    what came back: the position of the pipeline, and the dead-letter topics
-outcome   what became of each, written down; letters closed
+outcome   what became of each, written down; letters closed; names: how that is called
 run       a job at work, one turn after another; agent: whoever works on jobs
 """

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, literal, or_, select, update
+from sqlalchemy import Connection, Row, Select, func, literal, or_, select, tuple_, update
 
 from dlq.index.database import IndexDatabase
 from dlq.index.lifecycle import Lifecycle
 from dlq.replay.choice import chosen_by
-from dlq.replay.outgoing import CANCELLED as NOT_SENT
+from dlq.replay.names import CANCELLED as NOT_SENT
 from dlq.replay.request import Request
 from tidegate.clock import Clock, SystemClock
 from tidegate.errors import ConfigError, Fenced
@@ -125,8 +125,27 @@ class Jobs:
             )
         return found[0]
 
-    def newest(self, limit: int = 50) -> list[Job]:
-        return self._fetch(select(self._jobs).order_by(self._jobs.c.created_at.desc(), self._jobs.c.job).limit(limit))
+    def newest(self, limit: int = 50, *, state: Sequence[str] = (), before: str | None = None) -> list[Job]:
+        """`before`: the id of the job with which the page before this one ended."""
+        j = self._jobs.c
+        query = select(self._jobs).order_by(j.created_at.desc(), j.job.desc()).limit(limit)
+        query = query.where(j.state.in_(state)) if state else query
+        if before is not None:
+            last = self.get(before)
+            query = query.where(tuple_(j.created_at, j.job) < tuple_(literal(last.created_at), literal(last.id)))
+        return self._fetch(query)
+
+    def of_letter(self, letter: int) -> list[dict[str, Any]]:
+        """The jobs that a letter (by its row) was in: job, created_at, outcome, detail, again."""
+        r, j = self._replays.c, self._jobs.c
+        query = (
+            select(r.job, j.created_at, r.outcome, r.detail, r.again_id.label("again"))
+            .join_from(self._replays, self._jobs, j.job == r.job)
+            .where(r.letter == letter)
+            .order_by(j.created_at)
+        )
+        with self.database.transaction(reads=True) as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
 
     def outcomes(self, job: str) -> dict[str, int]:
         """Outcome → letters; what is not known yet is left out."""

@@ -18,11 +18,10 @@ from dlq.index.lifecycle import Lifecycle
 from dlq.index.tables import OPEN, PARKED, REPLACED, RESOLVED
 from dlq.replay.follow import Again
 from dlq.replay.jobs import CANCELLED, CANCELLING, DONE, Chunk, Job, Jobs
-from dlq.replay.outgoing import PARKED as NOT_SENT_PARKED
+from dlq.replay.names import FAILED_AGAIN
+from dlq.replay.names import PARKED as NOT_SENT_PARKED
 from dlq.replay.outgoing import Unsent
 from tidegate.clock import Clock
-
-OK, FAILED_AGAIN, SENT = "ok", "failed_again", "sent"
 
 
 class Outcomes:

@@ -14,6 +14,7 @@ from dlq.index.tables import OPEN
 from dlq.limits import MAX_HEADERS_BYTES, MAX_KEY_BYTES, header_size
 from dlq.reader import DeadLetter
 from dlq.replay.mend import Mend, Mended
+from dlq.replay.names import CANCELLED, GONE, INVALID, PARKED
 from dlq.replay.raw import Chosen
 from dlq.replay.targets import Targets
 from tidegate.headers import REPLAY_OF
@@ -22,9 +23,6 @@ from tidegate.record import TopicPartition
 _OVERHEAD = 512  # bytes: of the batch and the record around it; 2 for each header more than `header_size` says
 
 _REST = MAX_KEY_BYTES + MAX_HEADERS_BYTES + 8_192  # what comes besides the value at most: below it nothing is added up
-
-# Outcomes of a letter that is not sent.
-PARKED, INVALID, GONE, CANCELLED = "parked", "invalid", "gone", "cancelled"
 
 
 class Outgoing(NamedTuple):

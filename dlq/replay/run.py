@@ -13,7 +13,8 @@ from dlq.replay.choice import first_topic, next_chosen
 from dlq.replay.follow import DeadLetterTail, Positions
 from dlq.replay.jobs import CANCELLING, IN_SPITE, RUNNING, STOPPED, Bounds, Chunk, Job, Jobs
 from dlq.replay.mend import Mend
-from dlq.replay.outcome import FAILED_AGAIN, OK, SENT, Outcomes
+from dlq.replay.names import FAILED_AGAIN, OK, SENT
+from dlq.replay.outcome import Outcomes
 from dlq.replay.outgoing import ByHand, Outgoing, Preparer, Unsent
 from dlq.replay.raw import RawReader
 from dlq.replay.sender import MOST_PARTITIONS, Sender, forget_progress

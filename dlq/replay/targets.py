@@ -41,14 +41,21 @@ def allowed(pipeline: Pipeline) -> dict[str, str | None]:
     return {**listed, **own}
 
 
+def require_allowed(pipeline: Pipeline, to: str) -> None:
+    """Raises ConfigError."""
+    groups = allowed(pipeline)
+    if to not in groups:
+        raise _not_allowed(to, groups)
+
+
 class Targets:
     """The allow-list as the cluster has it now."""
 
     def __init__(self, pipeline: Pipeline, to: str | None = None) -> None:
         """`to`: all letters go there. Raises ConfigError when it is not allowed or does not exist, BrokerUnavailable."""
+        if to is not None:
+            require_allowed(pipeline, to)
         groups = allowed(pipeline)
-        if to is not None and to not in groups:
-            raise _not_allowed(to, groups)
         self._to = to
         wanted = {to: groups[to]} if to is not None else groups
         self._targets = _look_up(pipeline.kafka, wanted)

@@ -239,7 +239,7 @@ _SQL = {
 class Truth:
     """The answer by SQL over the records as they were meant; nothing of tidegate takes part in it."""
 
-    def __init__(self, meant: Sequence[Meant]) -> None:
+    def __init__(self, meant: Sequence[Meant], *, delay: int = DELAY) -> None:
         self._con = duckdb.connect()
         rows = [asdict(one) for one in meant]
         self._con.register("meant", pa.table({n: pa.array([r[n] for r in rows], t) for n, t in _TYPES.items()}))
@@ -248,21 +248,29 @@ class Truth:
             QUALIFY id IS NULL OR row_number() OVER (PARTITION BY "partition", id ORDER BY "offset") = 1;
             CREATE TABLE barred AS SELECT *, max("seen") FILTER (NOT replay) OVER (
                 PARTITION BY "partition" ORDER BY "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-            ) - {DELAY + ALLOWED} AS bar FROM valid;
+            ) - {delay + ALLOWED} AS bar FROM valid;
             CREATE TABLE panes AS {" UNION ALL ".join(map(_panes, AGGREGATES))};
             CREATE TABLE missing AS SELECT "partition", "offset", bool_and(missed) AS entirely FROM panes
             GROUP BY ALL HAVING bool_or(missed)
         """)
 
-    def rows(self, name: str) -> dict[tuple[Any, ...], dict[str, Any]]:
-        """(start ms, end ms, *group) → measure → result."""
+    def rows(self, name: str, *, late: bool = False) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """(start ms, end ms, *group) → measure → result. `late`: of all valid records, also in the windows that missed them."""
         keys = ["window_start", "window_end", *(f'"{column}"' for column in AGGREGATES[name][2])]
         measures = [_SQL[kind].format(of="*" if of is None else f'"{of}"') for kind, of in MEASURES.values()]
         found = self._con.execute(
-            f"SELECT {', '.join([*keys, *measures])} FROM panes WHERE aggregation = '{name}' AND NOT missed "
+            f"SELECT {', '.join([*keys, *measures])} FROM panes WHERE aggregation = '{name}' AND (NOT missed OR {late}) "
             f"GROUP BY {', '.join(keys)}"
         ).fetchall()
         return {row[: len(keys)]: dict(zip(MEASURES, row[len(keys) :], strict=True)) for row in found}
+
+    def missing(self, span: tuple[int, int]) -> int:
+        """How many records the windows of two aggregations that start in the span (ms) miss, once per window."""
+        found = self._con.execute(
+            f"SELECT count(*) FROM panes WHERE missed AND aggregation <> 'overall' AND window_start >= {span[0]} "
+            f"AND window_start < {span[1]}"
+        ).fetchall()
+        return int(found[0][0])
 
     def late(self) -> set[tuple[int, int, bool]]:
         """(partition, offset, whether it counted for other windows)."""

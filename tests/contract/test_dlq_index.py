@@ -13,11 +13,15 @@ import pytest
 
 from dlq.index.database import IndexDatabase
 from dlq.index.filters import FieldIs, LetterFilter
+from dlq.index.groups import GroupCursor, GroupOrder
+from dlq.index.history import HistoryFilter
 from dlq.index.letters import index_row
 from dlq.index.lifecycle import Lifecycle
 from dlq.index.masking import Masker
 from dlq.index.search import IndexReader
 from dlq.index.writer import IndexWriter
+from dlq.replay.jobs import Jobs
+from dlq.replay.request import Request
 from dlq.retention import note_retentions
 from tests.unit.dlq.dead_letters import envelope, rejection
 from tidegate.clock import ManualClock
@@ -156,7 +160,8 @@ def test_groups_count_what_is_there(index: Index, seed: int) -> None:
         assert group["open"] == len(own)
         assert group["first_seen"] == min(letter["first_failed"] for letter in own)
         assert group["facets"]["version"] == {"flights@0": len(own)}
-        assert sum(count for _, count in index.reader.rates(group["fingerprint"], since=0)) == len(own)
+        (rates,) = index.reader.rates(group["fingerprint"], since=0).values()
+        assert sum(count for _, count in rates) == len(own)
         assert index.reader.count(LetterFilter(group=(group["fingerprint"],))).number == len(own)
     assert index.reader.stats()["letters"] == len(letters) == len({letter["id"] for letter in letters})
 
@@ -216,7 +221,7 @@ def test_life_of_a_group(index: Index) -> None:
     index.write([dead(3)])
     group = index.only_group
     assert (group["state"], group["open"], group["count"], group["reopened"]) == ("open", 1, 4, 1)
-    acts = [(entry["actor"], entry["action"]) for entry in index.reader.history(name)]
+    acts = [(entry["actor"], entry["action"]) for entry in index.reader.history(HistoryFilter(group=name))]
     assert acts == [("index", "reopen"), ("ada", "resolve"), ("ada", "acknowledge")]
 
 
@@ -459,3 +464,88 @@ def test_a_topic_made_anew(index: Index) -> None:
         "flights-1-4",
         "flights-1-77",
     ]
+
+
+@pytest.mark.parametrize("order", ["impact", "newest", "oldest"])
+def test_groups_come_page_by_page(index: Index, order: GroupOrder) -> None:
+    """In each order, with many that are equal in it, the pages have every group once and in order."""
+    index.write([dead(n, error=f"Kind{n % 11:02}", message="same", at=1_700_000_000_000 + n // 4) for n in range(37)])
+    whole = [row["fingerprint"] for row in index.reader.groups(order=order)]
+    paged: list[str] = []
+    after: GroupCursor | None = None
+    while True:
+        page = index.reader.group_page(order=order, after=after, limit=4)
+        paged += [row["fingerprint"] for row in page.groups]
+        if page.next is None:
+            break
+        after = GroupCursor.parse(str(page.next), order)
+    assert len(whole) == 11
+    assert paged == whole
+
+
+def test_history_comes_page_by_page_and_filtered(index: Index) -> None:
+    """Newest first, each entry once; by who, what, group, letter and note."""
+    for n in range(7):
+        act = f"act {n % 2}"
+        index.lifecycle.note(
+            f"actor {n % 3}", act, fingerprint=f"g{n}", letter=("t", f"id{n}"), note=f"j{n}", detail={"n": n}
+        )
+    first = index.reader.history(limit=3)
+    rest = index.reader.history(before=first[-1]["entry"])
+    assert [entry["detail"]["n"] for entry in [*first, *rest]] == [6, 5, 4, 3, 2, 1, 0]
+    for wanted, found in (
+        (HistoryFilter(actor="actor 1"), [4, 1]),
+        (HistoryFilter(action="act 1"), [5, 3, 1]),
+        (HistoryFilter(group="g2"), [2]),
+        (HistoryFilter(id="id2"), [2]),
+        (HistoryFilter(note="j2", actor="actor 2"), [2]),
+        (HistoryFilter(note="j2", actor="actor 1"), []),
+    ):
+        assert [entry["detail"]["n"] for entry in index.reader.every_entry(wanted)] == found
+
+
+def test_bars_of_several_groups_at_once(index: Index) -> None:
+    """Per group or over all, from where they are asked for."""
+    start = 1_700_000_400_000  # where one bar of ten minutes begins
+    index.write([dead(n, error=f"Kind{n % 2}", message="same", at=start + n * 600_000) for n in range(6)])
+    one, other = (row["fingerprint"] for row in index.reader.groups(order="oldest"))
+    rates = index.reader.rates(one, other, since=start + 600_000, bucket=1_800_000)
+    assert rates == {
+        one: [(start + 600_000, 1), (start + 2_400_000, 1)],
+        other: [(start + 600_000, 2), (start + 2_400_000, 1)],
+    }
+    assert index.reader.rates(since=start, bucket=3_600_000) == {None: [(start, 6)]}
+
+
+def test_how_many_are_open_is_known_without_counting(index: Index) -> None:
+    """By the counters of the groups, as the letters themselves say."""
+    index.write([dead(n, error=f"Kind{n % 2}", message="same") for n in range(9)])
+    first = index.reader.groups()[0]["fingerprint"]
+    index.lifecycle.resolve(first, actor="ada")
+    assert LetterFilter(state=("open",)).only_groups
+    for wanted in (
+        LetterFilter(state=("open",)),
+        LetterFilter(group=(first,), state=("open",)),
+        LetterFilter(group=(first,)),
+    ):
+        assert index.reader.count(wanted).number == len(index.ids(wanted))
+
+
+def test_jobs_come_page_by_page(index: Index) -> None:
+    """Newest first, also those made in the same millisecond; by state; and of one letter those that it was in."""
+    index.write([dead(n) for n in range(5)])
+    jobs = Jobs(index.database, index.clock)
+    made = [jobs.create(Request(LetterFilter(id=(f"flights-1-{n}",))), actor="ada").id for n in range(5)]
+    first = [job.id for job in jobs.newest(2)]
+    rest = [job.id for job in jobs.newest(before=first[-1])]
+    assert sorted([*first, *rest]) == sorted(made)
+    jobs.cancel(made[3], actor="ada")
+    index.clock.advance(1)
+    again = jobs.create(Request(LetterFilter(id=("flights-1-3",))), actor="ada").id
+    assert jobs.newest()[0].id == again
+    assert [job.id for job in jobs.newest(state=("cancelled",))] == [made[3]]
+    row = index.reader.letter("flights-1-3")
+    assert row is not None
+    assert [(one["job"], one["outcome"]) for one in jobs.of_letter(row["letter"])] == [
+        (made[3], "cancelled"), (again, None),
+    ]  # fmt: skip

@@ -101,7 +101,7 @@ def test_edited_by_hand(make_replays: Callable[..., ReplayScene]) -> None:
     scene = make_replays(masking=[{"path": "card"}])
     scene.letters([500], value=b'{"n": 500, "card": "4111"}')
     (letter,) = scene.index.reader.every(LetterFilter())
-    raw = scene.index.reveal(letter)
+    raw = scene.index.reveal(letter, actor="ada", reason="to edit it")
     assert raw is not None
     masker = Masker((Mask(path="card"),))
     with pytest.raises(ConfigError, match=r"value\.card"):

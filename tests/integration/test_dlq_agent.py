@@ -149,10 +149,10 @@ def test_from_the_topics_to_a_closed_group(make: Callable[..., Scene]) -> None:
         with open_index(load_pipeline(scene.agent.file)) as index:
             row = index.reader.letter("flights-1-1")
             assert row is not None
-            raw = index.reveal(row)
+            raw = index.reveal(row, actor="ada", reason="to compare")
             assert raw is not None
             assert (row["payload"], raw.envelope.value) == ({"n": 1, "card": "***"}, b'{"n": 1, "card": "4111"}')
-            assert index.reveal({**row, "dlq_offset": 10_000}) is None
+            assert index.reveal({**row, "dlq_offset": 10_000}, actor="ada", reason="to compare") is None
         assert scene.agent.stop() == 0
 
 

@@ -4,5 +4,5 @@
 - `TIDEGATE_TEST_DOCKER=1`: testcontainers, when Docker answers
 - else: tidegate.local (Kafka needs Java 17 or newer)
 
-`TIDEGATE_REQUIRE=kafka,postgres,spark` turns a skip for what cannot be had into a failure.
+`TIDEGATE_REQUIRE=kafka,postgres,spark,chromium` turns a skip for what cannot be had into a failure.
 """

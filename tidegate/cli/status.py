@@ -27,6 +27,7 @@ _COLUMNS = {
     "watermark": "watermark",
     "idle": "idle",
     "openWindows": "open windows",
+    "lateMissing": "late missing",
     "owner": "owner",
 }
 
@@ -38,7 +39,8 @@ def status(
     """Show how far each partition is.
 
     `committed` is the group's offset (for monitoring only), `upto` the last applied offset, from which work goes on.
-    `lag` is in offsets: in a transactional or compacted topic fewer records are behind it.
+    `lag` is in offsets: in a transactional or compacted topic fewer records are behind it. `late missing` counts late records,
+    once per window that misses them; `tidegate batch backfill --late` brings them in.
     """
     from tidegate.store.progress import read_progress
     from tidegate.store.reading import TopicReader
@@ -80,6 +82,7 @@ def _row(
     low, end = reader.bounds(tp)
     found = next((row for row in progress.rows if row.tp == tp), None)
     upto = found.state.upto if found else -1
+    late = progress.late.get(tp)
     return {
         "topic": tp.topic,
         "partition": tp.partition,
@@ -90,6 +93,9 @@ def _row(
         "watermark": _instant(watermark(pipeline, found) if found else None),
         "idle": found.state.idle if found else False,
         "openWindows": progress.open_windows.get(tp),
+        "lateMissing": late.missing if late else None,
+        "lateRefused": late.refused if late else None,
+        "lateAmended": late.amended if late else None,
         "epoch": found.epoch or None if found else None,
         "owner": found.owner or None if found else None,
     }

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from tidegate.config.base import Millis, Model, Problem, Shorthand, refuse
+from tidegate.config.console import Console
 from tidegate.config.schema import Topic
 
 _INDEX_URL: Final = re.compile(r"postgres(ql)?(\+psycopg)?://\S+|sqlite:///.+")
@@ -85,3 +86,5 @@ class DeadLetters(Model):
     """Of the agent's /live, /ready and /metrics, on `telemetry.host`. 0: any free port; it is printed."""
     timeout: Millis = Field(default=30_000, gt=0)
     """How long one statement may take."""
+    console: Console = Console()
+    """`tidegate dlq console`."""

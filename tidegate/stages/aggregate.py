@@ -20,6 +20,7 @@ from tidegate.stages.batch import Rejection
 from tidegate.stages.eventtime import longs
 from tidegate.stages.expressions import parenthesised
 from tidegate.stages.measures import MEASURES
+from tidegate.stages.membership import Membership, OpenWindows
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.prepared import EXPRESSION_FAILURES, Prepared, expression_error, failing_rows, without
 from tidegate.stages.sql import query, quote
@@ -48,28 +49,25 @@ class Aggregator:
     def __init__(self, plan: Plan, con: duckdb.DuckDBPyConnection) -> None:
         self._groupings = [Grouping(a, con, f"aggregations[{index}]") for index, a in enumerate(plan.aggregations)]
 
-    def apply(self, rows: pa.Table, bar: Longs) -> Aggregated:
-        """`bar`: per row, in ms: windows that end at or before it are closed for the row.
-
-        A row for which an expression fails in one aggregation is taken out of all of them.
-        """
+    def apply(self, rows: pa.Table, membership: Membership) -> Aggregated:
+        """A row for which an expression fails in one aggregation is taken out of all of them."""
         try:
-            return Aggregated(rows, self._collect(rows, bar), [])
+            return Aggregated(rows, self._collect(rows, membership), [])
         except EXPRESSION_FAILURES as error:
             failed: dict[int, Rejection] = {}
             for grouping in self._groupings:
-                for row, rejection in grouping.failures(rows, bar):
+                for row, rejection in grouping.failures(rows, membership):
                     failed.setdefault(row, rejection)
             if not failed and isinstance(error, duckdb.OutOfRangeException):
                 raise AggregateOverflow("a measure", str(error)) from error
             if not failed:
                 raise
         kept = without(rows.num_rows, sorted(failed))
-        rows, bar = rows.take(pa.array(kept)), bar[kept]
-        return Aggregated(rows, self._collect(rows, bar), [failed[row] for row in sorted(failed)])
+        rows, membership = rows.take(pa.array(kept)), membership.take(kept)
+        return Aggregated(rows, self._collect(rows, membership), [failed[row] for row in sorted(failed)])
 
-    def _collect(self, rows: pa.Table, bar: Longs) -> dict[str, pa.Table]:
-        return {grouping.plan.name: grouping.collect(rows, bar) for grouping in self._groupings}
+    def _collect(self, rows: pa.Table, membership: Membership) -> dict[str, pa.Table]:
+        return {grouping.plan.name: grouping.collect(rows, membership) for grouping in self._groupings}
 
     def keys(self, name: str, rows: pa.Table) -> pa.Table:
         """Per row and window of it: `window_start`, `lane`, the group's columns and `_offset`; closed windows
@@ -109,21 +107,21 @@ class Grouping:
         keys = ["_pane", *(f"_g{i}" for i in range(len(groups)))]
         return f"SELECT {', '.join(columns)} FROM ({self._inner_sql(rows)}) GROUP BY {', '.join(keys)}"
 
-    def collect(self, rows: pa.Table, bar: Longs) -> pa.Table:
+    def collect(self, rows: pa.Table, membership: Membership) -> pa.Table:
         """The partials of these rows, a row per window, group and lane. Raises duckdb.Error, AggregateOverflow."""
         if rows.num_rows == 0:
             return self._schema.empty_table()
-        paned, _ = self._paned(rows, bar)
+        paned, _ = self._paned(rows, membership)
         table = self._collecting.run(paned)
         for kind, measure in self._measures:
             table = kind.finish_partial(measure, table)
         return self._unpaned(table)
 
-    def failures(self, rows: pa.Table, bar: Longs) -> list[tuple[int, Rejection]]:
-        """The rows for which an expression of this aggregation fails, in a window that is open for them."""
+    def failures(self, rows: pa.Table, membership: Membership) -> list[tuple[int, Rejection]]:
+        """The rows for which an expression of this aggregation fails, in a window in which they count."""
         if rows.num_rows == 0:
             return []
-        paned, origin = self._paned(rows, bar)
+        paned, origin = self._paned(rows, membership)
         field = f"{self._at} ({self.plan.name})"
         found: dict[int, Rejection] = {}
         for index, error in failing_rows(self._evaluating.run, paned):
@@ -132,21 +130,21 @@ class Grouping:
         return list(found.items())
 
     def keys(self, rows: pa.Table) -> pa.Table:
-        paned, _ = self._paned(rows, np.full(rows.num_rows, np.iinfo(np.int64).min))
+        paned, _ = self._paned(rows, OpenWindows(np.full(rows.num_rows, np.iinfo(np.int64).min)))
         table = self._evaluating.run(paned)
         start, lane = self._window_and_lane(table)
         columns = {f"_g{i}": g.name for i, g in enumerate(self.plan.group)}
         named = {name: table.column(column) for column, name in columns.items()}
         return pa.table({"window_start": pa.array(start), "lane": lane, **named, OFFSET: table.column(OFFSET)})
 
-    def _paned(self, rows: pa.Table, bar: Longs) -> tuple[pa.Table, Longs | None]:
-        """The rows once per open window, with `_pane`; and each one's index in `rows` (None: the same)."""
+    def _paned(self, rows: pa.Table, membership: Membership) -> tuple[pa.Table, Longs | None]:
+        """The rows once per window in which they count, with `_pane`; and each one's index in `rows` (None: the same)."""
         times = longs(rows.column(EVENT_TIME))
         if self._ordered:
             order = np.empty(len(times), dtype=np.int64)
             order[np.argsort(times, kind="stable")] = np.arange(len(times))
             rows = rows.append_column(_ORDER, pa.array(order))
-        panes = self._windows.spread(times, bar)
+        panes = membership.panes(self.plan.name, self._windows, times)
         if panes.rows is not None:
             rows = rows.take(pa.array(panes.rows))
         lanes = pc.index_in(rows.column(LANE), value_set=_LANES).to_numpy()

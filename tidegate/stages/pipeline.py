@@ -16,6 +16,7 @@ from tidegate.stages.decode import Decoder
 from tidegate.stages.dedupe import Dedupe
 from tidegate.stages.eventtime import EventTimes, count_missing
 from tidegate.stages.handle import HandlerChain, ask
+from tidegate.stages.membership import OpenWindows
 from tidegate.stages.parts import Recollection, join
 from tidegate.stages.plan import Plan
 from tidegate.stages.rules import RuleSet
@@ -97,7 +98,7 @@ class StagePipeline:
         asked = ask(self._handlers, judged.rows, raw, state.upto, known)
         handled = asked.handled
         watch.lap(Stage.HANDLE)
-        aggregated = self._aggregator.apply(handled.rows, judged.bar_of(handled.rows))
+        aggregated = self._aggregator.apply(handled.rows, OpenWindows(judged.bar_of(handled.rows)))
         watch.lap(Stage.AGGREGATE)
 
         refused = [*judged.rejected, *handled.rejected, *aggregated.rejected]

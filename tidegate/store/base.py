@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
+from tidegate.store.late import LateCounts, LateWindow, total
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,36 @@ class StoreBatch:
     complete: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """What the late records of one source partition with `before` < offset ≤ `upto` add to the windows that miss them.
+
+    `owner`: of this run alone. `deltas` as in StoreBatch, in the lane `late`. `changes`: of the late table's counts.
+    """
+
+    tp: TopicPartition
+    owner: str
+    before: int
+    upto: int
+    deltas: Mapping[str, pa.Table]
+    changes: Mapping[LateWindow, LateCounts]
+
+
+@dataclass(frozen=True, slots=True)
+class LateAccount:
+    """What windows of one source partition miss, as of one moment. `upto`: the last applied offset; `amended_upto`: the
+    late records up to there are in the results, but for those that are counted as refused."""
+
+    tp: TopicPartition
+    upto: int
+    amended_upto: int
+    windows: Mapping[LateWindow, LateCounts]
+
+    @property
+    def total(self) -> LateCounts:
+        return total(self.windows.values())
+
+
 class Store(Protocol):
     """Synchronous; the worker calls it from a thread. Safe under threads (a connection pool behind it)."""
 
@@ -96,6 +127,18 @@ class Store(Protocol):
 
         Raises StoreFenced (nothing written), SinkRecordError with the guilty delta rows (nothing written),
         StoreUnavailable (unknown whether written: claim again to learn it).
+        """
+
+    def late_accounts(self) -> list[LateAccount]:
+        """Of all source partitions, by topic and partition; all of one moment. None before there are tables."""
+
+    def amend(self, *amendments: Amendment) -> None:
+        """Add late records' deltas and move the late table's counts, each amendment of another partition, in one transaction.
+        A worker may write at the same time: nothing that its compare-and-set guards is touched. The same amendment once more
+        changes nothing.
+
+        Raises StoreFenced when another backfill has moved `amended_upto` since (nothing written), SinkRecordError with the
+        guilty delta rows (nothing written), StoreUnavailable (unknown whether written: try again).
         """
 
     def seen(self, tp: TopicPartition, keys: Sequence[bytes]) -> list[int | None]:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from tidegate.record import TopicPartition
-from tidegate.store.base import StoreBatch
+from tidegate.store.base import Amendment, StoreBatch
 from tidegate.store.tables import WINDOW, AggregationTables
 
 
-def sourced_deltas(batches: Sequence[StoreBatch], tables: AggregationTables) -> pa.Table | None:
+def sourced_deltas(batches: Sequence[StoreBatch | Amendment], tables: AggregationTables) -> pa.Table | None:
     """All the batches' deltas of one aggregation, with the columns `topic` and `partition`; None when there are none."""
     parts = [
         _of_source(_typed(deltas, tables), batch.tp)

@@ -46,11 +46,11 @@ class SqlDialect(Protocol):
     def instant(self, milliseconds: str) -> str:
         """Milliseconds since the epoch in the form in which a window's bounds are stored."""
 
+    def milliseconds(self, column: str) -> str:
+        """A window's bound in ms since the epoch."""
+
     def shown_instant(self, column: str) -> str:
         """A window's bound as a person reads it."""
-
-    def milliseconds(self, column: str) -> str:
-        """A stored window's bound in ms since the epoch."""
 
     def bytes(self, value: bytes) -> str:
         """A literal."""
@@ -97,11 +97,11 @@ class PostgresDialect:
     def instant(self, milliseconds: str) -> str:
         return f"(TIMESTAMPTZ 'epoch' + ({milliseconds}) * INTERVAL '1 millisecond')"
 
-    def shown_instant(self, column: str) -> str:
-        return column
-
     def milliseconds(self, column: str) -> str:
         return f"CAST(extract(epoch FROM {column}) * 1000 AS BIGINT)"
+
+    def shown_instant(self, column: str) -> str:
+        return column
 
     def bytes(self, value: bytes) -> str:
         return f"decode('{value.hex()}', 'hex')"
@@ -147,11 +147,11 @@ class SqliteDialect:
     def instant(self, milliseconds: str) -> str:
         return f"({milliseconds})"
 
-    def shown_instant(self, column: str) -> str:
-        return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1000.0, 'unixepoch')"
-
     def milliseconds(self, column: str) -> str:
         return column
+
+    def shown_instant(self, column: str) -> str:
+        return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1000.0, 'unixepoch')"
 
     def bytes(self, value: bytes) -> str:
         return f"X'{value.hex()}'"

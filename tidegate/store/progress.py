@@ -13,6 +13,7 @@ from tidegate.record import TopicPartition
 from tidegate.stages.plan import compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import PartitionRow
+from tidegate.store.late import LateCounts
 from tidegate.store.reading import TopicReader
 from tidegate.store.rows import PARTITION_KEY, decode_state
 
@@ -21,11 +22,13 @@ _TAIL = 1_000  # offsets; each batch ends with its partition row, so that the la
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """`source`: where it was read. `open_windows`: only a store can tell them. Rows by topic and partition."""
+    """`source`: where it was read. `open_windows`, and what windows miss (`late`): only a store can tell them. Rows by topic and
+    partition."""
 
     source: str
     rows: list[PartitionRow]
     open_windows: Mapping[TopicPartition, int] = field(default_factory=dict)
+    late: Mapping[TopicPartition, LateCounts] = field(default_factory=dict)
 
 
 def source_topics(pipeline: Pipeline) -> tuple[str, ...]:
@@ -53,7 +56,9 @@ def read_progress(pipeline: Pipeline, reader: TopicReader) -> Progress:
     store = open_store(compile_plan(pipeline), stores[0])
     try:
         rows = store.partitions()
-        return Progress(stores[0].name, rows, store.open_windows({row.tp: watermark(pipeline, row) for row in rows}))
+        open_windows = store.open_windows({row.tp: watermark(pipeline, row) for row in rows})
+        late = {account.tp: account.total for account in store.late_accounts()}
+        return Progress(stores[0].name, rows, open_windows, late)
     finally:
         store.close()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import pyarrow as pa
 from sqlalchemy import Connection, Engine
@@ -13,20 +15,23 @@ from sqlalchemy import Connection, Engine
 from tidegate.clock import Clock
 from tidegate.errors import SinkRecordError, StoreUnavailable
 from tidegate.record import TopicPartition
-from tidegate.stages.plan import AggregationPlan, Plan
+from tidegate.stages.plan import Plan
+from tidegate.store.amending import fence_amended
 from tidegate.store.answer_rows import AnswerRows
-from tidegate.store.base import PartitionRow, StoreBatch
+from tidegate.store.base import Amendment, PartitionRow, StoreBatch
 from tidegate.store.deltas import sourced_deltas
 from tidegate.store.failures import Failure, driver_error, failure_of, public_error
 from tidegate.store.holds import HoldRows
-from tidegate.store.late import late_windows
+from tidegate.store.late import LateCounts, LateWindow, add_late_windows, counted
 from tidegate.store.raw import execute, fetch
-from tidegate.store.refusal import refused_rows
+from tidegate.store.refusal import DRIVER_ERRORS, refusal, refused_rows, undone
 from tidegate.store.seen import add_seen, forget_seen
-from tidegate.store.sql_reading import DRIVER_ERRORS, SqlReading
+from tidegate.store.sql_reading import SqlReading
 from tidegate.store.statements import Statements, null_patterns
 from tidegate.store.tables import StoreTables
 from tidegate.store.united import Existing, numbered_keys, with_united_sketches
+
+Part = TypeVar("Part", StoreBatch, Amendment)
 
 
 class SqlStore(SqlReading):
@@ -100,21 +105,12 @@ class SqlStore(SqlReading):
     def write(self, *batches: StoreBatch) -> None:
         """In one transaction: 1. compare and set the partition rows 2. keep the answers, add late windows 3. add deltas
         4. remember what dedupe has seen 5. commit.
-
-        A deadlock or serialization failure is tried once more here, because the transaction as a whole was undone.
         """
-        ordered = sorted(batches, key=lambda batch: batch.tp)
-        for last_try in (False, True):
-            try:
-                with self._transaction(translate=False) as connection:
-                    self._write(connection, ordered)
-                return
-            except DRIVER_ERRORS as error:
-                failure = failure_of(error)
-                if failure is Failure.REFUSED:
-                    raise self._refused(ordered, error) from error
-                if last_try or failure is not Failure.CONFLICT:
-                    raise public_error(error, self._name) from error
+        self._at_once(batches, self._write)
+
+    def amend(self, *amendments: Amendment) -> None:
+        """In one transaction: 1. compare and set how far is amended 2. move late windows' counts 3. add deltas 4. commit."""
+        self._at_once(amendments, self._amend)
 
     def set_idle(self, tps: Sequence[TopicPartition], idle: bool) -> None:
         with self._epochs_lock:
@@ -125,21 +121,56 @@ class SqlStore(SqlReading):
 
     # How it is done.
 
+    def _at_once(self, parts: Sequence[Part], write: Callable[[Connection, Sequence[Part]], None]) -> None:
+        """A deadlock or serialization failure is tried once more here, because the transaction as a whole was undone."""
+        ordered = sorted(parts, key=lambda part: part.tp)
+        for last_try in (False, True):
+            try:
+                with self._transaction(translate=False) as connection:
+                    write(connection, ordered)
+                return
+            except DRIVER_ERRORS as error:
+                failure = failure_of(error)
+                if failure is Failure.REFUSED:
+                    raise self._refused(ordered, error) from error
+                if last_try or failure is not Failure.CONFLICT:
+                    raise public_error(error, self._name) from error
+
     def _write(self, connection: Connection, batches: Sequence[StoreBatch]) -> None:
-        pipeline = self._plan.pipeline.pipeline_id
         for batch in batches:
-            self._rows.compare_and_set(connection, batch)
+            self._fence(connection, batch)
         for batch in batches:
             if batch.answers is not None:
                 self._answers.put(connection, batch)
             if batch.late_windows is not None and batch.late_windows.num_rows:
-                execute(connection, late_windows(self._tables, self.sql, pipeline, batch))
+                self._count_late(connection, batch.tp, counted(batch.late_windows))
         for statements, deltas in self._deltas(batches):
             self._add(connection, statements, deltas)
         for batch in batches:
             self._remember(connection, batch)
 
-    def _deltas(self, batches: Sequence[StoreBatch]) -> Iterator[tuple[Statements, pa.Table]]:
+    def _amend(self, connection: Connection, amendments: Sequence[Amendment]) -> None:
+        moved = [self._fence(connection, amendment) for amendment in amendments]
+        if not all(moved):
+            return
+        for amendment in amendments:
+            if amendment.changes:
+                self._count_late(connection, amendment.tp, amendment.changes)
+        for statements, deltas in self._deltas(amendments):
+            self._add(connection, statements, deltas)
+
+    def _fence(self, connection: Connection, part: StoreBatch | Amendment) -> bool:
+        """False when the part was written before. Raises StoreFenced when somebody else has been there."""
+        if isinstance(part, StoreBatch):
+            self._rows.compare_and_set(connection, part)
+            return True
+        return fence_amended(connection, self._tables, self._plan.pipeline.pipeline_id, part)
+
+    def _count_late(self, connection: Connection, tp: TopicPartition, changes: Mapping[LateWindow, LateCounts]) -> None:
+        pipeline = self._plan.pipeline.pipeline_id
+        execute(connection, add_late_windows(self._tables, self.sql, pipeline, tp, changes))
+
+    def _deltas(self, batches: Sequence[StoreBatch | Amendment]) -> Iterator[tuple[Statements, pa.Table]]:
         """What there is to add, in the plan's order."""
         for aggregation in self._plan.aggregations:
             deltas = sourced_deltas(batches, self._tables.aggregations[aggregation.name])
@@ -156,6 +187,11 @@ class SqlStore(SqlReading):
         execute(connection, statements.merge)
         if tables.sketches:
             execute(connection, statements.set_estimates())
+
+    def _add_slice(
+        self, connection: Connection, statements: Statements, deltas: pa.Table, start: int, stop: int
+    ) -> None:
+        self._add(connection, statements, deltas.slice(start, stop - start))
 
     def _with_united_sketches(self, connection: Connection, statements: Statements, deltas: pa.Table) -> pa.Table:
         """1. stage the keys 2. lock their estimates 3. read the sketches that are there 4. unite."""
@@ -180,44 +216,20 @@ class SqlStore(SqlReading):
             before = batch.state.dedupe_clock - dedupe.horizon
             execute(connection, forget_seen(self._tables, pipeline, batch.tp, before))
 
-    def _refused(self, batches: Sequence[StoreBatch], cause: BaseException) -> SinkRecordError | StoreUnavailable:
+    def _refused(
+        self, batches: Sequence[StoreBatch | Amendment], cause: BaseException
+    ) -> SinkRecordError | StoreUnavailable:
         """Find the guilty rows, of the first partition that has some, in a transaction that is always undone."""
         try:
             with self._engine.connect() as connection:
                 for batch in batches:
-                    self._rows.compare_and_set(connection, batch)
+                    self._fence(connection, batch)
                 for batch in batches:
                     for statements, deltas in self._deltas([batch]):
-                        guilty = refused_rows(deltas.num_rows, self._accepts(connection, statements, deltas))
+                        add = partial(self._add_slice, connection, statements, deltas)
+                        guilty = refused_rows(deltas.num_rows, undone(connection, add))
                         if guilty:
-                            return _refusal(statements.tables.plan, batch.tp, guilty, deltas.num_rows, cause)
+                            return refusal(statements.tables.plan, batch.tp, guilty, deltas.num_rows, cause)
         except DRIVER_ERRORS as error:
             raise public_error(error, self._name) from error
         return StoreUnavailable(f"{self._name} refuses this batch, but none of its rows alone: {driver_error(cause)}")
-
-    def _accepts(self, connection: Connection, statements: Statements, deltas: pa.Table) -> Callable[[int, int], bool]:
-        def accepts(start: int, stop: int) -> bool:
-            savepoint = connection.begin_nested()
-            try:
-                self._add(connection, statements, deltas.slice(start, stop - start))
-            except DRIVER_ERRORS as error:
-                if failure_of(error) is not Failure.REFUSED:
-                    raise
-                return False
-            finally:
-                savepoint.rollback()
-            return True
-
-        return accepts
-
-
-def _refusal(
-    plan: AggregationPlan, tp: TopicPartition, guilty: tuple[int, ...], count: int, cause: BaseException
-) -> SinkRecordError:
-    shown = str(driver_error(cause)).splitlines()[0] if str(driver_error(cause)) else type(cause).__name__
-    return SinkRecordError(
-        f"aggregation {plan.name!r}: the database refuses {len(guilty)} of {count} rows: {shown}",
-        aggregation=plan.name,
-        tp=tp,
-        rows=guilty,
-    )

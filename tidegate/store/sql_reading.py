@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Final
+from typing import ClassVar
 
-import psycopg
 import pyarrow as pa
 import sqlalchemy.exc
 from sqlalchemy import Connection, Engine
@@ -19,17 +17,17 @@ from tidegate.record import TopicPartition
 from tidegate.stages.batch import LATE_WINDOWS_SCHEMA
 from tidegate.stages.plan import Plan
 from tidegate.stages.sql import literal
-from tidegate.store.base import PartitionRow
+from tidegate.store.amending import late_accounts
+from tidegate.store.base import LateAccount, PartitionRow
 from tidegate.store.dialect import SqlDialect
 from tidegate.store.failures import public_error
-from tidegate.store.late import late_windows_of
+from tidegate.store.late import late_windows_of, read_account
 from tidegate.store.partition_rows import PartitionRows
 from tidegate.store.raw import fetch
+from tidegate.store.refusal import DRIVER_ERRORS
 from tidegate.store.seen import CREATE_STAGING, SEEN_SCHEMA, SEEN_STAGING, find_seen, seen_after
 from tidegate.store.tables import StoreTables, qualified
 from tidegate.store.totals import Totals
-
-DRIVER_ERRORS: Final = (sqlalchemy.exc.DBAPIError, psycopg.Error, sqlite3.Error)
 
 
 class SqlReading(ABC):
@@ -82,6 +80,14 @@ class SqlReading(ABC):
             keys, times = zip(*rows, strict=True)
             yield pa.table([pa.array([bytes(key) for key in keys]), pa.array(times)], schema=SEEN_SCHEMA)
             after = bytes(keys[-1])
+
+    def late_accounts(self) -> list[LateAccount]:
+        with self._transaction(reads=True) as connection:
+            table = self._tables.amended  # the newest of those that are read
+            if not self._engine.dialect.has_table(connection, table.name, schema=table.schema):
+                return []
+            rows = fetch(connection, read_account(self._tables, self.sql, self._plan.pipeline.pipeline_id))
+        return late_accounts(rows)
 
     def partitions(self) -> list[PartitionRow]:
         with self._transaction(reads=True) as connection:

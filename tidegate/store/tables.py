@@ -5,6 +5,7 @@ tidegate_answers         what handlers and the sink said of each source partitio
 tidegate_late_windows    how many records each window misses, per source partition
 tidegate_seen            dedupe's memory, per source partition
 tidegate_holds           who holds the pipeline back for a while, so that nobody else claims its partitions
+tidegate_amended         up to which offset the late records of each source partition have been brought into the results
 {table}_partials         one row per window, group, source partition and lane
 {table}_estimates        one row per window and group: distinct counts over all its partials (approxDistinct only)
 {table}                  the view that adds the partials up (totals.py)
@@ -38,10 +39,10 @@ from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import quote
 from tidegate.store.columns import INSTANT, TEXT, column_type, widest_decimal
 from tidegate.store.holds import HOLDS, holds_table
+from tidegate.store.late_tables import AMENDED, LATE_WINDOWS, amended_table, late_windows_table
 from tidegate.store.raw import execute
 
 PARTITIONS = "tidegate_partitions"
-LATE_WINDOWS = "tidegate_late_windows"
 ANSWERS = "tidegate_answers"
 SEEN = "tidegate_seen"
 
@@ -89,6 +90,7 @@ class StoreTables:
     partitions: Table
     answers: Table
     late_windows: Table
+    amended: Table
     seen: Table
     holds: Table
     aggregations: Mapping[str, AggregationTables]
@@ -115,8 +117,8 @@ def store_tables(plan: Plan, names: Mapping[str, str], schema: str | None) -> St
         aggregations[aggregation.name] = AggregationTables(
             aggregation, view, _partials(metadata, aggregation, view), _estimates(metadata, aggregation, view)
         )
-    shared = partition_table(metadata), _answers(metadata), _late_windows(metadata), _seen(metadata)
-    return StoreTables(metadata, *shared, holds_table(metadata), aggregations)
+    shared = partition_table(metadata), _answers(metadata), late_windows_table(metadata), amended_table(metadata)
+    return StoreTables(metadata, *shared, _seen(metadata), holds_table(metadata), aggregations)
 
 
 def partition_table(metadata: MetaData) -> Table:
@@ -170,20 +172,6 @@ def _store_uncompressed(table: Table, connection: Connection, **_: Any) -> None:
 def qualified(table: Table) -> str:
     """The table's quoted name with its schema. (SQLAlchemy's own doubles percent signs for parameters that are not there.)"""
     return ".".join(quote(part) for part in (table.schema, table.name) if part)
-
-
-def _late_windows(metadata: MetaData) -> Table:
-    return Table(
-        LATE_WINDOWS,
-        metadata,
-        Column("pipeline", TEXT, primary_key=True),
-        Column("aggregation", TEXT, primary_key=True),
-        Column("window_start", INSTANT, primary_key=True, autoincrement=False),
-        Column("window_end", INSTANT, primary_key=True, autoincrement=False),
-        Column("topic", TEXT, primary_key=True),
-        Column("partition", Integer, primary_key=True, autoincrement=False),
-        Column("missing", BigInteger, nullable=False),
-    )
 
 
 def _seen(metadata: MetaData) -> Table:
@@ -264,7 +252,7 @@ def null_safe(table: Table, names: tuple[str, ...]) -> list[str]:
 def _check_names(aggregation: AggregationPlan, view: str, taken: list[str]) -> None:
     """Raises ConfigError for a table or column name that cannot be used."""
     where = f"aggregations.{aggregation.name}"
-    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, SEEN, HOLDS, *(name for other in taken for name in _tables_of(other))}
+    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, AMENDED, SEEN, HOLDS}.union(*map(_tables_of, taken))
     if used.intersection(_tables_of(view)):
         raise ConfigError(
             "this table is used twice", field=where, value=view, hint="sinks.tables gives it another name"

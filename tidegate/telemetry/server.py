@@ -41,16 +41,23 @@ class TelemetryServer:
     """Serves health and metrics. Use as a context manager, or `start` and `stop`."""
 
     def __init__(
-        self, health: Health, metrics: Metrics, reporter: PrometheusReporter, *, host: str = "127.0.0.1", port: int = 0
+        self,
+        health: Health,
+        metrics: Metrics,
+        reporter: PrometheusReporter,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        field: str = "telemetry.port",
     ) -> None:
-        """`port` 0: any free port, see `url`. Raises ConfigError when the address cannot be had."""
+        """`port` 0: any free port, see `url`. Raises ConfigError, of `field`, when the address cannot be had."""
         self._health, self._metrics, self._reporter = health, metrics, reporter
         try:
             self._server = _Server(host, port, self._answer)
         except (OSError, OverflowError) as error:
             raise ConfigError(
                 f"the telemetry server cannot listen: {error.strerror if isinstance(error, OSError) else error}",
-                field="telemetry.port",
+                field=field,
                 value=f"{host}:{port}",
                 expected="an address of this machine with a port that nobody uses",
                 hint="port 0 takes any free port",

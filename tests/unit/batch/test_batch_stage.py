@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,27 +11,16 @@ import pyarrow as pa
 import pytest
 import structlog
 
-from batch import wire
+from batch import fetch, stage, wire
+from batch.fetch import Stretch
 from batch.stage import Refused, StageTask
-from tests.reference import Record
+from tests.reference import Record, raw_batch
 from tests.unit.worker.pieces import TP, plan_of, record
-from tidegate.errors import PipelineAborted
-from tidegate.record import TopicPartition
-from tidegate.stages.batch import HEADERS_TYPE, PartitionState
+from tidegate.errors import BrokerUnavailable
+from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import Plan
 
 SINKS = [{"type": "postgres", "url": "postgresql://nowhere.invalid/x"}]  # nothing here asks the database
-SCHEMA = pa.schema(
-    [
-        ("topic", pa.string()),
-        ("partition", pa.int32()),
-        ("offset", pa.int64()),
-        ("timestamp", pa.int64()),
-        ("key", pa.binary()),
-        ("value", pa.binary()),
-        ("headers", HEADERS_TYPE),
-    ]
-)
 
 
 @pytest.fixture(autouse=True)
@@ -55,21 +45,12 @@ RECORDS = [
 ]
 
 
-def chunk(records: Sequence[Record], tp: TopicPartition = TP) -> pa.RecordBatch:
-    rows = [
-        {"topic": tp.topic, "partition": tp.partition, "headers": None, **{n: getattr(r, n) for n in names}}
-        for r in records
-        for names in [("offset", "timestamp", "key", "value")]
-    ]
-    return pa.RecordBatch.from_pylist(rows, SCHEMA)
-
-
 def run(
     plan: Plan, *chunks: Sequence[Record], refused: Mapping[Any, Any] | None = None, upto: int = -1
 ) -> wire.Outcome:
-    task = StageTask(plan, {TP: PartitionState(upto)}, {"p.dlq": 1, "p.late": 1}, refused or {})
-    batches: Iterator[pa.RecordBatch] = (chunk(records) for records in chunks)
-    (outcome,) = wire.receive(pa.Table.from_batches(list(task(batches))))
+    task = StageTask(plan, [], {TP: PartitionState(upto)}, {"p.dlq": 1, "p.late": 1}, refused or {})
+    batches = [raw_batch(TP, records) for records in chunks]
+    (outcome,) = wire.receive(pa.Table.from_batches(list(task.through(TP, batches))))
     return outcome
 
 
@@ -117,30 +98,21 @@ def test_partials_that_the_store_refuses() -> None:
     assert [h["tidegate.dlq.origin.offset"] for h in refused] == [b"5", b"9"]
 
 
-def test_an_error_of_ours_reaches_the_driver() -> None:
-    """It is a row like any other, and the rest of the input is read, for which Spark waits."""
-    task = StageTask(
-        plan_of(sinks=SINKS, errorHandling={"deadLetterQueue": {"enabled": False}}), {TP: PartitionState()}, {}
-    )
-    read = []
-
-    def chunks() -> Iterator[pa.RecordBatch]:
-        for start in range(0, 6, 2):
-            read.append(start)
-            yield chunk(RECORDS[start : start + 2])
-
-    with pytest.raises(PipelineAborted, match="flights-0-6"):
-        wire.receive(pa.Table.from_batches(list(task(chunks()))))
-    assert read == [0, 2, 4]
+def test_an_error_of_ours_reaches_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a row like any other, so that the driver raises what was raised."""
+    plan = plan_of(sinks=SINKS, kafka={"bootstrapServers": "127.0.0.1:1"})
+    task = StageTask(plan, [Stretch(TP, 0, 5)], {TP: PartitionState()}, {})
+    number = pa.RecordBatch.from_pydict({"id": [0]})
+    monkeypatch.setattr(fetch, "_SILENCE", 0.2)
+    sent = pa.Table.from_batches(list(task(iter([number]))))
+    with pytest.raises(BrokerUnavailable, match="gave nothing"):
+        wire.receive(sent)
 
 
-OTHER = TopicPartition("flights", 1)
-
-
-@pytest.mark.parametrize("chunks", [[chunk(RECORDS[::-1])], [chunk(RECORDS[:1]), chunk(RECORDS[1:], OTHER)]])
-def test_what_spark_must_not_give(chunks: list[pa.RecordBatch]) -> None:
-    """Several partitions in a task, or records out of order, would make lateness depend on the engine: a bug, said loudly."""
-    together = pa.Table.from_batches(chunks).combine_chunks().to_batches()
-    task = StageTask(plan_of(sinks=SINKS), {TP: PartitionState(), OTHER: PartitionState()}, {})
-    with pytest.raises(AssertionError, match="several partitions, or out of order"):
-        list(task(iter(together)))
+def test_an_executor_is_warmed_up() -> None:
+    """What its tasks need is there afterwards, and nothing comes out."""
+    task = StageTask(plan_of(sinks=SINKS, pipelineId="warm"), [], {}, {})
+    assert list(task.warm_up(iter([pa.RecordBatch.from_pydict({"id": [0]})]))) == []
+    made = stage._tools.cache_info().misses
+    assert stage._tools(pickle.dumps(task.plan)).plan.pipeline.pipeline_id == "warm"
+    assert stage._tools.cache_info().misses == made

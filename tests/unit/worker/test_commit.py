@@ -92,7 +92,8 @@ class Scene:
         )
         context = SimpleNamespace(
             plan=plan, handlers=HandlerChain(plan.pipeline, plan.decoded),
-            clock=ManualClock(), owner="me", state_dir=directory, executor=executor, readers=executor, kafka={},
+            clock=ManualClock(), owner="me", state_dir=directory, executor=executor, stages=executor,
+            readers=executor, kafka={},
             confluent={}, store=world, store_guard=guard, observer=self.observer, consumer=consumer,
             fail=self.failures.append, partition_counts=dict(COUNTS), pipeline_watermark=lambda: None,
         )  # fmt: skip
@@ -123,7 +124,7 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    async def nothing(*_: Any) -> Restored:
+    async def nothing(*_: Any, **__: Any) -> Restored:
         return Restored(0, 0.0, 0)
 
     world = World()
@@ -134,6 +135,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
         apply(db, *given)
 
     monkeypatch.setattr(module, "PartitionProducer", lambda *_: world)
+    monkeypatch.setattr(module, "settle", nothing)
     monkeypatch.setattr(module, "restore", nothing)
     monkeypatch.setattr(module, "topic_ids", pieces.same_topics)
     monkeypatch.setattr(module, "_OUTAGE_WAIT", (0.01, 0.02))

@@ -79,10 +79,11 @@ class Blocked(PartitionTask):
 
 @pytest.fixture
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    async def nothing(*_: Any) -> Restored:
+    async def nothing(*_: Any, **__: Any) -> Restored:
         return Restored(0, 0.0, 0)
 
     monkeypatch.setattr(module, "PartitionProducer", Producer)
+    monkeypatch.setattr(module, "settle", nothing)
     monkeypatch.setattr(module, "restore", nothing)
     monkeypatch.setattr(module, "topic_ids", same_topics)
     monkeypatch.setattr(module, "_MOMENT", 0.05)
@@ -92,8 +93,8 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     consumer = SimpleNamespace(is_current=lambda _: True)
     with ThreadPoolExecutor(2) as executor:
         yield SimpleNamespace(
-            plan=plan, observer=Observer(plan), consumer=consumer, fail=pytest.fail, executor=executor, readers=executor,
-            kafka={}, confluent={}, state_dir=tmp_path,
+            plan=plan, observer=Observer(plan), consumer=consumer, fail=pytest.fail, executor=executor, stages=executor,
+            readers=executor, kafka={}, confluent={}, state_dir=tmp_path,
         )  # fmt: skip
 
 

@@ -1,0 +1,72 @@
+"""Where a task reads its split of the log from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from confluent_kafka import Message
+
+from batch.backfill.splits import Split
+from dlq.late_reading import LateSource, raw_batch
+from tidegate.config.kafka import Kafka
+from tidegate.record import TopicPartition
+from tidegate.stages.batch import RawBatch
+from tidegate.store.reading import TopicReader
+
+_CHUNK = 20_000  # records that go through the stages at a time
+
+
+class LogRange(Protocol):
+    """Sent to the tasks: it holds no connection."""
+
+    def bounds(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        """Per partition the first offset that is there, and the one after the last."""
+
+    def read(self, split: Split, most: int) -> Iterator[RawBatch]:
+        """The split's records in offset order, at most `most` at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaRange:
+    """The source topics. Raises BrokerUnavailable, ConfigError."""
+
+    kafka: Kafka
+    group: str
+
+    def bounds(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        with TopicReader(self.kafka, self.group) as reader:
+            return {tp: reader.bounds(tp) for tp in tps}
+
+    def read(self, split: Split, most: int) -> Iterator[RawBatch]:
+        with TopicReader(self.kafka, self.group) as reader:
+            reader.start({split.tp: split.start})
+            for records in chunked(_before(reader.to_the_end(), split), min(most, _CHUNK)):
+                yield raw_batch(split.tp, records)
+
+
+def record_of(message: Message) -> LateSource:
+    """A record of the source as it is."""
+    headers: Any = tuple(message.headers() or ())
+    tp = TopicPartition(message.topic() or "", message.partition() or 0)
+    key, value = message.key(), message.value()
+    return LateSource(tp, message.offset() or 0, message.timestamp()[1], key, value, headers, (), False)
+
+
+def chunked(records: Iterable[LateSource], size: int) -> Iterator[list[LateSource]]:
+    chunk: list[LateSource] = []
+    for record in records:
+        chunk.append(record)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _before(messages: Iterable[Message], split: Split) -> Iterator[LateSource]:
+    for message in messages:
+        if (message.offset() or 0) >= split.end:
+            return
+        yield record_of(message)

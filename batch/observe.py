@@ -1,0 +1,113 @@
+"""What a run tells a Prometheus: micro-batches as metrics, and whether it is at work.
+
+Counted from what is committed, not by Spark's StreamingQueryListener: executors read the log themselves, so that Spark knows of
+no rows, and a query that an outage ended would take its figures with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Protocol
+
+from tidegate import __version__
+from tidegate.clock import Clock, SystemClock
+from tidegate.config.pipeline import Pipeline
+from tidegate.errors import DependencyError
+from tidegate.ledger import LEDGER_COLUMNS
+from tidegate.telemetry import metric_defs as m
+from tidegate.telemetry.bind import bind_resilience
+from tidegate.telemetry.health import Health
+from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.prometheus import PrometheusReporter
+from tidegate.telemetry.server import TelemetryServer
+
+if TYPE_CHECKING:
+    from batch.report import Report
+    from batch.sink import Commit
+
+_RUN = "run"  # the condition of /ready
+
+
+class Watch(Protocol):
+    """Who is told how a run goes."""
+
+    def starting(self, what: str) -> None: ...
+
+    def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
+        """A micro-batch is in the store; `lag` offsets are not yet (None: not known)."""
+
+    def waiting(self, error: DependencyError, seconds: float) -> None: ...
+
+
+class Measuring:
+    """A watch that counts, and passes everything on."""
+
+    def __init__(self, pipeline: Pipeline, watch: Watch, clock: Clock | None = None) -> None:
+        self._pipeline, self._watch, self._clock = pipeline, watch, clock or SystemClock()
+        self.reporter = PrometheusReporter()
+        self.metrics = Metrics(self.reporter)
+        # Nothing here says that a run is stuck: a micro-batch may take as long as its size makes it.
+        self.health = Health(self._clock, stuck_timeout=float("inf"))
+        self.health.not_ready(_RUN, "starting")
+        self.health.watch_breakers()
+        self._delay = pipeline.event_time.delay if pipeline.event_time else 0
+        self.metrics.set(m.BUILD_INFO, {"version": __version__, "engine": "spark"})
+        topics = pipeline.source.topics if pipeline.source else ()
+        self.metrics.prepare({"topic": topics, "aggregation": [a.name for a in pipeline.aggregations]})
+
+    def starting(self, what: str) -> None:
+        self._watch.starting(what)
+
+    def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
+        self.health.is_ready(_RUN)
+        self.metrics.set(m.LAST_PROGRESS_TIMESTAMP, {}, self._clock.time())
+        for tp, ledger in commit.ledgers.items():
+            topic = {"topic": tp.topic}
+            self.metrics.inc(m.RECORDS_CONSUMED, topic, ledger.read)
+            for outcome, number in zip(LEDGER_COLUMNS[1:], astuple(ledger)[1:], strict=True):
+                self.metrics.inc(m.RECORDS_PROCESSED, {**topic, "outcome": outcome}, number)
+            self.metrics.inc(m.LATE_RECORDS, topic, ledger.late)
+            self.metrics.inc(m.DUPLICATE_RECORDS, topic, ledger.duplicate)
+        for name in {tp.topic for tp in commit.ledgers}:
+            self.metrics.observe(m.BATCH_DURATION, {"topic": name}, commit.seconds)
+        for aggregation, rows in commit.rows.items():
+            self.metrics.inc(m.BATCH_ROWS, {"aggregation": aggregation}, rows)
+        self._set_positions(commit)
+        self._watch.committed(report, commit, lag)
+
+    def waiting(self, error: DependencyError, seconds: float) -> None:
+        self.health.not_ready(_RUN, f"waits {seconds:.1f} s: {error}")
+        self._watch.waiting(error, seconds)
+
+    def _set_positions(self, commit: Commit) -> None:
+        for tp, lag in (commit.lags or {}).items():
+            labels = {"topic": tp.topic, "partition": str(tp.partition)}
+            self.metrics.set(m.CONSUMER_LAG, {"consumergroup": self._pipeline.pipeline_id, **labels}, lag)
+        for tp, state in commit.states.items():
+            if state.high_water is not None:
+                labels = {"topic": tp.topic, "partition": str(tp.partition)}
+                self.metrics.set(m.LAST_RECORD_TIMESTAMP, {"topic": tp.topic}, state.high_water / 1000)
+                self.metrics.set(m.WATERMARK, labels, (state.high_water - self._delay) / 1000)
+
+
+@contextmanager
+def measured(pipeline: Pipeline, watch: Watch, port: int | None) -> Iterator[Watch]:
+    """The watch, with /live, /ready and /metrics on this port while the block runs (None: without them, 0: any port).
+
+    Raises ConfigError when the port cannot be had.
+    """
+    if port is None:
+        yield watch
+        return
+    measuring = Measuring(pipeline, watch)
+    unbind = bind_resilience(measuring.metrics)
+    host = pipeline.telemetry.host
+    try:
+        with TelemetryServer(
+            measuring.health, measuring.metrics, measuring.reporter, host=host, port=port, field="--metrics-port"
+        ):
+            yield measuring
+    finally:
+        unbind()
