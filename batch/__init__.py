@@ -6,6 +6,7 @@ stage.py     what an executor does with one partition's share of a micro-batch
 fetch.py     how it reads that share
 sink.py      the order of all writes of a micro-batch: dead letters, then one store transaction
 claims.py    the hold on the partitions in the store
+catchup/     takes over from the workers, and hands back
 observe.py   what a run tells a Prometheus
 backfill/    late records into the windows that miss them; windows computed anew
 archive/     source topics as Parquet, and the log read from there

@@ -71,7 +71,7 @@ class Claims:
     def batch(self, tp: TopicPartition, state: PartitionState, **parts: object) -> StoreBatch:
         """A batch that starts from what the store has."""
         row = self._rows[tp]
-        return StoreBatch(tp, row.epoch, row.state.upto, state, **parts)  # type: ignore[arg-type]  # fields of StoreBatch
+        return StoreBatch(tp, row.epoch, row.state.upto, state, complete=True, **parts)  # type: ignore[arg-type]  # fields of StoreBatch
 
     def _are_written(self, batches: Sequence[StoreBatch]) -> bool:
         found = {row.tp: row for row in self._guard.call(self._store.partitions)}
@@ -91,9 +91,8 @@ class Claims:
     def _require_memory(self, row: PartitionRow) -> None:
         if self._dedupes and row.state.ledger.read and row.seen_upto != row.state.upto:
             raise ConfigError(
-                f"a worker has read {row.tp} up to offset {row.state.upto}, and what it remembers for dedupe is not in the "
-                "database: duplicates of records that it has seen would be counted again",
+                f"{row.tp} was read up to offset {row.state.upto}, and the database has not all keys of it: before there was "
+                "`dedupe` in the file, or by an older version of the worker. Duplicates would be counted again",
                 field="dedupe",
-                hint="go on with the worker, or take a new pipelineId and let `tidegate batch run` compute everything from "
-                "the log; a worker can take over from a batch at any time",
+                hint="go on with the worker, or take a new pipelineId and let `tidegate batch run` compute it from the log",
             )

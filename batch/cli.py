@@ -12,6 +12,7 @@ import typer
 
 from batch.archive.cli import archive
 from batch.backfill.cli import backfill
+from batch.catchup.cli import catchup
 from batch.options import MAX_RECORDS, Options, Trigger
 from tidegate.cli.output import AsJson, print_json, print_table
 from tidegate.config.loading import load_pipeline
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark, and amend its results."
 )
+
+
+app.command()(catchup)
 
 
 @app.callback()

@@ -53,14 +53,19 @@ class BatchRun:
         *,
         open_session: OpenSession = spark_session,
         clock: Clock | None = None,
+        owner: str | None = None,
     ) -> None:
-        """Raises ConfigError for a pipeline that this engine cannot run."""
+        """`owner`: whose name the claims are under; None: this run's own.
+
+        Raises ConfigError for a pipeline that this engine cannot run.
+        """
         self._sink = require_runnable(pipeline)
         assert pipeline.source is not None
         self._source = pipeline.source
         self._plan: Plan = compile_plan(pipeline)
         self._pipeline, self._options, self._watch = pipeline, options, watch
         self._open_session, self._clock = open_session, clock or SystemClock()
+        self._owner = owner or f"spark:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.stop = threading.Event()
         self.report = Report(pipeline.pipeline_id)
 
@@ -119,9 +124,8 @@ class BatchRun:
 
         Raises OffsetOutOfRange, TopicRecreated: a log that has lost records is said before Spark starts.
         """
-        owner = f"spark:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         ids = asyncio.run(topic_ids(confluent_options(self._pipeline.kafka), self._source.topics))
-        claims = Claims(self._pipeline, store, guard, owner, ids)
+        claims = Claims(self._pipeline, store, guard, self._owner, ids)
         new = claims.claim(sources)
         if self._source.start_at == "latest" and len(new) == len(sources):
             for tp in new:

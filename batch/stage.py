@@ -33,7 +33,7 @@ from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import Plan
 from tidegate.stages.sql import connect
 from tidegate.store import open_store
-from tidegate.store.seen import SEEN_SCHEMA
+from tidegate.store.seen import seen_table
 from tidegate.telemetry.logs import configure_logging
 
 
@@ -123,8 +123,7 @@ class Share:
         late = pa.concat_tables(self._late_windows) if self._late_windows else None
         seen = None
         if self._plan.pipeline.dedupe is not None:
-            columns = [pa.array(self._seen.keys(), pa.binary()), pa.array(self._seen.values(), pa.int64())]
-            seen = pa.Table.from_arrays(columns, schema=SEEN_SCHEMA)
+            seen = seen_table(self._seen.items())
         yield wire.send(self._tp, wire.Applied(self._before, self._state, late, seen))
 
     def _run(self, raw: RawBatch) -> BatchResult:

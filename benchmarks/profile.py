@@ -35,8 +35,9 @@ from transport.records import UnpackedRecords
 from worker import source, windows
 from worker.commit import commit
 from worker.producer import PartitionProducer
+from worker.records import raw_batch
 from worker.rowcodec import RowCodec
-from worker.source import SourceStages, raw_batch
+from worker.source import SourceStages
 from worker.statedb import PartitionDB
 from worker.windows import WindowTable
 

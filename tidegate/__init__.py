@@ -20,6 +20,7 @@ A map for readers. Imports go one way: worker, batch → dlq → transport → t
     worker/partition.py           the life of an assigned partition: open, work, wait out an outage, close
     batch/sink.py                 the same for the second engine, Spark: a micro-batch's writes in order
     batch/stage.py                what an executor does with one partition's share of a micro-batch
+    batch/catchup/run.py          how Spark takes over from workers and hands back; worker/reload.py is their side of it
     transport/                    Faust in record batches, and how a process on it lives
     transport/ending.py           how a process ends: one budget of time for all of it, and a last resort
     dlq/envelope.py               what a dead letter carries

@@ -13,6 +13,7 @@ TidegateError
 │   └── CircuitOpen          the breaker rejects calls for `retry_after_ms`; not retried in place
 ├── Fenced                   another owner has this partition: this one must stop writing to it
 │   ├── StoreFenced
+│   ├── StoreHeld            the pipeline is held for a while, as by a catch-up: wait until it is let go of
 │   └── ProducerFenced
 ├── RowTooLarge              the topic does not take a row of this size
 ├── PipelineAborted          a rule says `onFailure: abort`
@@ -27,6 +28,7 @@ TidegateError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from tidegate.record import Stage, TopicPartition
@@ -146,6 +148,14 @@ class Fenced(TidegateError):
 
 class StoreFenced(Fenced):
     """The partition row is no longer what this batch started from."""
+
+
+class StoreHeld(Fenced):
+    """Nobody but `holder` may claim the pipeline's partitions now. It has had them `since` then."""
+
+    def __init__(self, holder: str, since: datetime) -> None:
+        super().__init__(f"held by {holder} since {since:%Y-%m-%d %H:%M:%S} UTC")
+        self.holder, self.since = holder, since
 
 
 class ProducerFenced(Fenced):

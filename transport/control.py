@@ -56,17 +56,18 @@ class PartitionControl(driver.Consumer):
         position = self._positions.get(tp)
         return frozenset(position.holds) if position else frozenset()
 
-    async def seek_to(self, tp: TopicPartition, offset: int) -> bool:
+    async def seek_to(self, tp: TopicPartition, offset: int, *, done: bool = False) -> bool:
         """Go on at `offset`; drop all that was fetched, and what an agent has not taken up. False: the partition has
         moved.
 
         Batches that an agent is working on are not stopped: `is_current` tells them apart, and their ack counts no
-        more.
+        more. `done`: all before `offset` is done, which the group is told.
         """
         position = self._positions.get(tp)
         if position is None:
             return False
         position.restart(offset)
+        position.done = offset if done else None
         epoch = position.epoch
         position.holds.add(SEEKING)
         moved = await self._thread.start_at({tp: (offset, epoch)})

@@ -9,15 +9,20 @@ A step (one batch of one partition) is committed in this order, and nothing is a
 3. local state    RocksDB, together with the changelog offset it stands for
 4. the offset     acknowledged to Faust, whose group offset is for monitoring only
 
-A crash between 1 and 2 leaves the store ahead, by that one batch: the next starts from what the store has. Its `upto` is
-read at the next start, the store skips what it has, and for Kafka the batch is repeated with the answers that the store
-keeps of it (tidegate/store/answers.py). Handlers and sink are not asked again: they might say something else, and the two
-would differ for ever. That they do not differ is checked before anything more is written.
+A crash between 1 and 2 leaves the store ahead, by that one batch: the next starts from what the store has. Its
+`worker_upto` is read at the next start, the store skips what it has, and for Kafka the batch is repeated with the answers
+that the store keeps of it (tidegate/store/answers.py). Handlers and sink are not asked again: they might say something else,
+and the two would differ for ever. That they do not differ is checked before anything more is written.
 A crash between 2 and 3 leaves the changelog ahead: it is restored. A crash after 3 repeats nothing: the partition starts
 from `upto` in the state, whatever the group's offset says.
+
+Where another engine has gone on in the store, the state is taken from there (worker/reload.py), after the batch of which
+Kafka lacks a part: the other engine has written all that it had for Kafka before the store.
 """
 
 from __future__ import annotations
+
+import pyarrow as pa
 
 from tidegate.calls import Calls
 from tidegate.errors import ConfigError
@@ -26,6 +31,7 @@ from tidegate.resilience.guard import Guard
 from tidegate.stages.batch import Answers, PartitionState
 from tidegate.store.answers import decode_answers, encode_answers
 from tidegate.store.base import PartitionRow, Store, StoreBatch
+from tidegate.store.seen import seen_table
 from worker.effects import Effects
 from worker.producer import PartitionProducer
 from worker.source import Step
@@ -40,7 +46,10 @@ _WAY_OUT = (
 class StoreClaim:
     """This worker's hold on one partition in the store: the epoch, and the `upto` that the next write compares with."""
 
-    def __init__(self, store: Store, guard: Guard, tp: TopicPartition, owner: str, in_thread: Calls) -> None:
+    def __init__(
+        self, store: Store, guard: Guard, tp: TopicPartition, owner: str, in_thread: Calls, *, dedupes: bool = False
+    ) -> None:
+        self._dedupes = dedupes
         self._store, self._guard, self._tp, self._owner, self._in_thread = store, guard, tp, owner, in_thread
         self._row: PartitionRow | None = None
 
@@ -58,8 +67,17 @@ class StoreClaim:
         """How many records of the partition the store has accounted for."""
         return self.state.ledger.read
 
+    @property
+    def worker_upto(self) -> int:
+        """The last offset that a worker has written there, whose topics and state may lack its last batch."""
+        return -1 if self._row is None else self._row.worker_upto
+
+    def is_ahead(self, upto: int) -> bool:
+        """Whether another engine has gone on beyond `upto`, and beyond what workers have written."""
+        return self.upto > max(upto, self.worker_upto)
+
     async def claim(self) -> None:
-        """Take the partition. Raises DependencyError while the database is away."""
+        """Take the partition. Raises StoreHeld while somebody holds the pipeline, DependencyError while the database is away."""
         rows = await self._guard.call_async(self._in_thread, lambda: self._store.claim([self._tp], self._owner))
         self._row = rows[self._tp]
 
@@ -67,17 +85,17 @@ class StoreClaim:
         """What was said of the batch that the store has and a state at `upto` lacks; None: it lacks none, or nobody was asked.
 
         `of_handlers`: whether the pipeline has handlers. Raises ConfigError when they would have to be asked again: the
-        store is ahead by more than its last batch, or keeps no answers of it.
+        worker's last batch in the store is not all that is missing, or it keeps no answers of it.
         """
         row = self._row
-        if row is None or row.state.upto <= upto:
+        if row is None or row.worker_upto <= upto:
             return None
         kept = row.answers
         answers = None if kept is None else await self._in_thread(lambda: decode_answers(kept, self._tp))
-        if of_handlers and (answers is None or not answers.covers(upto, row.state.upto)):
+        if of_handlers and (answers is None or not answers.covers(upto, row.worker_upto)):
             known = "none" if answers is None else f"those after offset {answers.after}"
             raise ConfigError(
-                f"the database has {self._tp} up to offset {row.state.upto}, the state up to {upto}, and of the handlers' "
+                f"the database has {self._tp} up to offset {row.worker_upto}, the state up to {upto}, and of the handlers' "
                 f"answers in between {known} are kept: asked again, they might answer differently",
                 field="handlers",
                 hint=_WAY_OUT,
@@ -98,9 +116,32 @@ class StoreClaim:
         self._require_same(result.before, row.state)
         answers = result.answers
         encoded = None if answers is None else await self._in_thread(lambda: encode_answers(answers))
-        batch = StoreBatch(self._tp, row.epoch, row.state.upto, step.state, result.deltas, result.late_windows, encoded)
+        batch = StoreBatch(
+            self._tp,
+            row.epoch,
+            row.state.upto,
+            step.state,
+            result.deltas,
+            result.late_windows,
+            encoded,
+            self._seen(result.seen),
+        )
         await self._guard.call_async(self._in_thread, lambda: self._store.write(batch))
-        self._row = PartitionRow(self._tp, step.state, row.epoch, self._owner)
+        self._moved(row, step.state)
+
+    async def begin(self, state: PartitionState) -> None:
+        """Make it a fact of the store, too, that the partition begins after `state.upto`; does nothing when it has more."""
+        row = self._row
+        if row is not None and row.state.upto < state.upto:
+            batch = StoreBatch(self._tp, row.epoch, row.state.upto, state, seen=self._seen([]))
+            await self._guard.call_async(self._in_thread, lambda: self._store.write(batch))
+            self._moved(row, state)
+
+    def _seen(self, seen: list[tuple[bytes, int]]) -> pa.Table | None:
+        return seen_table(seen) if self._dedupes else None
+
+    def _moved(self, row: PartitionRow, state: PartitionState) -> None:
+        self._row = PartitionRow(self._tp, state, row.epoch, self._owner, worker_upto=state.upto)
 
     def _require_same(self, ours: PartitionState, theirs: PartitionState) -> None:
         """Both have counted the same records the same way. (`upto` may differ where `startAt` has skipped some.)"""

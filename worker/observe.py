@@ -35,6 +35,7 @@ class Observer:
         self.reporter = PrometheusReporter()
         self.metrics = Metrics(self.reporter)
         self.waiting: dict[TopicPartition, str] = {}
+        self._reasons: dict[TopicPartition, str] = {}
         self._open_windows: dict[tuple[TopicPartition, str], frozenset[int]] = {}
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
         self._assigned: set[TopicPartition] = set()
@@ -86,12 +87,14 @@ class Observer:
                 "state.restored", topic=tp.topic, partition=tp.partition, records=records, seconds=round(seconds, 3)
             )
 
-    def paused(self, tp: TopicPartition, reason: str) -> None:
-        self.waiting[tp] = reason
+    def paused(self, tp: TopicPartition, reason: str, why: str | None = None) -> None:
+        """`reason`: one of the metric's; `why`: more of it, for people."""
+        self.waiting[tp], self._reasons[tp] = why or reason, reason
         self._set_paused(tp.topic)
 
     def resumed(self, tp: TopicPartition) -> None:
         if self.waiting.pop(tp, None) is not None:
+            del self._reasons[tp]
             self._set_paused(tp.topic)
 
     def lag(self, tp: TopicPartition, records: int) -> None:
@@ -222,6 +225,6 @@ class Observer:
         self.metrics.set(m.RECORDS_IN_PROGRESS, {"topic": topic}, records)
 
     def _set_paused(self, topic: str) -> None:
-        reasons = Tally(reason for tp, reason in self.waiting.items() if tp.topic == topic)
+        reasons = Tally(reason for tp, reason in self._reasons.items() if tp.topic == topic)
         for reason in m.PAUSED_PARTITIONS.labels["reason"]:
             self.metrics.set(m.PAUSED_PARTITIONS, {"topic": topic, "reason": reason}, reasons[reason])

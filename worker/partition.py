@@ -25,6 +25,7 @@ from tidegate.errors import (
     Fenced,
     StateWentBack,
     StoreFenced,
+    StoreHeld,
     StoreUnavailable,
 )
 from tidegate.record import TopicPartition
@@ -44,6 +45,7 @@ _TICK = 0.25  # seconds between looks at a quiet partition; a window closes at m
 _OUTAGE_WAIT = (0.5, 10.0)  # seconds: first and longest wait between probes when no breaker says how long
 # A zombie needs a heartbeat (a third of the session timeout, 10 s by default) to learn that it is one.
 _FENCE_WAIT = 3.0  # seconds
+_HELD_WAIT = 1.0  # seconds between looks whether the pipeline is still held: one small SELECT per partition
 _SETTLE = 3.0  # seconds for what was cancelled to end: a producer that is closed in mid-transaction takes 2 of them
 _WENT_BACK = (
     "the changelog {}-{} has lost what was committed: the state was at offset {} and is at {} now (has a replica that was not "
@@ -168,10 +170,17 @@ class PartitionTask(ABC):
         """
         wait, paused = _OUTAGE_WAIT[0], None
         while True:
+            why = None
             try:
                 await self._ensure_open()
                 await attempt()
                 break
+            except StoreHeld as held:
+                reason, pause, why = "held", _HELD_WAIT, str(held)
+                if paused != reason:
+                    self._log.warning(
+                        "partition.held", by=held.holder, since=str(held.since), next="waits for its release"
+                    )
             except Fenced as error:
                 self._log.warning("partition.fenced", error=str(error))
                 await self._forget(error)
@@ -186,7 +195,7 @@ class PartitionTask(ABC):
                 self.context.consumer.resume_partitions_for({self.tp}, paused)
             paused = reason
             self.context.consumer.pause_partitions_for({self.tp}, reason)
-            self.context.observer.paused(self.tp, reason)
+            self.context.observer.paused(self.tp, reason, why)
             self._begin(f"waiting ({reason})")
             await self._wait(pause)
         if paused is not None:

@@ -6,7 +6,6 @@ import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from dlq.publishers import open_publisher
 from tidegate.clock import Clock
 from tidegate.config.topics import late_topic, result_topics, watermarks_topic
 from tidegate.record import OutRow, TopicPartition
-from tidegate.stages.batch import RAW_SCHEMA, Answers, BatchResult, NothingSeen, PartitionState, RawBatch
+from tidegate.stages.batch import Answers, BatchResult, NothingSeen, PartitionState, RawBatch
 from tidegate.stages.handle import HandlerChain
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import AggregationPlan, Plan
@@ -31,7 +30,7 @@ from worker import keys
 from worker.effects import Effects
 from worker.merge import PartialsWriter
 from worker.naming import merged_aggregations
-from worker.producer import Rows
+from worker.records import by_partition
 from worker.results import ResultEncoder
 from worker.rowcodec import order_preserving
 from worker.seen import SeenTable
@@ -79,7 +78,7 @@ class SourceStages:
         self._stages = StagePipeline(plan, handlers)
         self._publisher = open_publisher(plan)
         self._flood = FloodGuard(plan.pipeline.error_handling.flood_guard)
-        self._windows = {a.name: WindowTable(a, self._connection) for a in plan.aggregations}
+        self.windows = {a.name: WindowTable(a, self._connection) for a in plan.aggregations}
         self._results = {a.name: ResultEncoder(a, self._connection) for a in plan.aggregations}
         merged = {a.name for a in merged_aggregations(plan)}
         self._partials = PartialsWriter(plan, tp, partition_counts) if merged else None
@@ -98,7 +97,7 @@ class SourceStages:
     @property
     def layouts(self) -> dict[str, bytes]:
         """Aggregation → digest of how its rows are laid out."""
-        return {name: table.layout for name, table in self._windows.items()}
+        return {name: table.layout for name, table in self.windows.items()}
 
     @property
     def begun(self) -> bool:
@@ -121,16 +120,16 @@ class SourceStages:
         dead, late = envelopes(result, self.plan, self._clock, context=self._context), self._late(result)
         self._flood.observe(Failures.of(result, dead))
         step = Step(result.state, Effects(), closed_upto, result, dead=[*dead, *late.envelopes])
-        step.effects.topics += _by_partition([*self._dead_rows(step.dead), *late.rows])
+        step.effects.topics += by_partition([*self._dead_rows(step.dead), *late.rows])
         step.dlq_seconds = self._clock.monotonic() - begun
-        changed = {name: self._windows[name].apply(self.db, d) for name, d in result.deltas.items() if d.num_rows}
+        changed = {name: self.windows[name].apply(self.db, d) for name, d in result.deltas.items() if d.num_rows}
         for rows in changed.values():
             step.effects.put(rows.keys, rows.values)
         self._add_late_windows(result, step.effects)
         self._add_seen(result, step.effects)
-        bound = self._own_watermark(result.state, closed_upto)
+        bound = self.own_watermark(result.state, closed_upto)
         self._emit(changed, closed_upto, bound, step)
-        self._drop_expired(state, changed, step)
+        self.drop_expired(state, changed, step)
         self._finish(step, state)
         return step
 
@@ -145,7 +144,7 @@ class SourceStages:
         """The offsets of the records behind these delta rows, for dead-lettering what a sink refuses."""
         return self._stages.offsets_of(result, aggregation.name, rows)
 
-    def _own_watermark(self, state: PartitionState, closed_upto: int) -> int:
+    def own_watermark(self, state: PartitionState, closed_upto: int) -> int:
         return closed_upto if state.high_water is None else max(closed_upto, state.high_water - self._delay)
 
     def _emit(self, changed: dict[str, WindowRows], closed_upto: int, bound: int, step: Step) -> None:
@@ -155,32 +154,49 @@ class SourceStages:
             ending = self._ending(aggregation, rows, closed_upto, bound)
             step.windows_closed[aggregation.name] = _windows(ending.table)
             step.open_windows[aggregation.name] = self._still_open(aggregation.name, rows, bound)
-            if aggregation.name in self._merged:
-                if rows is not None and self._partials is not None:
-                    self._partials.write(aggregation, rows, step.effects)
-                continue
-            topic = self._topics.get(aggregation.name)
-            if topic is not None:
-                self._send_results(topic, aggregation, rows, ending, bound, step.effects)
+            self._send(aggregation, rows, ending, bound, step.effects)
         step.closed_upto = max(closed_upto, bound)
+
+    def is_merged(self, aggregation: str) -> bool:
+        """Whether its results are added up elsewhere, since groups can spread over partitions."""
+        return aggregation in self._merged
+
+    def send(self, aggregation: str, rows: WindowRows, bound: int, effects: Effects) -> None:
+        """What has changed, as partials or as results; those of windows that end up to `bound` (ms) are final."""
+        plan = self.windows[aggregation].plan
+        self._send(plan, rows, WindowRows([], [], rows.table.slice(0, 0)), bound, effects)
+
+    def _send(
+        self, aggregation: AggregationPlan, rows: WindowRows | None, ending: WindowRows, bound: int, effects: Effects
+    ) -> None:
+        topic = self._topics.get(aggregation.name)
+        if aggregation.name in self._merged:
+            if rows is not None and self._partials is not None:
+                self._partials.write(aggregation, rows, effects)
+        elif topic is not None:
+            self._send_results(topic, aggregation, rows, ending, bound, effects)
+
+    def forget_open_ends(self) -> None:
+        """The state's windows were changed by something else than a batch: look anew which are open."""
+        self._open_ends.clear()
 
     def last_end(self, closed_upto: int) -> int:
         """The end (ms) of the last window that is open; `closed_upto` when none is."""
-        for name, table in self._windows.items():
+        for name, table in self.windows.items():
             self._open_ends.setdefault(name, table.open_ends(self.db, closed_upto))
         return max((end for ends in self._open_ends.values() for end in ends), default=closed_upto)
 
     def _still_open(self, name: str, rows: WindowRows | None, bound: int) -> frozenset[int]:
         """Ends of the windows that are open after this step: those that were, those that opened, less those that closed."""
         if name not in self._open_ends:
-            self._open_ends[name] = self._windows[name].open_ends(self.db, bound)
+            self._open_ends[name] = self.windows[name].open_ends(self.db, bound)
         opened = pc.unique(rows.table["window_end"]).to_pylist() if rows is not None else []
         self._open_ends[name] = frozenset(end for end in {*self._open_ends[name], *opened} if end > bound)
         return self._open_ends[name]
 
     def _ending(self, aggregation: AggregationPlan, rows: WindowRows | None, after: int, bound: int) -> WindowRows:
         """The rows that close: those of the local state, with this batch's own changes laid over them."""
-        ending = self._windows[aggregation.name].ending(self.db, after, bound)
+        ending = self.windows[aggregation.name].ending(self.db, after, bound)
         if rows is None:
             return ending
         ends = rows.table["window_end"].to_numpy()
@@ -225,11 +241,19 @@ class SourceStages:
         effects.put(row_keys, [keys.pack_int(a + b) for a, b in zip(before, missing, strict=True)])
 
     def _add_seen(self, result: BatchResult, effects: Effects) -> None:
+        self.remember(result.seen, effects)
+        self.forget_seen(result.state, effects)
+
+    def remember(self, seen: Sequence[tuple[bytes, int]], effects: Effects) -> None:
+        """Keys that dedupe has seen, and when (ms)."""
         if isinstance(self._seen, SeenTable):
-            horizon = self.plan.pipeline.dedupe.horizon if self.plan.pipeline.dedupe else 0
-            self._seen.remember(result.seen, effects)
-            if result.state.dedupe_clock is not None:
-                self._seen.forget(result.state.dedupe_clock - horizon, effects)
+            self._seen.remember(seen, effects)
+
+    def forget_seen(self, state: PartitionState, effects: Effects) -> None:
+        """Keys of which no record can be a duplicate any more."""
+        dedupe = self.plan.pipeline.dedupe
+        if isinstance(self._seen, SeenTable) and dedupe is not None and state.dedupe_clock is not None:
+            self._seen.forget(state.dedupe_clock - dedupe.horizon, effects)
 
     def _late(self, result: BatchResult) -> Late:
         topic = late_topic(self.plan.pipeline)
@@ -240,20 +264,20 @@ class SourceStages:
             return []
         return self._publisher.rows(dead, self.tp, self._counts.get(self._publisher.topic or "", 1))
 
-    def _drop_expired(self, before: PartitionState, changed: dict[str, WindowRows], step: Step) -> None:
+    def drop_expired(self, before: PartitionState, changed: dict[str, WindowRows], step: Step) -> None:
         """Forget windows that nothing may change any more, so that the state does not grow with time.
 
         Those of this very batch too: when the high water leaps, a window can open and expire in one.
         """
-        expiry = self._expiry(step.state)
-        for name, table in self._windows.items():
-            gone = dict.fromkeys(table.expired(self.db, self._expiry(before), expiry))
+        expiry = self.expiry(step.state)
+        for name, table in self.windows.items():
+            gone = dict.fromkeys(table.expired(self.db, self.expiry(before), expiry))
             if name in changed:
                 ends = changed[name].table["window_end"].to_numpy()
                 gone |= dict.fromkeys(changed[name].keys[i] for i in np.flatnonzero(ends <= expiry))
             step.effects.deletes += gone
 
-    def _expiry(self, state: PartitionState) -> int:
+    def expiry(self, state: PartitionState) -> int:
         """Windows that end up to here (ms) are forgotten."""
         event_time = self.plan.pipeline.event_time
         if event_time is None or state.high_water is None:
@@ -271,38 +295,14 @@ class SourceStages:
             self._partials.mark(row, effects)
 
 
-def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:
-    """aiokafka's records as one Arrow batch."""
-    headers = [[{"key": k, "value": v} for k, v in r.headers] if r.headers else None for r in records]
-    columns = [
-        pa.array([r.offset for r in records], pa.int64()),
-        pa.array([r.timestamp for r in records], pa.int64()),
-        pa.array([r.key for r in records], pa.binary()),
-        pa.array([r.value for r in records], pa.binary()),
-        pa.array(headers, RAW_SCHEMA.field("headers").type),
-    ]
-    return RawBatch(tp, pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA))
-
-
-def _by_partition(out: Sequence[OutRow]) -> list[Rows]:
-    grouped: dict[tuple[str, int], list[OutRow]] = {}
-    for row in out:
-        grouped.setdefault((row.topic, row.partition), []).append(row)
-    return [
-        Rows(
-            topic,
-            partition,
-            [row.key for row in rows],
-            [row.value for row in rows],
-            [row.headers for row in rows],
-            None if rows[0].timestamp is None else [row.timestamp or 0 for row in rows],
-        )
-        for (topic, partition), rows in grouped.items()
-    ]
-
-
 def _take(table: pa.Table, rows: Sequence[int] | npt.NDArray[np.int64]) -> pa.Table:
     return table.take(pa.array(rows, pa.int64()))
+
+
+def take(rows: WindowRows, numbers: npt.NDArray[np.int64]) -> WindowRows:
+    """Some of the rows."""
+    values = [rows.values[i] for i in numbers]
+    return WindowRows([rows.keys[i] for i in numbers], values, _take(rows.table, numbers))
 
 
 def _windows(table: pa.Table) -> int:

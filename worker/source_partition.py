@@ -14,7 +14,9 @@ from tidegate.store.identity import of_topic
 from worker.commit import StoreClaim, commit
 from worker.context import Context
 from worker.partition import PartitionTask
-from worker.source import SourceStages, Step, raw_batch
+from worker.records import raw_batch
+from worker.reload import read_stored, reload_steps
+from worker.source import SourceStages, Step
 from worker.statedb import PartitionDB
 from worker.watermarks import EVERYTHING
 from worker.windows import BEGINNING, new_layouts
@@ -50,7 +52,8 @@ class SourcePartition(PartitionTask):
         if store is None or guard is None or self._claim is not None:
             return
         self._begin("claiming the partition in the store")
-        claim = StoreClaim(store, guard, self.tp, self.context.owner, self._in_thread)
+        dedupes = self.context.plan.pipeline.dedupe is not None
+        claim = StoreClaim(store, guard, self.tp, self.context.owner, self._in_thread, dedupes=dedupes)
         await claim.claim()
         of_topic(claim.state, self.tp, self.topic_id, "the database", self.context.plan.pipeline.pipeline_id)
         if claim.read < self._state.ledger.read:
@@ -60,9 +63,30 @@ class SourcePartition(PartitionTask):
                 field="sinks",
                 hint="restore the database, or take a new pipelineId and compute everything from the log again",
             )
+        await claim.begin(self._state)  # with `startAt: latest` the state may know of it and the store not yet
         self._kept = await claim.answers(self._state.upto, of_handlers=bool(self.context.plan.pipeline.handlers))
         self._claim = claim
         self.steps += 1
+        if self._state.upto >= claim.worker_upto:
+            await self._follow()
+
+    async def _follow(self) -> None:
+        """Take over what another engine has applied, if one has, and go on behind it."""
+        store, guard, claim = self.context.store, self.context.store_guard, self._claim
+        if store is None or guard is None or claim is None or not claim.is_ahead(self._state.upto):
+            return
+        self._begin("reloading its state from the store")
+        stages, before, theirs = self._open_stages(), self._state, claim.state
+        stored = await guard.call_async(self._in_thread, lambda: read_stored(store, stages, theirs, before.upto))
+        steps = reload_steps(stages, stored, before, self._closed_upto)
+        while (step := await self._in_thread(lambda: next(steps, None), self.context.stages)) is not None:
+            await self._commit(step)
+            self.context.observer.committed(self.tp, step, 0.0, 0.0)
+            self.steps += 1
+        self._kept = self._said = None
+        if self._task is not None:  # else the start is yet to say where it begins
+            await self.context.consumer.seek_to(self.tp, self.upto + 1, done=True)
+        self._log.info("state.reloaded", after=before.upto, upto=self.upto, rows=stored.rows)
 
     def _release_claim(self) -> None:
         self._claim = None
@@ -81,24 +105,33 @@ class SourcePartition(PartitionTask):
             await self._commit(
                 await self._in_thread(lambda: stages.closing(state, self._closed_upto, self._closed_upto))
             )
+            if self._claim is not None:
+                await self._claim.begin(state)
 
         async with self._busy:
             await self._until_done(write)
 
     async def _work(self, records: list[Any]) -> None:
         raw = await self._in_thread(lambda: raw_batch(self.tp, records), self.context.stages)
-        for part in self._parts(raw):
-            await self._batch(part)
+        while (part := self._part(raw)) is not None:
+            if (
+                self._claim is not None
+                and part.first > self._claim.worker_upto
+                and self._claim.is_ahead(self._state.upto)
+            ):
+                await self._follow()
+            else:
+                await self._batch(part)
 
-    def _parts(self, raw: RawBatch) -> list[RawBatch]:
-        """What is not applied yet; cut where the store is ahead, so that it skips exactly what it has, and where the records
-        would be too many rows with all their windows."""
+    def _part(self, raw: RawBatch) -> RawBatch | None:
+        """The next of what is not applied yet; cut where a worker's writes to the store end, so that it skips exactly what it
+        has, and where the records would be too many rows with all their windows. None: all is applied."""
         _, rest = _cut(raw, self._state.upto)
         if rest is None:
-            return []
-        had, new = _cut(rest, self._claim.upto if self._claim else -1)
-        most = self.context.plan.records_at_once
-        return [piece for part in (had, new) if part is not None for piece in _pieces(part, most)]
+            return None
+        had, new = _cut(rest, self._claim.worker_upto if self._claim else -1)
+        part = had or new
+        return None if part is None else RawBatch(part.tp, part.records.slice(0, self.context.plan.records_at_once))
 
     async def _batch(self, raw: RawBatch) -> None:
         """One batch, committed whole. A row that the store refuses is found, dead-lettered, and the rest goes on without it."""
@@ -193,8 +226,3 @@ def _cut(raw: RawBatch, offset: int) -> tuple[RawBatch | None, RawBatch | None]:
     at = int(np.searchsorted(raw.records.column(0).to_numpy(), offset, side="right"))
     head, tail = raw.records.slice(0, at), raw.records.slice(at)
     return (RawBatch(raw.tp, head) if len(head) else None, RawBatch(raw.tp, tail) if len(tail) else None)
-
-
-def _pieces(raw: RawBatch, most: int) -> list[RawBatch]:
-    """The records in batches of at most `most`."""
-    return [RawBatch(raw.tp, raw.records.slice(start, most)) for start in range(0, len(raw), most)]

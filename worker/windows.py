@@ -69,6 +69,19 @@ class WindowTable:
         merged = self._merge(deltas, db.get(keys))
         return WindowRows(keys, self._codec.encode(merged), merged)
 
+    def reloaded(self, db: PartitionDB, totals: pa.Table) -> WindowRows:
+        """Rows to replace those of the state: `totals` as the store has them, none with an older revision than it had."""
+        row_keys = encode_keys(self._prefix, totals["window_end"], [totals[name] for name, _ in self._group])
+        revisions = totals["revision"].to_numpy().copy()
+        old = db.get(row_keys)
+        known = [index for index, value in enumerate(old) if value is not None]
+        if known:
+            before = self._codec.decode([value for value in old if value is not None])["revision"].to_numpy()
+            revisions[known] = np.maximum(revisions[known], before + 1)
+        index = totals.schema.get_field_index("revision")
+        table = totals.set_column(index, "revision", pa.array(revisions))
+        return WindowRows(row_keys, self._codec.encode(table), table)
+
     def ending(self, db: PartitionDB, after: int, upto: int) -> WindowRows:
         """All rows whose window ends after `after` and not later than `upto` (ms)."""
         found = list(self._range(db, after, upto))

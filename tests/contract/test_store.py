@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -36,14 +37,16 @@ from tests.contract.store_records import (
 )
 from tidegate.clock import ManualClock
 from tidegate.config.sinks import PostgresSink, SqliteSink
-from tidegate.errors import ConfigError, SinkRecordError, StoreFenced
+from tidegate.config.stages import Dedupe
+from tidegate.errors import ConfigError, SinkRecordError, StoreFenced, StoreHeld
 from tidegate.ledger import Ledger
 from tidegate.record import TopicPartition
-from tidegate.stages.batch import PartitionState
+from tidegate.stages.batch import LATE_WINDOWS_SCHEMA, PartitionState
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.store import open_store
+from tidegate.store import seen as seen_module
 from tidegate.store.base import Store, StoreBatch
-from tidegate.store.seen import SEEN_SCHEMA
+from tidegate.store.seen import SEEN_SCHEMA, seen_table
 
 if TYPE_CHECKING:
     from tests.providers.postgres import Database
@@ -509,6 +512,51 @@ class StoreSuite(ABC):
         store = opened(flights_plan())
         assert list(store.windows(TP, "overall", open_after=0)) == []
 
+    def test_what_has_changed_is_read_back(self, opened: Open) -> None:
+        """Only groups with records of later offsets, but with all that they have."""
+        plan = flights_plan(measures=["flights"], groups=["per_origin"])
+        store = opened(plan)
+        store.claim([TP], "w1")
+        before = batch_of(plan, TP, [Flight(0, origin="JFK"), Flight(1, origin="EWR")])
+        store.write(before)
+        store.write(batch_of(plan, TP, [Flight(2, origin="JFK"), Flight(3, START + SIZE)], before=before.state))
+        found = pa.concat_tables(store.windows(TP, "per_origin", open_after=None, changed_after=1))
+        rows = found.select(["window_start", "origin", "records", "upto"]).to_pylist()
+        assert sorted((row["window_start"], row["origin"], row["records"], row["upto"]) for row in rows) == [
+            (START, "JFK", 2, 2),
+            (START + SIZE, Flight(3).origin, 1, 3),
+        ]
+
+    def test_late_windows_are_read_back(self, opened: Open) -> None:
+        """Those of the partition, with their bounds in ms; none is an empty table."""
+        plan = flights_plan()
+        store = opened(plan)
+        store.claim([TP, OTHER], "w1")
+        assert store.late(TP).num_rows == 0
+        row = {"aggregation": "overall", "window_start": START, "window_end": START + SIZE, "missing": 2}
+        late = pa.Table.from_pylist([row], schema=LATE_WINDOWS_SCHEMA)
+        for tp in (TP, OTHER):
+            store.write(StoreBatch(tp, 1, -1, PartitionState(0), late_windows=late))
+        assert (store.late(TP).schema, store.late(TP).to_pylist()) == (LATE_WINDOWS_SCHEMA, [row])
+
+    def test_dedupe_s_memory_is_read_back(self, opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In chunks, each key once, whatever bytes it has; and the row says up to where the memory has no gap."""
+        monkeypatch.setattr(seen_module, "_CHUNK", 3)
+        plan = flights_plan()
+        pipeline = plan.pipeline.model_copy(update={"dedupe": Dedupe(key="flight", horizon=10)})
+        store = opened(replace(plan, pipeline=pipeline))
+        row = store.claim([TP], "w1")[TP]
+        pairs = [(bytes([number, 0, 39, 255]), number) for number in range(7)]
+        state = PartitionState(6, ledger=Ledger(7, 7))
+        store.write(StoreBatch(TP, row.epoch, -1, state, seen=seen_table(pairs)))
+        chunks = [chunk.to_pylist() for chunk in store.remembered(TP)]
+        assert [len(chunk) for chunk in chunks] == [3, 3, 1]
+        assert [(one["key"], one["at"]) for chunk in chunks for one in chunk] == pairs
+        for upto, seen, whole in ((7, [], 7), (8, None, 7), (9, [], 7)):
+            state, before = replace(state, upto=upto), state
+            store.write(StoreBatch(TP, row.epoch, before.upto, state, seen=None if seen is None else seen_table(seen)))
+            assert [one.seen_upto for one in store.partitions()] == [whole]
+
     def test_open_windows_are_counted(self, opened: Open) -> None:
         """Per partition: windows of all aggregations that end after its watermark."""
         plan = flights_plan(groups=["overall", "per_origin"])
@@ -573,6 +621,70 @@ class StoreSuite(ABC):
         zombie.set_idle([TP, OTHER], True)
         assert [row.state.idle for row in owner.partitions()] == [False]
 
+    # Holds.
+
+    def test_who_holds_a_pipeline_keeps_everybody_else_out(self, opened: Open) -> None:
+        """Others cannot claim, and are told by whom and since when; the holder can, and fences who was there before."""
+        plan = flights_plan()
+        worker, holder = opened(plan), opened(plan)
+        worker.claim([TP], "w1")
+        holder.hold("catchup:1", 60_000)
+        written = batch_of(plan, TP, flights(30))
+        worker.write(written)
+        row = holder.claim([TP, OTHER], "catchup:1")[TP]
+        assert (row.epoch, row.owner, row.state) == (2, "w1", written.state)
+        with pytest.raises(StoreFenced):
+            worker.write(batch_of(plan, TP, flights(30, first=30), before=written.state))
+        for tp in (TP, OTHER):
+            with pytest.raises(StoreHeld, match=r"^held by catchup:1 since \d{4}-\d\d-\d\d"):
+                worker.claim([tp], "w1")
+        with pytest.raises(StoreHeld):
+            worker.hold("catchup:2", 60_000)
+        assert [one.epoch for one in holder.partitions()] == [2, 1]
+        holder.release_hold("catchup:2")
+        holder.release_hold("catchup:1")
+        assert worker.claim([TP], "w1")[TP].epoch == 3
+        worker.hold("catchup:2", 60_000)
+
+    def test_a_hold_that_nobody_renews_is_over(self, opened: Open) -> None:
+        """Whoever claims then ends it, and its holder learns that; renewed in time it goes on since it was taken."""
+        plan = flights_plan()
+        store = opened(plan)
+        store.hold("catchup:1", 1)
+        self.pass_by(store, 50)
+        assert store.renew_hold("catchup:1", 60_000), "nobody was there meanwhile"
+        [(since, until)] = self.query("SELECT since, until FROM tidegate_holds")
+        assert until - since >= 60_050
+        store.hold("catchup:1", 1)
+        assert self.query("SELECT since FROM tidegate_holds") == [(since,)]
+        self.pass_by(store, 50)
+        store.claim([TP], "w1")
+        assert not store.renew_hold("catchup:1", 60_000)
+        store.hold("catchup:2", 1)
+        self.pass_by(store, 50)
+        store.hold("catchup:3", 60_000)
+        with pytest.raises(StoreHeld, match="catchup:3"):
+            store.claim([TP], "w1")
+
+    def pass_by(self, store: Any, milliseconds: int) -> None:
+        """Time, on the database's clock, which for SQLite is the store's."""
+        store._rows._clock.advance(milliseconds / 1000)
+        time.sleep(milliseconds / 1000)
+
+    def test_what_a_worker_may_have_to_repeat(self, opened: Open) -> None:
+        """The last offset of batches that were not complete, and the answers of that one, whatever was written since."""
+        plan = flights_plan()
+        store = opened(plan)
+        row = store.claim([TP], "w1")[TP]
+        assert row.worker_upto == -1
+        store.write(StoreBatch(TP, row.epoch, -1, PartitionState(4), answers=b"said"))
+        store.write(StoreBatch(TP, row.epoch, 4, PartitionState(9), complete=True))
+        row = store.claim([TP], "w2")[TP]
+        assert (row.worker_upto, row.answers, row.state.upto) == (4, b"said", 9)
+        store.write(StoreBatch(TP, row.epoch, 9, PartitionState(12)))
+        row = store.claim([TP], "w2")[TP]
+        assert (row.worker_upto, row.answers) == (12, None)
+
     # Setting up.
 
     def test_preparing_twice_changes_nothing(self, opened: Open) -> None:
@@ -584,8 +696,8 @@ class StoreSuite(ABC):
         opened(plan)
         self.assert_true(plan, flights(30))
 
-    def test_a_table_of_before_there_were_topic_ids_gets_the_column(self, opened: Open) -> None:
-        """Its rows keep what they say, and say of no topic that it is another."""
+    def test_a_table_of_an_older_version_gets_the_columns_that_have_come_since(self, opened: Open) -> None:
+        """Its rows keep what they say, say of no topic that it is another, and that all may have been a worker's."""
         plan = flights_plan()
         store: Any = opened(plan)
         store.claim([TP], "w1")
@@ -593,7 +705,10 @@ class StoreSuite(ABC):
         store.write(written)
         with store._engine.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE tidegate_partitions DROP COLUMN topic_id")
-        assert [row.state for row in opened(plan).partitions()] == [replace(written.state, topic_id="")]
+            connection.exec_driver_sql("ALTER TABLE tidegate_partitions DROP COLUMN worker_upto")
+        again = opened(plan)
+        assert [row.state for row in again.partitions()] == [replace(written.state, topic_id="")]
+        assert again.claim([TP], "w1")[TP].worker_upto == written.state.upto
 
     def test_partitions_before_the_first_start(self, unprepared: Open) -> None:
         """Who asks before any worker ran is told that there is nothing."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import pyarrow as pa
+from hypothesis import strategies as st
 
 from tests import fickle
 from tests.reference import Record
-from tests.unit.worker.pieces import COUNTS, TP, plan_of
+from tests.unit.worker.pieces import COUNTS, TP, plan_of, record
 from tidegate.clock import SystemClock
 from tidegate.config.sinks import SqliteSink
 from tidegate.errors import BrokerUnavailable, StoreUnavailable
@@ -45,6 +47,15 @@ SCHEMA = [
     {"name": "ratio", "type": "double"},
     {"name": "seen", "type": "timestamp", "unit": "ms"},
 ]
+
+
+HANDLERS: list[dict[str, Any] | None] = [
+    {"call": "per_record"},
+    {"call": "per_record_async", "concurrency": 3},
+    {"call": "per_batch", "mode": "batch"},
+    None,
+]
+WITH_INFINITE = (*fickle.USUAL, "infinite")  # SQLite refuses it: the sink has a say too
 
 
 class Killed(BaseException):
@@ -138,6 +149,15 @@ class World:
 
         self.around(write, StoreUnavailable("the database is away"))
 
+    def windows(self, *given: Any, **options: Any) -> Iterable[pa.Table]:
+        return self.store.windows(*given, **options)
+
+    def late(self, tp: TopicPartition) -> pa.Table:
+        return self.store.late(tp)
+
+    def remembered(self, tp: TopicPartition) -> Iterable[pa.Table]:
+        return self.store.remembered(tp)
+
     # Kafka, as the worker sees it.
 
     async def commit(self, rows: Sequence[Rows]) -> dict[tuple[str, int], int]:
@@ -165,6 +185,7 @@ class Worker(SourcePartition):
             clock=SystemClock(),
             owner="test",
             executor=world.executor,
+            stages=world.executor,
             store=world,
             store_guard=Guard("store", plan.pipeline.error_handling, registry=Registry()),
             observer=Observer(plan),
@@ -242,7 +263,7 @@ def windows_of_state(worker: SourcePartition, aggregation: str) -> list[dict[str
     """Every window and group as the worker's own state has them."""
     assert worker._stages is not None
     assert worker.db is not None
-    return _rows(worker._stages._windows[aggregation].ending(worker.db, BEGINNING, FOREVER).table)
+    return _rows(worker._stages.windows[aggregation].ending(worker.db, BEGINNING, FOREVER).table)
 
 
 def windows_of_store(store: Store, tp: TopicPartition, aggregation: str) -> list[dict[str, Any]]:
@@ -255,3 +276,24 @@ def _rows(table: pa.Table) -> list[dict[str, Any]]:
     beside = [name for name in table.column_names if name == "revision" or name.endswith("__sketch")]
     rows: list[dict[str, Any]] = table.drop_columns(beside).to_pylist()
     return sorted(rows, key=lambda row: str(sorted(row.items())))
+
+
+@contextmanager
+def opened(directory: Path, handler: dict[str, Any] | None, script: list[Fault]) -> Iterator[World]:
+    world = World(asking_plan(directory / "results.db", handler), directory, list(script))
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Record]:
+    """Records in and out of order, some of them replays, duplicates, or with an amount that the database refuses."""
+    made = []
+    for offset, seen in enumerate(draw(st.lists(st.integers(0, 40_000), min_size=1, max_size=14))):
+        fields = {"id": draw(st.sampled_from([None, None, "x", "y"])), "amount": draw(st.sampled_from([1, 2, UNLUCKY]))}
+        made.append(
+            record(offset, seen, draw(st.sampled_from("ab")), replay=draw(st.integers(0, 5)) == 0, ratio=0.5, **fields)
+        )
+    return made

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -15,47 +13,30 @@ from hypothesis import strategies as st
 
 import worker.partition
 from tests import fickle
-from tests.property.half_written import FAULTS, UNLUCKY, Fault, Killed, World, asking_plan, check, run
+from tests.property.half_written import (
+    FAULTS,
+    HANDLERS,
+    UNLUCKY,
+    WITH_INFINITE,
+    Fault,
+    Killed,
+    asking_plan,
+    check,
+    logs,
+    opened,
+    run,
+)  # fmt: skip
 from tests.reference import Record
 from tests.unit.worker.pieces import record
 from tidegate.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
-HANDLERS: list[dict[str, Any] | None] = [
-    {"call": "per_record"},
-    {"call": "per_record_async", "concurrency": 3},
-    {"call": "per_batch", "mode": "batch"},
-    None,
-]
-WITH_INFINITE = (*fickle.USUAL, "infinite")  # SQLite refuses it: the sink has a say too
-
 
 @pytest.fixture(autouse=True)
 def _no_waiting() -> Any:
-    with patch.multiple(worker.partition, _OUTAGE_WAIT=(0.0, 0.0), _FENCE_WAIT=0.0):
+    with patch.multiple(worker.partition, _OUTAGE_WAIT=(0.0, 0.0), _FENCE_WAIT=0.0, _HELD_WAIT=0.0):
         yield
-
-
-@contextmanager
-def opened(directory: Path, handler: dict[str, Any] | None, script: list[Fault]) -> Iterator[World]:
-    world = World(asking_plan(directory / "results.db", handler), directory, list(script))
-    try:
-        yield world
-    finally:
-        world.close()
-
-
-@st.composite
-def logs(draw: st.DrawFn) -> list[Record]:
-    """Records in and out of order, some of them replays, duplicates, or with an amount that the database refuses."""
-    made = []
-    for offset, seen in enumerate(draw(st.lists(st.integers(0, 40_000), min_size=1, max_size=14))):
-        fields = {"id": draw(st.sampled_from([None, None, "x", "y"])), "amount": draw(st.sampled_from([1, 2, UNLUCKY]))}
-        made.append(
-            record(offset, seen, draw(st.sampled_from("ab")), replay=draw(st.integers(0, 5)) == 0, ratio=0.5, **fields)
-        )
-    return made
 
 
 @settings(max_examples=15)

@@ -10,6 +10,7 @@ from tidegate.config.base import Millis, Model, refuse
 from tidegate.config.consistency import problems_of
 from tidegate.config.deadletters import DeadLetters
 from tidegate.config.errorhandling import ErrorHandling
+from tidegate.config.fallback import Fallback
 from tidegate.config.kafka import Kafka
 from tidegate.config.schema import Column, Source
 from tidegate.config.sinks import Sink
@@ -67,6 +68,7 @@ class Pipeline(Model):
     dead_letters: DeadLetters = DeadLetters()
     telemetry: Telemetry = Telemetry()
     worker: Worker = Worker()
+    fallback: Fallback = Fallback()
 
     @model_validator(mode="before")
     @classmethod

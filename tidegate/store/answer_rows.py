@@ -12,7 +12,7 @@ from tidegate.store.base import PartitionRow, StoreBatch
 
 
 class AnswerRows:
-    """The rows of one pipeline in one table. A row whose `upto` is not its partition's is of an earlier batch."""
+    """The rows of one pipeline in one table. A row whose `upto` is not its partition's `worker_upto` is of an earlier batch."""
 
     def __init__(self, table: Table, pipeline: str) -> None:
         self._table, self._pipeline = table, pipeline
@@ -33,9 +33,9 @@ class AnswerRows:
         connection.execute(insert.on_conflict_do_update(index_elements=key, set_=newest))
 
     def of(self, connection: Connection, rows: Sequence[PartitionRow]) -> dict[TopicPartition, bytes]:
-        """The answers of the batch that each partition row stands for, where there are any."""
+        """The answers of the last batch that a worker has written of each partition, where there are any."""
         columns = self._table.c
-        wanted = [(row.tp.topic, row.tp.partition, row.state.upto) for row in rows if row.state.upto >= 0]
+        wanted = [(row.tp.topic, row.tp.partition, row.worker_upto) for row in rows if row.worker_upto >= 0]
         if not wanted:
             return {}
         query = select(columns.topic, columns.partition, columns.answers).where(

@@ -17,8 +17,11 @@ from tidegate.store.late import LateCounts, LateWindow, total
 class PartitionRow:
     """One source partition as the store has it. `epoch` grows by one with every claim; `owner` is who claimed last.
 
-    `answers`: what was written with the batch up to `state.upto` (StoreBatch.answers). Only `Store.claim` gives it; None
-    when nothing was. `seen_upto`: up to which offset the store has dedupe's memory (StoreBatch.seen); -1: not at all.
+    `seen_upto`: up to which offset the store has dedupe's memory without a gap (StoreBatch.seen); -1: not at all.
+    `worker_upto`: the last offset of a batch that was not `complete`. Its writer may have been killed before it wrote the rest,
+    which has to be made up for; of what comes after it nothing lacks.
+    `answers`: what was written with the batch up to `worker_upto` (StoreBatch.answers). Only `Store.claim` gives it; None
+    when nothing was.
     """
 
     tp: TopicPartition
@@ -27,6 +30,7 @@ class PartitionRow:
     owner: str
     answers: bytes | None = None
     seen_upto: int = -1
+    worker_upto: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class StoreBatch:
     `answers`: BatchResult.answers by `encode_answers` (answers.py), for a writer that keeps a second state which this batch
     reaches only after the store, as the worker's changelog: should it have to repeat the batch for that state alone, it
     takes these instead of asking handlers and sink again. None: there are none. A later batch replaces them.
-    `seen`: dedupe's memory of this batch (`key`, `at` in ms), for an engine that keeps it nowhere else; None: kept elsewhere.
+    `seen`: dedupe's memory of this batch (`key`, `at` in ms); None: the pipeline has none.
+    `complete`: whatever else is to be written of the batch was written before it; False: its writer does that afterwards.
     """
 
     tp: TopicPartition
@@ -47,6 +52,7 @@ class StoreBatch:
     late_windows: pa.Table | None = None
     answers: bytes | None = None
     seen: pa.Table | None = None
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +103,23 @@ class Store(Protocol):
         """Take the partitions: each row's epoch grows by one (a missing row is created with `upto` −1, epoch 1).
 
         The rows returned hold the new epoch, in `owner` the *previous* owner ("" for a new row), and the answers of the
-        last batch if it has any.
+        last batch if it has any. Raises StoreHeld when another than `owner` holds the pipeline.
         """
+
+    def hold(self, holder: str, duration: int) -> None:
+        """Keep everybody else from claiming partitions of this pipeline for `duration` ms; again: for so long from now.
+
+        Whoever has claimed some already is fenced by the holder's own claim. Raises StoreHeld when somebody else has it.
+        """
+
+    def renew_hold(self, holder: str, duration: int) -> bool:
+        """Hold on for `duration` ms from now. False: the hold had expired, and somebody has claimed partitions since."""
+
+    def held_by(self) -> str | None:
+        """Who holds the pipeline; None: nobody."""
+
+    def release_hold(self, holder: str) -> None:
+        """Let go of the pipeline, if it is still held."""
 
     def write(self, *batches: StoreBatch) -> None:
         """Apply batches, each of another partition, in one transaction: late windows and deltas added up, the partition
@@ -126,8 +147,17 @@ class Store(Protocol):
     def partitions(self) -> list[PartitionRow]:
         """All partition rows of this pipeline, by topic and partition."""
 
-    def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterable[pa.Table]:
-        """The partials of one source partition whose window ends after `open_after` (ms), lanes added up, in chunks."""
+    def windows(
+        self, tp: TopicPartition, aggregation: str, *, open_after: int | None, changed_after: int = -1
+    ) -> Iterable[pa.Table]:
+        """The partials of one source partition, lanes added up, in chunks: those whose window ends after `open_after` (ms; None:
+        any) and that have records of offsets after `changed_after`."""
+
+    def late(self, tp: TopicPartition) -> pa.Table:
+        """How many records each window misses of one source partition, as LATE_WINDOWS_SCHEMA."""
+
+    def remembered(self, tp: TopicPartition) -> Iterable[pa.Table]:
+        """All that dedupe's memory has of one source partition, as SEEN_SCHEMA, in chunks."""
 
     def open_windows(self, watermarks: Mapping[TopicPartition, int | None]) -> dict[TopicPartition, int]:
         """Per partition: how many windows of all aggregations end after its watermark (ms; None: all are open)."""

@@ -52,6 +52,9 @@ class SqlDialect(Protocol):
     def shown_instant(self, column: str) -> str:
         """A window's bound as a person reads it."""
 
+    def bytes(self, value: bytes) -> str:
+        """A literal."""
+
 
 class PostgresDialect:
     def add(self, a: str, b: str, type_: pa.DataType) -> str:
@@ -100,6 +103,9 @@ class PostgresDialect:
     def shown_instant(self, column: str) -> str:
         return column
 
+    def bytes(self, value: bytes) -> str:
+        return f"decode('{value.hex()}', 'hex')"
+
 
 class SqliteDialect:
     """`decimal_add`, `decimal_sum` and the collation `decimal` are of the decimal extension, which the shell has."""
@@ -146,6 +152,9 @@ class SqliteDialect:
 
     def shown_instant(self, column: str) -> str:
         return f"strftime('%Y-%m-%dT%H:%M:%fZ', {column} / 1000.0, 'unixepoch')"
+
+    def bytes(self, value: bytes) -> str:
+        return f"X'{value.hex()}'"
 
 
 def _ordered(by: Sequence[str], newest: bool) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from tidegate.record import TopicPartition
 from tidegate.stages.sql import literal
 from tidegate.store.dialect import SqlDialect
-from tidegate.store.tables import StoreTables, qualified
+from tidegate.store.tables import WINDOW, StoreTables, qualified
 
 # PostgreSQL's earliest instant, 4714-11-24 BC. A window before it is counted there: the count must never stop a batch.
 _EARLIEST: Final = -210_866_803_200_000
@@ -108,3 +108,12 @@ def total(counts: Iterable[LateCounts]) -> LateCounts:
     """All of them added up."""
     missing, refused, amended = (sum(column) for column in zip(*counts, (0, 0, 0), strict=False))
     return LateCounts(missing, refused, amended)
+
+
+def late_windows_of(tables: StoreTables, sql: SqlDialect, pipeline: str, tp: TopicPartition) -> str:
+    """Those of one source partition: aggregation, start and end in ms, how many records are missing."""
+    bounds = ", ".join(sql.milliseconds(f"t.{name}") for name in WINDOW)
+    return (
+        f"SELECT t.aggregation, {bounds}, t.missing FROM {qualified(tables.late_windows)} AS t "
+        f"WHERE t.pipeline = {literal(pipeline)} AND t.topic = {literal(tp.topic)} AND t.partition = {tp.partition}"
+    )

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from tidegate.clock import Clock
@@ -46,6 +46,8 @@ class PartitionRows:
                 "previous_owner": columns.owner,
                 "owner": insert.excluded.owner,
                 "updated_at": insert.excluded.updated_at,
+                # In a row of before the column was there it is not known: then all of it may have to be repeated.
+                "worker_upto": case((columns.worker_upto == -2, columns.upto), else_=columns.worker_upto),
             },
         ).returning(*columns)
         return [_partition_row(row, row.previous_owner) for row in connection.execute(claim)]
@@ -56,6 +58,7 @@ class PartitionRows:
         rows = [
             {"pipeline": self._pipeline, "topic": tp.topic, "partition": tp.partition, **fresh}
             | {"epoch": epoch, "owner": owner, "previous_owner": "", "updated_at": self._now(connection)}
+            | {"worker_upto": -1}
             for tp in sorted(set(tps))
         ]
         return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(self._table).values(rows)
@@ -63,11 +66,15 @@ class PartitionRows:
     def compare_and_set(self, connection: Connection, batch: StoreBatch) -> None:
         """Move the row on if it is still what the batch started from; else raise StoreFenced with both sides' facts."""
         columns = self._table.c
-        remembered = {"seen_upto": batch.state.upto} if batch.seen is not None else {}
+        # Not where keys of before are missing.
+        whole = or_(columns.seen_upto == batch.expected_upto, columns.read == 0)
+        kept = case((whole, batch.state.upto), else_=columns.seen_upto)
+        remembered = {"seen_upto": kept} if batch.seen is not None else {}
+        repeatable = {} if batch.complete else {"worker_upto": batch.state.upto}
         moved = connection.execute(
             update(self._table)
             .where(self._is(batch.tp), columns.upto == batch.expected_upto, columns.epoch == batch.epoch)
-            .values(**_columns_of(batch.state), **remembered, updated_at=self._now(connection))
+            .values(**_columns_of(batch.state), **remembered, **repeatable, updated_at=self._now(connection))
         )
         if moved.rowcount == 1:
             return
@@ -116,4 +123,5 @@ def _columns_of(state: PartitionState) -> dict[str, Any]:
 def _partition_row(row: Row[Any], owner: str) -> PartitionRow:
     ledger = Ledger(**{name: getattr(row, name) for name in LEDGER_COLUMNS})
     state = PartitionState(row.upto, row.high_water, row.dedupe_clock, ledger, bool(row.idle), row.topic_id)
-    return PartitionRow(TopicPartition(row.topic, row.partition), state, row.epoch, owner, seen_upto=row.seen_upto)
+    tp = TopicPartition(row.topic, row.partition)
+    return PartitionRow(tp, state, row.epoch, owner, seen_upto=row.seen_upto, worker_upto=row.worker_upto)

@@ -119,10 +119,12 @@ class PostgresStore(SqlStore):
             execute(connection, f"CREATE OR REPLACE VIEW {name} AS {query}")
             execute(connection, f"COMMENT ON VIEW {name} IS {literal(comment)}")
 
-    def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterator[pa.Table]:
+    def windows(
+        self, tp: TopicPartition, aggregation: str, *, open_after: int | None, changed_after: int = -1
+    ) -> Iterator[pa.Table]:
         """By COPY, in chunks of at most 50 000 rows (fetched row by row it would be a Python object per value)."""
         tables = self._tables.aggregations[aggregation]
-        query = self._totals[aggregation].windows(self._of_partition(tp, aggregation, open_after))
+        query = self._totals[aggregation].windows(self._of_partition(tp, aggregation, open_after), changed_after)
         wanted, sketches = _window_schema(tables), {f"{name}__sketch" for name in tables.sketches}
         columns = ", ".join(_as_csv(field, sketches) for field in wanted)
         statement = f"COPY (SELECT {columns} FROM ({query}) AS w) TO STDOUT (FORMAT csv)"
@@ -224,7 +226,7 @@ def _as_csv(field: pa.Field, sketches: set[str]) -> str:
     """The column as text that Arrow's CSV reader takes for its type: instants as integers, bytes as hexadecimals."""
     column = quote(field.name)
     if field.name in WINDOW:
-        return f"CAST(extract(epoch FROM {column}) * 1000 AS BIGINT)"
+        return PostgresDialect().milliseconds(column)
     if pa.types.is_timestamp(field.type):
         return f"CAST(extract(epoch FROM {column}) * 1000000 AS BIGINT)"
     if pa.types.is_binary(field.type) and field.name not in sketches:

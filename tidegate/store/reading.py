@@ -89,6 +89,21 @@ class TopicReader:
                 raise BrokerUnavailable(f"{self._servers} gave nothing for {_SILENCE:.0f} s, short of the topics' ends")
             yield from self._records(messages)
 
+    def first_timestamps(self, offsets: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """The timestamp (ms since the epoch) of each partition's first committed record from these offsets on, if it has one."""
+        self.start(offsets)
+        found: dict[TopicPartition, int] = {}
+        for message in self.to_the_end():
+            topic, partition = message.topic(), message.partition()
+            assert topic is not None
+            assert partition is not None
+            tp = TopicPartition(topic, partition)
+            found.setdefault(tp, message.timestamp()[1])
+            if (topic, partition) in self._open:  # one is enough
+                self._open.discard((topic, partition))
+                self._consumer.incremental_unassign([_partition(tp)])
+        return found
+
     def for_a_while(self, seconds: float) -> Iterator[Message]:
         """What else is committed, until nothing came for some seconds."""
         silent = 0.0

@@ -1,19 +1,22 @@
 """Dedupe's memory in a store: key → event time of its first record, per source partition.
 
-For an engine without a local state (Spark); a worker keeps its memory in RocksDB and its changelog.
+An engine without a local state (Spark) asks here. A worker asks its own state, and writes here so that the other can go on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import pyarrow as pa
 
 from tidegate.record import TopicPartition
 from tidegate.stages.sql import literal
+from tidegate.store.dialect import SqlDialect
 from tidegate.store.tables import StoreTables, qualified
 
 SEEN_STAGING: Final = "tidegate_seen_rows"
+_CHUNK: Final = 50_000  # keys that are read at a time
 CREATE_STAGING: Final = {
     "postgresql": f"CREATE TEMPORARY TABLE IF NOT EXISTS {SEEN_STAGING} (key BYTEA, at BIGINT) ON COMMIT DELETE ROWS",
     "sqlite": f"CREATE TEMPORARY TABLE IF NOT EXISTS {SEEN_STAGING} (key BLOB, at BIGINT)",
@@ -23,6 +26,13 @@ CREATE_STAGING: Final = {
 SEEN_SCHEMA: Final = pa.schema(
     [pa.field("key", pa.binary(), nullable=False), pa.field("at", pa.int64(), nullable=False)]
 )
+
+
+def seen_table(seen: Iterable[tuple[bytes, int]]) -> pa.Table:
+    """Keys and times (ms) as SEEN_SCHEMA."""
+    pairs = list(seen)
+    columns = [pa.array([key for key, _ in pairs], pa.binary()), pa.array([at for _, at in pairs], pa.int64())]
+    return pa.Table.from_arrays(columns, schema=SEEN_SCHEMA)
 
 
 def add_seen(tables: StoreTables, pipeline: str, tp: TopicPartition) -> str:
@@ -44,6 +54,14 @@ def find_seen(tables: StoreTables, pipeline: str, tp: TopicPartition) -> str:
     return (
         f"SELECT s.key, t.at FROM {SEEN_STAGING} AS s JOIN {qualified(tables.seen)} AS t "
         f"ON t.key = s.key AND {_of(pipeline, tp)}"
+    )
+
+
+def seen_after(tables: StoreTables, sql: SqlDialect, pipeline: str, tp: TopicPartition, key: bytes) -> str:
+    """The next keys after `key`, in their order, with their times (ms)."""
+    return (
+        f"SELECT t.key, t.at FROM {qualified(tables.seen)} AS t WHERE {_of(pipeline, tp)} AND t.key > {sql.bytes(key)} "
+        f"ORDER BY t.key LIMIT {_CHUNK}"
     )
 
 

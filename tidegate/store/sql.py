@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
-import sqlalchemy.exc
 from sqlalchemy import Connection, Engine
 
 from tidegate.clock import Clock
 from tidegate.errors import SinkRecordError, StoreUnavailable
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
-from tidegate.stages.sql import literal
-from tidegate.store.amending import fence_amended, late_accounts
+from tidegate.store.amending import fence_amended
 from tidegate.store.answer_rows import AnswerRows
-from tidegate.store.base import Amendment, LateAccount, PartitionRow, StoreBatch
+from tidegate.store.base import Amendment, PartitionRow, StoreBatch
 from tidegate.store.deltas import sourced_deltas
-from tidegate.store.dialect import SqlDialect
 from tidegate.store.failures import Failure, driver_error, failure_of, public_error
-from tidegate.store.late import LateCounts, LateWindow, add_late_windows, counted, read_account
-from tidegate.store.partition_rows import PartitionRows
+from tidegate.store.holds import HoldRows
+from tidegate.store.late import LateCounts, LateWindow, add_late_windows, counted
 from tidegate.store.raw import execute, fetch
 from tidegate.store.refusal import DRIVER_ERRORS, refusal, refused_rows, undone
-from tidegate.store.seen import CREATE_STAGING, SEEN_SCHEMA, SEEN_STAGING, add_seen, find_seen, forget_seen
+from tidegate.store.seen import add_seen, forget_seen
+from tidegate.store.sql_reading import SqlReading
 from tidegate.store.statements import Statements, null_patterns
-from tidegate.store.tables import StoreTables, qualified
-from tidegate.store.totals import Totals
+from tidegate.store.tables import StoreTables
 from tidegate.store.united import Existing, numbered_keys, with_united_sketches
 
 Part = TypeVar("Part", StoreBatch, Amendment)
 
 
-class SqlStore(ABC):
+class SqlStore(SqlReading):
     """Results and offsets in one transaction.
 
     The order of locks, by which no two writers wait for each other in a ring:
@@ -51,16 +47,13 @@ class SqlStore(ABC):
        within one sorted by key.
     """
 
-    sql: ClassVar[SqlDialect]
-
     def __init__(self, plan: Plan, tables: StoreTables, engine: Engine, clock: Clock, name: str) -> None:
-        self._plan, self._tables, self._engine, self._name = plan, tables, engine, name
-        self._rows = PartitionRows(tables.partitions, plan.pipeline.pipeline_id, clock)
+        super().__init__(plan, tables, engine, clock, name)
         self._answers = AnswerRows(tables.answers, plan.pipeline.pipeline_id)
+        self._holds = HoldRows(tables.holds, plan.pipeline.pipeline_id, clock.time)
         self._statements = {
             aggregation: Statements(of, self.sql, engine.dialect) for aggregation, of in tables.aggregations.items()
         }
-        self._totals = {aggregation: Totals(of, self.sql) for aggregation, of in tables.aggregations.items()}
         self._epochs: dict[TopicPartition, int] = {}
         self._epochs_lock = threading.Lock()
 
@@ -70,18 +63,8 @@ class SqlStore(ABC):
     def prepare(self) -> None: ...
 
     @abstractmethod
-    def _stage(self, connection: Connection, name: str, table: pa.Table) -> None:
-        """Bulk-load rows, their columns in the order of the staging table's, into that table, emptied before."""
-
-    @abstractmethod
-    def _create_staging(self, connection: Connection, statement: str) -> None: ...
-
-    @abstractmethod
     def _instants(self, deltas: pa.Table) -> pa.Table:
         """The window's bounds (ms) in the form in which they are staged."""
-
-    @abstractmethod
-    def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterable[pa.Table]: ...
 
     # The contract.
 
@@ -90,12 +73,34 @@ class SqlStore(ABC):
             self._rows.expect(connection, tps)
 
     def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
+        with self._transaction(reads=True) as connection:
+            self._holds.require_free(connection, owner)  # else it would wait for the rows of a holder that writes
         with self._transaction() as connection:
             rows = self._rows.claim(connection, tps, owner)
+            # Again, with the rows locked: a hold that comes only now will claim them after us.
+            self._holds.require_free(connection, owner)
+            self._holds.forget_expired(connection)
             answers = self._answers.of(connection, rows)
         with self._epochs_lock:
             self._epochs.update({row.tp: row.epoch for row in rows})
         return {row.tp: replace(row, answers=answers.get(row.tp)) for row in rows}
+
+    def hold(self, holder: str, duration: int) -> None:
+        with self._transaction() as connection:
+            self._holds.take(connection, holder, duration)
+
+    def renew_hold(self, holder: str, duration: int) -> bool:
+        with self._transaction() as connection:
+            return self._holds.renew(connection, holder, duration)
+
+    def held_by(self) -> str | None:
+        with self._transaction(reads=True) as connection:
+            hold = self._holds.alive(connection)
+        return None if hold is None else hold.holder
+
+    def release_hold(self, holder: str) -> None:
+        with self._transaction() as connection:
+            self._holds.release(connection, holder)
 
     def write(self, *batches: StoreBatch) -> None:
         """In one transaction: 1. compare and set the partition rows 2. keep the answers, add late windows 3. add deltas
@@ -103,32 +108,9 @@ class SqlStore(ABC):
         """
         self._at_once(batches, self._write)
 
-    def late_accounts(self) -> list[LateAccount]:
-        with self._transaction(reads=True) as connection:
-            table = self._tables.amended  # the newest of those that are read
-            if not self._engine.dialect.has_table(connection, table.name, schema=table.schema):
-                return []
-            rows = fetch(connection, read_account(self._tables, self.sql, self._plan.pipeline.pipeline_id))
-        return late_accounts(rows)
-
     def amend(self, *amendments: Amendment) -> None:
         """In one transaction: 1. compare and set how far is amended 2. move late windows' counts 3. add deltas 4. commit."""
         self._at_once(amendments, self._amend)
-
-    def seen(self, tp: TopicPartition, keys: Sequence[bytes]) -> list[int | None]:
-        wanted = pa.table([pa.array(keys, pa.binary()), pa.nulls(len(keys), pa.int64())], names=SEEN_SCHEMA.names)
-        with self._transaction() as connection:
-            self._stage_seen(connection, wanted)
-            rows = fetch(connection, find_seen(self._tables, self._plan.pipeline.pipeline_id, tp))
-        found = {bytes(key): int(at) for key, at in rows}
-        return [found.get(key) for key in keys]
-
-    def partitions(self) -> list[PartitionRow]:
-        with self._transaction(reads=True) as connection:
-            table = self._tables.partitions
-            if not self._engine.dialect.has_table(connection, table.name, schema=table.schema):
-                return []
-            return self._rows.all(connection)
 
     def set_idle(self, tps: Sequence[TopicPartition], idle: bool) -> None:
         with self._epochs_lock:
@@ -137,37 +119,7 @@ class SqlStore(ABC):
             with self._transaction() as connection:
                 self._rows.set_idle(connection, epochs, idle)
 
-    def open_windows(self, watermarks: Mapping[TopicPartition, int | None]) -> dict[TopicPartition, int]:
-        counts = dict.fromkeys(watermarks, 0)
-        with self._transaction(reads=True) as connection:
-            for name, tables in self._tables.aggregations.items():
-                if not self._engine.dialect.has_table(connection, tables.partials.name, schema=tables.partials.schema):
-                    continue
-                for tp, watermark in watermarks.items():
-                    where = self._of_partition(tp, name, watermark)
-                    query = (
-                        f"SELECT count(DISTINCT t.window_start) FROM {qualified(tables.partials)} AS t WHERE {where}"
-                    )
-                    counts[tp] += int(fetch(connection, query)[0][0])
-        return counts
-
-    def close(self) -> None:
-        self._engine.dispose()
-
     # How it is done.
-
-    @contextmanager
-    def _transaction(self, *, reads: bool = False, translate: bool = True) -> Iterator[Connection]:
-        """Commits at the end; driver errors become the contract's, unless the caller sorts them out."""
-        try:
-            with self._engine.connect().execution_options(reads=reads) as connection, connection.begin():
-                yield connection
-        except DRIVER_ERRORS as error:
-            if translate:
-                raise public_error(error, self._name) from error
-            raise
-        except sqlalchemy.exc.TimeoutError as error:
-            raise StoreUnavailable(f"{self._name}: no connection became free: {error}") from error
 
     def _at_once(self, parts: Sequence[Part], write: Callable[[Connection, Sequence[Part]], None]) -> None:
         """A deadlock or serialization failure is tried once more here, because the transaction as a whole was undone."""
@@ -264,10 +216,6 @@ class SqlStore(ABC):
             before = batch.state.dedupe_clock - dedupe.horizon
             execute(connection, forget_seen(self._tables, pipeline, batch.tp, before))
 
-    def _stage_seen(self, connection: Connection, seen: pa.Table) -> None:
-        self._create_staging(connection, CREATE_STAGING[self._engine.dialect.name])
-        self._stage(connection, SEEN_STAGING, seen)
-
     def _refused(
         self, batches: Sequence[StoreBatch | Amendment], cause: BaseException
     ) -> SinkRecordError | StoreUnavailable:
@@ -285,14 +233,3 @@ class SqlStore(ABC):
         except DRIVER_ERRORS as error:
             raise public_error(error, self._name) from error
         return StoreUnavailable(f"{self._name} refuses this batch, but none of its rows alone: {driver_error(cause)}")
-
-    def _of_partition(self, tp: TopicPartition, aggregation: str, after: int | None) -> str:
-        """SQL: partials `t` of one source partition whose window ends after a time (ms; None: any).
-
-        By the window's start, with which the unique index begins.
-        """
-        condition = f"t.topic = {literal(tp.topic)} AND t.partition = {tp.partition}"
-        if after is None:
-            return condition
-        size = self._tables.aggregations[aggregation].plan.size
-        return f"t.window_start > {self.sql.instant(str(after - size))} AND {condition}"

@@ -83,9 +83,11 @@ class SqliteStore(SqlStore):
         query = self._totals[tables.plan.name].view(self._tables, pipeline, delay)
         execute(connection, f"CREATE VIEW {quote(tables.view)} AS {query}")
 
-    def windows(self, tp: TopicPartition, aggregation: str, *, open_after: int) -> Iterator[pa.Table]:
+    def windows(
+        self, tp: TopicPartition, aggregation: str, *, open_after: int | None, changed_after: int = -1
+    ) -> Iterator[pa.Table]:
         tables = self._tables.aggregations[aggregation]
-        query = self._totals[aggregation].windows(self._of_partition(tp, aggregation, open_after))
+        query = self._totals[aggregation].windows(self._of_partition(tp, aggregation, open_after), changed_after)
         plan = tables.plan
         wanted = [pa.field(name, pa.int64()) for name in WINDOW]
         wanted += [pa.field(column.name, column.type) for column in plan.group]

@@ -3,8 +3,9 @@
 tidegate_partitions      one row per source partition: offset, high water, ledger, epoch, owner
 tidegate_answers         what handlers and the sink said of each source partition's last batch, if anybody was asked
 tidegate_late_windows    how many records each window misses, per source partition
+tidegate_seen            dedupe's memory, per source partition
+tidegate_holds           who holds the pipeline back for a while, so that nobody else claims its partitions
 tidegate_amended         up to which offset the late records of each source partition have been brought into the results
-tidegate_seen            dedupe's memory, per source partition; filled by engines that have no other place for it
 {table}_partials         one row per window, group, source partition and lane
 {table}_estimates        one row per window and group: distinct counts over all its partials (approxDistinct only)
 {table}                  the view that adds the partials up (totals.py)
@@ -37,6 +38,7 @@ from tidegate.ledger import LEDGER_COLUMNS
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import quote
 from tidegate.store.columns import INSTANT, TEXT, column_type, widest_decimal
+from tidegate.store.holds import HOLDS, holds_table
 from tidegate.store.late_tables import AMENDED, LATE_WINDOWS, amended_table, late_windows_table
 from tidegate.store.raw import execute
 
@@ -90,6 +92,7 @@ class StoreTables:
     late_windows: Table
     amended: Table
     seen: Table
+    holds: Table
     aggregations: Mapping[str, AggregationTables]
 
 
@@ -114,21 +117,15 @@ def store_tables(plan: Plan, names: Mapping[str, str], schema: str | None) -> St
         aggregations[aggregation.name] = AggregationTables(
             aggregation, view, _partials(metadata, aggregation, view), _estimates(metadata, aggregation, view)
         )
-    shared = (
-        partition_table(metadata),
-        _answers(metadata),
-        late_windows_table(metadata),
-        amended_table(metadata),
-        _seen(metadata),
-    )
-    return StoreTables(metadata, *shared, aggregations)
+    shared = partition_table(metadata), _answers(metadata), late_windows_table(metadata), amended_table(metadata)
+    return StoreTables(metadata, *shared, _seen(metadata), holds_table(metadata), aggregations)
 
 
 def partition_table(metadata: MetaData) -> Table:
     """One row per pipeline and source partition. `high_water` and `dedupe_clock` in ms since the epoch.
 
     `topic_id` is that of the log which `upto` is an offset in. `seen_upto`: up to which offset the table of seen keys is
-    complete (-1: nobody has filled it).
+    complete (-1: nobody has filled it). `worker_upto`: up to where a worker has written, whose topics come after the store.
     """
     return Table(
         PARTITIONS,
@@ -147,6 +144,7 @@ def partition_table(metadata: MetaData) -> Table:
         Column("updated_at", INSTANT, nullable=False),
         Column("topic_id", TEXT, nullable=False, server_default=""),  # "": a row of before the column was there
         Column("seen_upto", BigInteger, nullable=False, server_default="-1"),
+        Column("worker_upto", BigInteger, nullable=False, server_default="-2"),  # -2: the next claim fills it in
     )
 
 
@@ -254,7 +252,7 @@ def null_safe(table: Table, names: tuple[str, ...]) -> list[str]:
 def _check_names(aggregation: AggregationPlan, view: str, taken: list[str]) -> None:
     """Raises ConfigError for a table or column name that cannot be used."""
     where = f"aggregations.{aggregation.name}"
-    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, AMENDED, SEEN, *(name for other in taken for name in _tables_of(other))}
+    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, AMENDED, SEEN, HOLDS}.union(*map(_tables_of, taken))
     if used.intersection(_tables_of(view)):
         raise ConfigError(
             "this table is used twice", field=where, value=view, hint="sinks.tables gives it another name"

@@ -38,8 +38,9 @@ class Totals:
         keys = ", ".join(f"p.{key}" for key in self._keys)
         return f"SELECT {', '.join(columns)} FROM ({self._source()}) AS p GROUP BY {keys}"
 
-    def windows(self, where: str) -> str:
-        """Partials with their lanes added up; sketches as hexadecimal text with commas between them.
+    def windows(self, where: str, changed_after: int) -> str:
+        """Partials with their lanes added up, of groups that have records of later offsets than `changed_after`; sketches as
+        hexadecimal text with commas between them.
 
         Columns: window, group, the plan's partial columns, `records`, `upto`, `revision`.
         """
@@ -53,7 +54,7 @@ class Totals:
         source = (
             f"SELECT {', '.join(['t.*', *self._ranks()])} FROM {qualified(self._tables.partials)} AS t WHERE {where}"
         )
-        return f"SELECT {columns} FROM ({source}) AS p GROUP BY {keys}"
+        return f"SELECT {columns} FROM ({source}) AS p GROUP BY {keys} HAVING max(p.upto) > {changed_after}"
 
     def _final(self, store: StoreTables, pipeline: str, delay: int) -> str:
         """SQL for "this window is closed", null while a partition that is not idle has seen no record."""

@@ -116,7 +116,7 @@ ASSIGNED_PARTITIONS = Gauge("tidegate_consumer_assigned_partitions", "Partitions
 PAUSED_PARTITIONS = Gauge(
     "tidegate_consumer_paused_partitions",
     "Partitions that are not fetched from, and why.",
-    {"topic": OPEN, "reason": ("breaker", "outage", "fenced")},
+    {"topic": OPEN, "reason": ("breaker", "outage", "fenced", "held")},
     cap=300,
 )
 

@@ -106,11 +106,11 @@ def test_a_renewal_learns_what_was_written(store: Store) -> None:
 
 @pytest.mark.parametrize("seen", [None, pa.table([[b"k"], [1]], schema=SEEN_SCHEMA)])
 def test_dedupe_needs_a_memory_that_is_whole(store: Store, seen: Any) -> None:
-    """Where a worker has read, which remembers elsewhere, a run that dedupes refuses to go on; after a run it goes on."""
+    """Where records were read without their keys being kept, a run that dedupes refuses to go on; else it goes on."""
     row = store.claim([A], "somebody")[A]
     store.write(StoreBatch(A, row.epoch, -1, STATE, seen=seen))
     if seen is None:
-        with pytest.raises(ConfigError, match="dedupe: a worker has read t-0 up to offset 9"):
+        with pytest.raises(ConfigError, match="dedupe: t-0 was read up to offset 9, and the database has not all keys"):
             claims(store, dedupes=True).claim([A])
     else:
         claims(store, dedupes=True).claim([A])

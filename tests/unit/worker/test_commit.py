@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -54,13 +55,13 @@ class World:
     # the store
     def claim(self, tps: Any, owner: str) -> dict[Any, PartitionRow]:
         self.events.append("claim")
-        self.row = PartitionRow(TP, self.row.state, self.row.epoch + 1, owner)
+        self.row = replace(self.row, epoch=self.row.epoch + 1, owner=owner)
         return {TP: self.row}
 
     def write(self, batch: Any) -> None:
         self.happens("store")
         assert (batch.epoch, batch.expected_upto) == (self.row.epoch, self.row.state.upto)
-        self.row = PartitionRow(TP, batch.state, batch.epoch, "me")
+        self.row = PartitionRow(TP, batch.state, batch.epoch, "me", worker_upto=batch.state.upto)
 
     # the producer
     async def start(self) -> None:
@@ -219,7 +220,7 @@ class TestTheClaim:
         def state(upto: int) -> PartitionState:
             return PartitionState(upto=upto, ledger=Ledger(read=upto + 1, accepted=upto + 1))
 
-        result = SimpleNamespace(before=state(after), deltas={}, late_windows=None, answers=None)
+        result = SimpleNamespace(before=state(after), deltas={}, late_windows=None, answers=None, seen=[])
         return SimpleNamespace(state=state(upto), result=result)
 
     def test_every_write_compares_with_the_one_before(self) -> None:

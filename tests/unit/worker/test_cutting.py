@@ -18,16 +18,20 @@ def partition(size: str, hop: str, *, upto: int = -1, store: int = -1) -> Source
     context: Any = SimpleNamespace(plan=plan, executor=None)
     made = SourcePartition(TP, context)
     made._state = PartitionState(upto)
-    claim: Any = SimpleNamespace(upto=store)
+    claim: Any = SimpleNamespace(worker_upto=store)
     made._claim = claim
     return made
 
 
 def cuts(made: SourcePartition, count: int) -> list[tuple[int, int]]:
-    return [(part.first, part.last) for part in made._parts(raw(*(record(i, i) for i in range(count))))]
+    records, found = raw(*(record(i, i) for i in range(count))), []
+    while (part := made._part(records)) is not None:
+        found.append((part.first, part.last))
+        made._state = PartitionState(part.last)
+    return found
 
 
-def test_a_batch_is_cut_where_the_store_is_ahead() -> None:
+def test_a_batch_is_cut_where_the_store_has_a_worker_s_last() -> None:
     """It skips exactly what it has; what the state has applied is left out."""
     assert cuts(partition("10 seconds", "5 seconds", upto=2, store=6), 10) == [(3, 6), (7, 9)]
     assert cuts(partition("10 seconds", "5 seconds", upto=9), 10) == []

@@ -1,0 +1,122 @@
+"""`tidegate batch catchup`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from batch.options import MAX_RECORDS, Options
+from tidegate.cli.output import AsJson, print_json, print_table
+from tidegate.config.loading import load_pipeline
+from tidegate.config.secrets import secret_values
+from tidegate.ledger import LEDGER_COLUMNS
+
+if TYPE_CHECKING:
+    from batch.catchup.run import CatchupReport
+    from tidegate.config.pipeline import Pipeline
+
+MAX_LAG = 10_000
+"""Offsets that are left for the workers, unless told otherwise: they have them done in the time that one more round takes."""
+
+
+def catchup(
+    file: Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")],
+    max_lag: Annotated[
+        int, typer.Option(help="Hand back when at most so many offsets are left, over all partitions.", min=0)
+    ] = MAX_LAG,
+    max_records: Annotated[int, typer.Option(help="Records of one micro-batch.", min=1)] = MAX_RECORDS,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Where Spark keeps its own account meanwhile. Default: a temporary directory.")
+    ] = None,
+    master: Annotated[str, typer.Option(help="Spark's master.")] = "local[*]",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, and suggest or do it whenever the file's `fallback` says so.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take over the backlog of a pipeline whose workers are down or behind, and hand it back.
+
+    Workers that are alive wait meanwhile ("held by catchup…" on /ready) and go on behind what was done; those that are
+    started later do too. Ctrl-C hands back after the micro-batch in hand; a kill does so when `fallback.hold` is over.
+    Needs a PostgreSQL sink, Java 17 or newer and, the first time, the network. Exit code 1: it failed, or another catch-up
+    is at work.
+    """
+    from tidegate.telemetry.logs import configure_logging
+
+    pipeline = load_pipeline(file)
+    telemetry = pipeline.telemetry
+    configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
+    from batch.catchup.needs import for_spark
+    from tidegate.local.progress import fetch
+
+    for_spark(pipeline)
+    options, stop = Options(max_records=max_records, checkpoint=checkpoint, master=master), _stop_on_signals()
+
+    def take_over() -> None:
+        fetch("spark")
+        _catch_up(pipeline, options, max_lag, stop, as_json=as_json)
+
+    if watch:
+        _watch(pipeline, take_over, f"tidegate batch catchup {file}", stop)
+    else:
+        take_over()
+
+
+def _catch_up(pipeline: Pipeline, options: Options, max_lag: int, stop: threading.Event, *, as_json: bool) -> None:
+    from batch.catchup.run import Catchup
+    from batch.catchup.view import view
+
+    with view(pipeline.pipeline_id, sys.stderr) as shown:
+        running = Catchup(pipeline, options, max_lag, shown, stop=stop)
+        try:
+            running.run()
+        finally:
+            shown.end()
+            _print(running.report, as_json=as_json)
+
+
+def _watch(pipeline: Pipeline, take_over: Callable[[], None], command: str, stop: threading.Event) -> None:
+    """Spark is not there until it is needed."""
+    from batch.catchup.look import opened
+    from batch.catchup.watch import Watcher, require_mode
+
+    require_mode(pipeline.fallback)
+    with opened(pipeline) as lookout:
+        Watcher(pipeline.fallback, lookout.look, take_over, command).run(stop)
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set by the first Ctrl-C or SIGTERM, which let the micro-batch in hand end; the second does not."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> Any:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    return stop
+
+
+def _print(report: CatchupReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json(report.document())
+        return
+    total = report.total
+    left = "an unknown number of" if report.lag is None else f"{report.lag}"
+    typer.echo(
+        f"{report.pipeline}: {total.outcome}, {total.total.read} records in {report.held:.1f} s for which workers waited "
+        f"({report.seconds:.1f} s in all); {left} offsets are left for them"
+    )
+    rows = [{"source": f"{row['topic']}-{row['partition']}", **row} for row in total.partitions()]
+    if rows:
+        columns = {"source": "partition", "upto": "upto"} | {name: name.replace("_", "-") for name in LEDGER_COLUMNS}
+        print_table(rows, columns, title=f"{report.pipeline}: what this catch-up added to the ledger")
