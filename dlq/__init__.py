@@ -7,7 +7,8 @@ fingerprint which failures are the same failure
 headers     every header name, once
 dialects    the headers of Kafka Connect, Spring and Kafka Streams, written and read
 policy      the flood guard
-publishers  Kafka (in the batch's transaction), log, none
+publishers  Kafka (in the batch's transaction), log, none, or nowhere to go; several at once
+s3          from the topic into objects, and back into the index
 placement   which partition of its topic
 reader      the topic, read back
 

@@ -37,7 +37,7 @@ from dlq.limits import (
     header_size,
     well_formed,
 )
-from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.record import TopicPartition, record_id
 from tidegate.stages.batch import Reason, Rejection
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from tidegate.config.base import Model, Problem, refuse
-from tidegate.config.kafka import Servers
-from tidegate.config.schema import Topic
+from tidegate.config.queue import DeadLetterQueue
 
 
 class Retry(Model):
@@ -63,35 +62,6 @@ class CircuitBreaker(Model):
     """How long it stays open before a call may try again."""
     half_open_max_attempts: int = Field(default=1, ge=1)
     """Calls at once that may try while it is half-open."""
-
-
-class DeadLetterConfig(Model):
-    """Settings of the Kafka dead-letter topic."""
-
-    model_config = ConfigDict(**{**Model.model_config, "alias_generator": None})
-
-    bootstrap_servers: Servers | None = Field(default=None, alias="bootstrap.servers")
-    """Must be the pipeline's own cluster: dead letters are part of the batch's transaction."""
-    topic: Topic | None = None
-    """Default `{pipelineId}.dlq`."""
-    dialect: Literal["connect", "spring", "streams", "none"] = "connect"
-    """Whose header names are written besides tidegate's own, for tools that know them."""
-    max_value_bytes: int = Field(default=900_000, gt=0, alias="maxValueBytes")
-    """A larger value is kept truncated, with its length, its SHA-256 and the pointer to the source offset."""
-    max_stack_bytes: int = Field(default=8192, gt=0, alias="maxStackBytes")
-
-
-class DeadLetterQueue(Model):
-    """Where failed records go. `none` is only for pipelines whose owner wants failures to stop them."""
-
-    enabled: bool = True
-    type: Literal["kafka", "log", "none"] = "kafka"
-    config: DeadLetterConfig = DeadLetterConfig()
-
-    @property
-    def takes_records(self) -> bool:
-        """Whether a failed record is kept anywhere that can be read back."""
-        return self.enabled and self.type == "kafka"
 
 
 class FloodGuard(Model):

@@ -42,7 +42,16 @@ def partials_topic(pipeline: Pipeline) -> str:
 def dead_letter_topic(pipeline: Pipeline) -> str | None:
     """The dead-letter topic, or None when failed records go elsewhere or nowhere."""
     queue = pipeline.error_handling.dead_letter_queue
-    return queue.config.topic or f"{pipeline.pipeline_id}.dlq" if queue.takes_records else None
+    return queue.config.topic or f"{pipeline.pipeline_id}.dlq" if queue.goes_to("kafka") else None
+
+
+def letters_topic(pipeline: Pipeline) -> str | None:
+    """The topic that a batch's transaction writes dead letters to: the dead-letter topic; for those that go to S3 only, one
+    of tidegate's own, in which they are safe until their object is there; else None."""
+    topic = dead_letter_topic(pipeline)
+    if topic is None and pipeline.error_handling.dead_letter_queue.goes_to("s3"):
+        return f"{pipeline.pipeline_id}{OWN}dead-letters"
+    return topic
 
 
 def indexed_topics(pipeline: Pipeline) -> tuple[str, ...]:
