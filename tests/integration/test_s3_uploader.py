@@ -173,7 +173,14 @@ def test_killed_anywhere(kafka: KafkaTopics, s3: S3Server, tmp_path: Path, chaos
 _WRITE = """
 import sys, time
 from pathlib import Path
+from dlq.s3.bucket import Bucket
 from dlq.s3.uploader import open_uploader
+put = Bucket.put
+def slowly(*arguments):
+    time.sleep(0.05)
+    put(*arguments)
+    time.sleep(0.05)
+Bucket.put = slowly
 from tidegate.config.loading import load_pipeline
 open_uploader(load_pipeline(Path(sys.argv[1]))).start()
 time.sleep(60)
