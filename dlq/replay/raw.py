@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import Consumer, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.index.letters import indexed_id
@@ -82,9 +82,7 @@ class RawReader:
                     self._next = offset + 1
                     if offset == wanted.offset:
                         return dead_letter(message)
-                elif error.code() in NOT_THERE and (
-                    error.code() != KafkaError._PARTITION_EOF or offset <= wanted.offset
-                ):
+                elif error.code() in NOT_THERE:  # also an end that lies behind it: all of the log up to there is deleted
                     self._at = None  # the consumer says it once only
                     return None
             messages = self._consumer.consume(_POLL_RECORDS, timeout=_POLL_SECONDS)
