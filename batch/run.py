@@ -30,7 +30,7 @@ from dlq.s3.uploader import open_uploader
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
-from tidegate.config.topics import late_topic, letters_topic
+from tidegate.config.topics import late_topic, letters_topic, retry_topics
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
@@ -153,7 +153,7 @@ class BatchRun:
         options = confluent_options(self._pipeline.kafka)
         found = asyncio.run(partition_counts(options, self._source.topics))
         sources = [TopicPartition(topic, number) for topic, count in found.items() for number in range(count)]
-        names = (letters_topic(self._pipeline), late_topic(self._pipeline))
+        names = (letters_topic(self._pipeline), late_topic(self._pipeline), *retry_topics(self._pipeline))
         specs = [TopicSpec(name, max(found.values()), FOREVER_KEPT) for name in names if name is not None]
         return sources, asyncio.run(ensure_topics(options, specs)) if specs else {}
 

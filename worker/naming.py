@@ -11,6 +11,7 @@ from tidegate.config.topics import (
     letters_topic,
     partials_topic,
     result_topics,
+    retry_topics,
     watermarks_topic,
 )
 from tidegate.stages.plan import AggregationPlan, Plan
@@ -41,5 +42,5 @@ def needed_topics(plan: Plan, partitions: Mapping[str, int], partials: int) -> l
         for topic in (merged, changelog_topic(pipeline.pipeline_id, merged)):
             specs.append(TopicSpec(topic, partials, STATE, holds_state=True))
     specs += [TopicSpec(topic, most, _RESULTS) for topic in result_topics(pipeline).values()]
-    failures = (letters_topic(pipeline), late_topic(pipeline))
+    failures = (letters_topic(pipeline), late_topic(pipeline), *retry_topics(pipeline))
     return specs + [TopicSpec(topic, most, FOREVER_KEPT) for topic in failures if topic is not None]

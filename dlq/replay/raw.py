@@ -82,7 +82,9 @@ class RawReader:
                     self._next = offset + 1
                     if offset == wanted.offset:
                         return dead_letter(message)
-                elif error.code() in NOT_THERE:  # also an end that lies behind it: all of the log up to there is deleted
+                elif (
+                    error.code() in NOT_THERE
+                ):  # also an end that lies behind it: all of the log up to there is deleted
                     self._at = None  # the consumer says it once only
                     return None
             messages = self._consumer.consume(_POLL_RECORDS, timeout=_POLL_SECONDS)

@@ -31,7 +31,8 @@ from dlq.s3.bucket import Bucket
 from dlq.s3.buffer import Buffer
 from dlq.s3.files import CONTENT_TYPES, Kept, encode
 from dlq.s3.naming import Cut, folder, object_name
-from dlq.s3.progress import Progress, delete_up_to
+from dlq.s3.progress import Progress
+from dlq.trim import delete_before
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import dead_letter_topic, letters_topic
 from tidegate.errors import BrokerUnavailable, BucketUnavailable, CircuitOpen, DependencyError, TidegateError
@@ -227,7 +228,7 @@ class Uploader:
         buffer.drop(cut, time.monotonic())
         log.debug("dlq.s3.written", partition=str(cut.tp), upto=cut.last, records=len(kept), objects=len(objects))
         if self._is_ours:
-            delete_up_to(self._pipeline.kafka, cut)
+            delete_before(self._pipeline.kafka, {cut.tp: cut.last + 1})
 
     def _objects(self, cut: Cut, kept: Sequence[Kept]) -> dict[str, list[tuple[Kept, Envelope]]]:
         """Name → records. Another pipeline's, in a topic that several share, are for its own processes to write."""

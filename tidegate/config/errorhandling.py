@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tidegate.config.base import Model, Problem, refuse
+from tidegate.config.base import Millis, Model, Problem, refuse
 from tidegate.config.queue import DeadLetterQueue
+
+Delay = Annotated[Millis, Field(gt=0)]
 
 
 class Retry(Model):
@@ -64,6 +66,22 @@ class CircuitBreaker(Model):
     """Calls at once that may try while it is half-open."""
 
 
+class RetryTopics(Model):
+    """Delayed retries: a record that fails waits in a topic and goes back to its source topic, and so on down the ladder;
+    after the last delay it is a dead letter. `tidegate dlq agent` sends back what is due."""
+
+    delays: tuple[Delay, ...] = ()
+    """Such as `[10 seconds, 1 minute, 10 minutes]`. Default: none, so that what fails is a dead letter at once."""
+    stages: tuple[Literal["handle", "aggregate", "sink"], ...] = ("handle",)
+    """What is worth trying again: failures of these stages. Malformed records and broken rules stay as they are."""
+
+    @model_validator(mode="after")
+    def _different(self) -> RetryTopics:
+        if len(set(self.delays)) < len(self.delays):
+            refuse(Problem("the same delay twice", ("delays",), "each once, since each has a topic of its own"))
+        return self
+
+
 class FloodGuard(Model):
     """Stops the worker, offsets unmoved, when too much is dead-lettered."""
 
@@ -82,4 +100,5 @@ class ErrorHandling(Model):
     retry: Retry = Retry()
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     dead_letter_queue: DeadLetterQueue = DeadLetterQueue()
+    retry_topics: RetryTopics = RetryTopics()
     flood_guard: FloodGuard = FloodGuard()

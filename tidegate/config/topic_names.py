@@ -16,6 +16,7 @@ from tidegate.config.topics import (
     letters_topic,
     partials_topic,
     result_topics,
+    retry_topics,
     watermarks_topic,
 )
 
@@ -92,6 +93,8 @@ def _own(pipeline: Pipeline) -> Iterator[_Use]:
     yield _Use(partials_topic(pipeline), "the topic of partials", ("pipeline_id",), "pipelineId")
     if (topic := letters_topic(pipeline)) is not None and topic != dead_letter_topic(pipeline):
         yield _Use(topic, "the topic in which dead letters wait for S3", ("pipeline_id",), "pipelineId")
+    for topic in retry_topics(pipeline):
+        yield _Use(topic, "a topic of delayed retries", ("pipeline_id",), "pipelineId")
     for use in _read(pipeline):
         yield _Use(changelog_topic(pipeline.pipeline_id, use.topic), f"the changelog of {use.field}", use.at, use.field)
 

@@ -54,6 +54,26 @@ def letters_topic(pipeline: Pipeline) -> str | None:
     return topic
 
 
+def retry_topics(pipeline: Pipeline) -> tuple[str, ...]:
+    """The topics in which records wait for a delayed retry, one for each delay."""
+    return tuple(
+        f"{retry_prefix(pipeline.pipeline_id)}{_short(delay)}" for delay in pipeline.error_handling.retry_topics.delays
+    )
+
+
+def retry_prefix(pipeline_id: str) -> str:
+    """How the names of a pipeline's retry topics begin, those of delays that it had once included."""
+    return f"{pipeline_id}{OWN}retry."
+
+
+def _short(ms: int) -> str:
+    """`10s`, `90s`, `1h`, `250ms`."""
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if ms % size == 0:
+            return f"{ms // size}{unit}"
+    return f"{ms}ms"
+
+
 def indexed_topics(pipeline: Pipeline) -> tuple[str, ...]:
     """Every dead-letter topic that the index reads: the pipeline's own, then those of other tools, each once."""
     own = dead_letter_topic(pipeline)

@@ -201,6 +201,10 @@ DLQ_UPLOADED = Counter(
     {"topic": OPEN},
 )
 
+DLQ_RETRIES = Counter(
+    "tidegate_dlq_retries_total", "Delayed retries that were sent back, by their source topic.", {"topic": OPEN}
+)
+
 # The index of dead letters (here `topic` is the dead-letter topic).
 DLQ_INDEXED = Counter("tidegate_dlq_indexed_records_total", "Dead letters that are new in the index.", {"topic": OPEN})
 DLQ_INDEX_DURATION = Histogram("tidegate_dlq_index_duration_seconds", "Writing one batch of dead letters to the index.")
