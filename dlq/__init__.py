@@ -15,7 +15,8 @@ trim        deletes what topics of tidegate's own need no longer
 reader      the topic, read back
 
 index       groups, search, counters: PostgreSQL or SQLite
-agent, app  what fills it, and carries out replays and retries (Faust only in app); watch and retention: totals, and what is about to expire
+agent, app  what fills it, and carries out replays and retries (Faust only in app)
+watch       totals, and with retention what is about to expire
 replay      previewed, mended, sent back, and followed
 service     one pipeline's index and the raw records behind it, for the shell, the console, the API and replays
 export      what the index holds as documents and files
