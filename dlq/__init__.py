@@ -11,6 +11,7 @@ publishers  Kafka (in the batch's transaction), log, none, or nowhere to go; sev
 s3          from the topic into objects, and back into the index
 placement   which partition of its topic
 retry       records that wait before they are dead letters
+bounded     a call of Kafka's client that may never come back
 trim        deletes what topics of tidegate's own need no longer
 reader      the topic, read back
 

@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
+from dlq.bounded import send_offsets
 from dlq.dialects import Headers
 from dlq.reader import reader_options
 from dlq.replay.targets import QUIET
@@ -31,7 +32,7 @@ from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import retry_prefix
-from tidegate.errors import BrokerUnavailable, TidegateError
+from tidegate.errors import TidegateError
 from tidegate.record import TopicPartition
 from tidegate.telemetry import metric_defs as m
 from tidegate.telemetry.metrics import Metrics
@@ -78,7 +79,6 @@ class RetryAgent:
         self._sources = frozenset(pipeline.source.topics if pipeline.source else ())
         self._lines: dict[TopicPartition, _Line] = {}
         self._counts: dict[str, int] = {}  # partitions of the source topics
-        self._told: list[KafkaError] = []
         self._trimmer = Trimmer(pipeline.kafka, self._clock)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retry", daemon=True)
@@ -118,7 +118,6 @@ class RetryAgent:
             "enable.partition.eof": False,
         }
         self._lines = {}
-        self._told.clear()
         consumer, self._producer = Consumer(options), self._new_producer()
         try:
             self._producer.init_transactions(_TIMEOUT)
@@ -146,7 +145,6 @@ class RetryAgent:
             "linger.ms": 5,
             "compression.type": "lz4",
             "message.max.bytes": 1_000_000_000,  # the topic decides, not the client
-            "error_cb": self._told.append,
         }
         return Producer(options)
 
@@ -206,10 +204,8 @@ class RetryAgent:
                 sent.append(target)
         self._producer.flush(_TIMEOUT)
         places = [KafkaPartition(tp.topic, tp.partition, offset) for tp, offset in offsets.items()]
-        self._producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), _TIMEOUT)
+        send_offsets(self._producer, places, consumer.consumer_group_metadata())
         self._producer.commit_transaction(_TIMEOUT)
-        if self._told:
-            raise BrokerUnavailable(f"retrying: {self._told[0].str()}")
         self._trimmer.note(offsets)
         for target in sent:
             if self._metrics is not None:

@@ -20,6 +20,7 @@ from tests.harness import ROOT, Message, WorkerProcess, produce, read_topic, run
 from tests.providers.kafka import KafkaTopics
 from tests.scene import Scene, events
 from tidegate.config.pipeline import Pipeline
+from tidegate.local.kafka import EmbeddedKafka
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka]
 
@@ -134,6 +135,21 @@ def test_killed_anywhere(kafka: KafkaTopics, tmp_path: Path, chaos: str, seed: i
     with scene.agent():
         wait_until(lambda: len(scene.back()) >= count, 60, f"all {count}")
     assert scene.numbers() == Counter(range(count))
+
+
+@pytest.mark.chaos
+def test_the_broker_goes_away(own_kafka: EmbeddedKafka) -> None:
+    """A broker that is killed in the middle of it, and comes back, makes no record go back twice, and none be forgotten."""
+    scene = Waiting(KafkaTopics(own_kafka.bootstrap_servers))
+    scene.wait(range(3000), due=time.time() - 1)
+    scene.wait(range(3000, 3100), due=time.time() + 8)
+    with scene.agent():
+        wait_until(lambda: bool(scene.back()), 30, "it sends", every=0.01)
+        own_kafka.kill()
+        time.sleep(1)
+        own_kafka.start()
+        wait_until(lambda: len(scene.back()) >= 3100, 60, "all")
+    assert scene.numbers() == Counter(range(3100))
 
 
 _SEND = """

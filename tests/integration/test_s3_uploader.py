@@ -157,7 +157,7 @@ def test_killed_anywhere(kafka: KafkaTopics, s3: S3Server, tmp_path: Path, chaos
     file.write_text(yaml.safe_dump(scene.document))
     feeding = threading.Thread(target=lambda: [scene.fail(100) or time.sleep(0.15) for _ in range(20)])
     feeding.start()
-    for _ in range(12 if chaos == "long" else 2):
+    for _ in range(12 if chaos == "long" else 1):
         process = subprocess.Popen([sys.executable, "-c", _WRITE, str(file)], cwd=ROOT)
         before = len(s3.objects(scene.bucket))
         wait_until(lambda: len(s3.objects(scene.bucket)) > before, 20, "it writes", every=0.02)  # noqa: B023
