@@ -203,7 +203,7 @@ def test_out_of_files(replays: ReplayScene, tmp_path: Path) -> None:
     assert replays.read(replays.dlq) == []
     letter = replays.index.reader.letter(replays.id_of(4))
     assert letter is not None
-    shown = replays.index.reveal(letter)
+    shown = replays.index.reveal(letter, actor="ada", reason="to compare")
     assert shown is not None
     assert shown.envelope.value == b'{"n": 4}'
     found = replays.carry_out(replays.job(max_failures=1.0))

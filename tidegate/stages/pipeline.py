@@ -16,8 +16,8 @@ from tidegate.stages.decode import Decoder
 from tidegate.stages.dedupe import Dedupe
 from tidegate.stages.eventtime import EventTimes, count_missing
 from tidegate.stages.handle import HandlerChain, ask
-from tidegate.stages.membership import OpenWindows
 from tidegate.stages.ladder import Ladder
+from tidegate.stages.membership import OpenWindows
 from tidegate.stages.parts import Recollection, join
 from tidegate.stages.plan import Plan
 from tidegate.stages.rules import RuleSet
