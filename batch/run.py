@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -26,10 +27,11 @@ from batch.report import Report
 from batch.session import spark_session
 from batch.sink import BatchSink, Commit
 from batch.source import starting_offsets
+from dlq.s3.uploader import open_uploader
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
-from tidegate.config.topics import dead_letter_topic, late_topic
+from tidegate.config.topics import late_topic, letters_topic, retry_topics
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan, compile_plan
@@ -38,6 +40,7 @@ from tidegate.store.base import Store
 from tidegate.store.reading import TopicReader
 from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, partition_counts, topic_ids
 
+_FLUSH = 3.0  # seconds for dead letters that are gathered for S3 when a run fails; they stay in their topic
 OpenSession = Callable[[str, Path, str], AbstractContextManager[SparkSession]]
 """Name, directory for what Spark puts on the disk, master."""
 
@@ -98,7 +101,8 @@ class BatchRun:
         claims = self._claimed(store, guard, sources, reader)
         producer = ConfirmedProducer(confluent_options(self._pipeline.kafka))
         sink = BatchSink(self._plan, claims, producer, Guard("kafka", self._pipeline.error_handling))
-        batches = MicroBatches(self._plan, sink, claims, counts, reader, self.stop, self._committed)
+        uploader = open_uploader(self._pipeline)
+        batches = MicroBatches(_for_executors(self._plan), sink, claims, counts, reader, self.stop, self._committed)
         idleness = self._idleness(claims, store, guard, reader)
         self._watch.starting("Spark")
         with self._scratch() as scratch, self._session(scratch) as session:
@@ -108,11 +112,18 @@ class BatchRun:
             )  # fmt: skip
             warming = threading.Thread(target=batches.warm_up, args=(session,), name="warm-up")
             warming.start()
+            if uploader is not None:
+                uploader.start()
             try:
                 queries.until_done()
+                if uploader is not None:
+                    self._watch.starting("the last dead letters to S3")
+                    uploader.finish()
             finally:
                 self.report.states = claims.states
                 warming.join()  # before the session that it uses is stopped
+                if uploader is not None:
+                    uploader.stop(_FLUSH)
 
     def _committed(self, commit: Commit, lag: int | None) -> None:
         self.report.add(commit)
@@ -147,7 +158,7 @@ class BatchRun:
         options = confluent_options(self._pipeline.kafka)
         found = asyncio.run(partition_counts(options, self._source.topics))
         sources = [TopicPartition(topic, number) for topic, count in found.items() for number in range(count)]
-        names = (dead_letter_topic(self._pipeline), late_topic(self._pipeline))
+        names = (letters_topic(self._pipeline), late_topic(self._pipeline), *retry_topics(self._pipeline))
         specs = [TopicSpec(name, max(found.values()), FOREVER_KEPT) for name in names if name is not None]
         return sources, asyncio.run(ensure_topics(options, specs)) if specs else {}
 
@@ -167,3 +178,13 @@ class BatchRun:
             if self._pipeline.telemetry.log_level == "debug":
                 session.sparkContext.setLogLevel("WARN")
             yield session
+
+
+def _for_executors(plan: Plan) -> Plan:
+    """The plan without the passwords of S3, to which executors write nothing."""
+    handling = plan.pipeline.error_handling
+    bare = {"aws_access_key_id": None, "aws_secret_access_key": None, "aws_session_token": None}
+    config = handling.dead_letter_queue.config.model_copy(update=bare)
+    queue = handling.dead_letter_queue.model_copy(update={"config": config})
+    update = {"error_handling": handling.model_copy(update={"dead_letter_queue": queue})}
+    return replace(plan, pipeline=plan.pipeline.model_copy(update=update))

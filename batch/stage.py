@@ -21,6 +21,7 @@ from dlq.collect import envelopes
 from dlq.late import late_records
 from dlq.policy import Failures
 from dlq.publishers import open_publisher
+from dlq.retry.rows import retry_rows
 from tidegate.clock import SystemClock
 from tidegate.config.secrets import secret_values
 from tidegate.config.topics import late_topic
@@ -146,7 +147,8 @@ class Share:
         late = late_records(result, plan, clock, partitions=counts.get(late_topic(plan.pipeline) or "", 1))
         letters = [*dead, *late.envelopes]
         rows = publisher.rows(letters, self._tp, counts.get(publisher.topic or "", 1)) if letters else []
-        return wire.Written([*rows, *late.rows], len(dead), Failures.of(result, dead))
+        retries = retry_rows(result, plan, clock, counts)
+        return wire.Written([*rows, *late.rows, *retries], len(dead), Failures.of(result, dead))
 
 
 class _Tools:

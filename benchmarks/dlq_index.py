@@ -24,8 +24,8 @@ from dlq.envelope import Envelope, RawRecord
 from dlq.index.filters import FieldIs, LetterFilter
 from dlq.index.search import IndexReader
 from dlq.service import open_index
-from tidegate.config.errorhandling import DeadLetterConfig
 from tidegate.config.loading import load_pipeline
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.local.postgres import EmbeddedPostgres
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Reason, Rejection

@@ -19,6 +19,7 @@ from dlq.index.database import IndexDatabase, index_location
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
 from dlq.replay.agent import ReplayAgent
+from dlq.retry.agent import RetryAgent
 from dlq.watch import Watch
 from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.loading import load_pipeline
@@ -34,6 +35,7 @@ from transport.lifecycle import Lifecycle, quieten_garbage_collection
 
 log = structlog.get_logger(__name__)
 _FETCH_BYTES = 8_388_608  # per partition: counters cost as much for a thousand letters as for ten thousand
+_STOP = 5.0  # seconds for a transaction of delayed retries
 _LOOK = 30.0  # seconds between looks at totals and retention
 
 
@@ -68,10 +70,12 @@ class Runtime:
         self._indexing: Indexing | None = None
         self._looking: asyncio.Task[None] | None = None
         self._replaying = ReplayAgent(pipeline, self.database, metrics=self.observer.metrics)
+        self._retrying = RetryAgent(pipeline, metrics=self.observer.metrics)
+        self._retries = bool(pipeline.error_handling.retry_topics.delays)
 
     async def set_up(self, app: AgentApp) -> None:
         """1. health and metrics  2. the index's tables  3. the topics and their retention  4. the owner of partitions
-        5. replays."""
+        5. replays, and delayed retries."""
         await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)
         self.lifecycle.start()
         bind_resilience(self.observer.metrics)
@@ -90,11 +94,15 @@ class Runtime:
         quieten_garbage_collection()
         self._looking = asyncio.create_task(self._look())
         self._replaying.start()
+        if self._retries:
+            self._retrying.start()
 
     async def take_down(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
+        self._retrying.stop(0)
         await asyncio.to_thread(self._replaying.stop)
+        await asyncio.to_thread(self._retrying.stop, _STOP)
         if self._indexing is not None:
             self._indexing.close()
         if self._indexing is None or not self._indexing.left_behind:

@@ -35,8 +35,8 @@ def document(letter: DeadLetter) -> dict[str, Any]:
         "timestamp": envelope.origin.timestamp,
         "firstFailure": moment(envelope.first_failure),
         "lastFailure": moment(envelope.last_failure),
-        **_encoded("key", envelope.key),
-        **_encoded("value", envelope.value),
+        **encoded("key", envelope.key),
+        **encoded("value", envelope.value),
         "truncated": list(envelope.truncated),
     }
 
@@ -47,7 +47,7 @@ def full_document(letter: DeadLetter) -> dict[str, Any]:
     return {
         **document(letter),
         "timestampType": envelope.origin.timestamp_type,
-        "headers": [{"name": name, **_encoded("value", value)} for name, value in envelope.headers],
+        "headers": [{"name": name, **encoded("value", value)} for name, value in envelope.headers],
         "schema": envelope.schema,
         "context": envelope.context,
         "trace": envelope.traceparent,
@@ -110,7 +110,7 @@ def _reason(reason: Reason) -> dict[str, str]:
     return {name: value for name, value in parts.items() if value is not None}
 
 
-def _encoded(name: str, data: bytes | None) -> dict[str, str | None]:
+def encoded(name: str, data: bytes | None) -> dict[str, str | None]:
     """`name` as text with `{name}Encoding` utf-8, or base64 for what is no text; null without an encoding."""
     if data is None:
         return {name: None, f"{name}Encoding": None}

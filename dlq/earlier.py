@@ -11,7 +11,7 @@ from dlq.dialects.base import number, text, textual_origin
 from dlq.encoding import parse_iso_utc
 
 # Headers of an earlier failure. They are taken off when the record fails again: piled up, they end in RecordTooLarge.
-FAILURE_PREFIXES: tuple[str, ...] = (h.DLQ_PREFIX, *DIALECT_PREFIXES)
+FAILURE_PREFIXES: tuple[str, ...] = (h.DLQ_PREFIX, h.RETRY_PREFIX, *DIALECT_PREFIXES)
 
 
 class Earlier(NamedTuple):

@@ -37,7 +37,8 @@ from dlq.limits import (
     header_size,
     well_formed,
 )
-from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.config.queue import DeadLetterConfig
+from tidegate.headers import RETRY_ATTEMPT
 from tidegate.record import TopicPartition, record_id
 from tidegate.stages.batch import Reason, Rejection
 
@@ -275,6 +276,7 @@ def _after_earlier_failure(envelope: Envelope) -> Envelope:
         headers=kept,
         origin=earlier.origin or envelope.origin,
         first_failure=envelope.first_failure if earlier.first_failure is None else earlier.first_failure,
+        attempt=envelope.attempt + max(0, number(values, RETRY_ATTEMPT) or 0),
         replays=earlier.replays,
         truncated=earlier.truncated,
         value_size=earlier.value_size,

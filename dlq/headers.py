@@ -1,6 +1,6 @@
 """Every header name of dead letters and late records, once. All values are UTF-8 text.
 
-`tidegate.replay.of` and `tidegate.retry.of` are in tidegate/headers.py, because the stages read them.
+`tidegate.replay.of`, `tidegate.retry.of` and `tidegate.retry.attempt` are in tidegate/headers.py, because the stages read them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ERROR_TYPE = "tidegate.dlq.error.type"
 ERROR_MESSAGE = "tidegate.dlq.error.message"
 STACK = "tidegate.dlq.stack"
 REASONS = "tidegate.dlq.reasons"  # JSON list of {errorType, message, rule?, field?, found?}
-ATTEMPT = "tidegate.dlq.attempt"  # calls made before giving up, the first one included
+ATTEMPT = "tidegate.dlq.attempt"  # calls made before giving up, the first one included; each delayed retry counts
 FAILED_FIRST = "tidegate.dlq.failed.first"  # ISO 8601, UTC, milliseconds
 FAILED_LAST = "tidegate.dlq.failed.last"
 ORIGIN_TOPIC = "tidegate.dlq.origin.topic"  # the origin is where the record was when it failed for the first time
@@ -38,6 +38,12 @@ REPLAY_PREFIX = "tidegate.replay."
 
 REPLAY_JOB = "tidegate.replay.job"  # job/position: which job sent it, and as which of its records
 REPLAY_EDITED = "tidegate.replay.edited"  # comma-separated: key, value; only on a record that was mended
+
+RETRY_PREFIX = "tidegate.retry."
+
+RETRY_DUE = "tidegate.retry.due"  # ms since the epoch: when it goes back
+RETRY_TOPIC = "tidegate.retry.topic"  # where it goes back to
+RETRY_PARTITION = "tidegate.retry.partition"
 
 LATE_PREFIX = "tidegate.late."
 

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dlq.index.database import IndexDatabase, index_location
+from dlq.index.letters import indexed_id
 from dlq.index.lifecycle import Lifecycle
 from dlq.index.search import Document, IndexReader
 from dlq.reader import DeadLetter, read_one
 from dlq.replay.jobs import Job, Jobs
 from dlq.replay.request import Request
 from dlq.replay.targets import require_allowed
+from dlq.s3.archive import Archive
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import ConfigError
@@ -66,12 +68,16 @@ class DeadLetterIndex:
         return self.reader.expiring(now, within=self.pipeline.dead_letters.expiry_warning)
 
     def reveal(self, letter: Document, *, actor: str, reason: str) -> DeadLetter | None:
-        """The dead letter as it stands in its topic, unmasked; None when retention has deleted it. Who may is the caller's
-        to decide; that somebody did is in the history before anything is read. Raises BrokerUnavailable, StoreUnavailable.
+        """The dead letter as it stands in its topic, unmasked, else as it stands in S3; None when it is in neither any more.
+        Who may is the caller's to decide; that somebody did is in the history before anything is read. Raises
+        BrokerUnavailable, BucketUnavailable, StoreUnavailable.
         """
         where = (letter["dlq_topic"], letter["id"])
         self.lifecycle.note(actor, "reveal", fingerprint=letter["fingerprint"], letter=where, note=reason)
-        return read_one(self.pipeline.kafka, letter["dlq_topic"], letter["dlq_partition"], letter["dlq_offset"])
+        found = read_one(self.pipeline.kafka, letter["dlq_topic"], letter["dlq_partition"], letter["dlq_offset"])
+        if found is None or indexed_id(found.envelope) != letter["id"]:
+            return Archive(self.pipeline, self.database).find(letter["letter"])
+        return found
 
 
 @contextmanager

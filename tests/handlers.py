@@ -56,3 +56,15 @@ def die_once(record: Record) -> Record:
 def unchanged(record: Record) -> Record:
     """Has nothing to say, and would have to be asked all the same."""
     return record
+
+
+def on_the_third_call(record: Record) -> Record:
+    """Cannot take every twentieth record before it is asked for the third time, and another twentieth never."""
+    calls = Path(os.environ["TIDEGATE_TEST_CALLS"]) / str(record["id"])
+    if record["id"] % 20 not in (3, 7):
+        return record
+    with calls.open("ab") as file:
+        file.write(b".")
+    if record["id"] % 20 == 7 or calls.stat().st_size < 3:
+        raise ValueError(f"not yet: {record['id']}")
+    return record

@@ -24,6 +24,8 @@ A map for readers. Imports go one way: worker, batch → dlq → transport → t
     transport/                    Faust in record batches, and how a process on it lives
     transport/ending.py           how a process ends: one budget of time for all of it, and a last resort
     dlq/envelope.py               what a dead letter carries
+    dlq/s3/                       dead letters in S3: uploader.py has why none is lost or doubled there
+    dlq/retry/                    records that wait, and go back, before they are dead letters
     dlq/index/                    dead letters grouped, searched and worked on: `tidegate dlq agent` fills it
     dlq/replay/                   how they go back, each once: run.py has a job's turns, sender.py why nothing is sent twice
 """

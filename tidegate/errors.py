@@ -9,6 +9,7 @@ TidegateError
 ├── DependencyError          something outside is away: consumption pauses, nothing is dead-lettered   (retriable)
 │   ├── StoreUnavailable
 │   ├── BrokerUnavailable
+│   ├── BucketUnavailable    S3
 │   ├── DependencyTimeout    one try took longer than its timeout
 │   └── CircuitOpen          the breaker rejects calls for `retry_after_ms`; not retried in place
 ├── Fenced                   another owner has this partition: this one must stop writing to it
@@ -124,6 +125,10 @@ class StoreUnavailable(DependencyError):
 
 class BrokerUnavailable(DependencyError):
     """The Kafka cluster cannot be reached."""
+
+
+class BucketUnavailable(DependencyError):
+    """S3 cannot be reached, or is overloaded. What was to be written may be written."""
 
 
 class DependencyTimeout(DependencyError):

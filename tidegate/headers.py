@@ -7,3 +7,6 @@ REPLAY_OF = "tidegate.replay.of"
 
 RETRY_OF = "tidegate.retry.of"
 """Id of the record that this one is a delayed retry of: the same exemption from lateness."""
+
+RETRY_ATTEMPT = "tidegate.retry.attempt"
+"""The how manieth delayed retry this is, from 1."""

@@ -25,7 +25,7 @@ from tidegate.errors import BrokerUnavailable, ConfigError
 log = structlog.get_logger(__name__)
 _POLL = 0.1
 _NO_ID = "A" * 22  # all zeros: a broker of before there were ids
-FOREVER_KEPT = {"retention.ms": "-1"}  # dead letters and late records: somebody has to look at them first
+FOREVER_KEPT = {"retention.ms": "-1"}  # dead letters, late records, retries: somebody has to look at them first
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import structlog
 
+from dlq.s3.uploader import Uploader, open_uploader
 from tidegate.clock import SystemClock
 from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.pipeline import Pipeline
@@ -46,6 +47,7 @@ from worker.watermarks import WatermarkBoard, pipeline_watermark
 log = structlog.get_logger(__name__)
 _REACH = (5.0, 25.0)  # seconds for a first answer of the broker; between them is looked at why there is none
 _THREADS = 4  # store and local state run here; more threads than cores, since the store's wait is not work
+_FLUSH = 3.0  # seconds for dead letters that are gathered for S3; what it does not take stays in the topic
 _READERS = 6  # partitions that are restored at once: a reader has some 30 MB of what librdkafka has fetched ahead
 
 
@@ -83,16 +85,21 @@ class Runtime:
         self._partitions: dict[str, int] = {}
         self._topic_ids: dict[str, str] = {}  # of the sources and of the changelogs
         self._refresh: asyncio.Task[None] | None = None
+        self._uploader: Uploader | None = None
         self.observer = Observer(self.plan)
         self.lifecycle = Lifecycle("worker", pipeline.telemetry, self.observer, pipeline.worker)
 
     async def set_up(self, app: WorkerApp) -> None:
-        """1. health and metrics  2. topics  3. store  4. watermarks of the other partitions  5. the owner of partitions."""
+        """1. health and metrics  2. topics  3. dead letters to S3  4. store  5. watermarks of the other partitions
+        6. the owner of partitions."""
         await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)
         self.lifecycle.start()
         self._partitions = await self._reach()
         counts = await self._ensure_topics()
         self._topic_ids = await self._ids()
+        self._uploader = await asyncio.to_thread(open_uploader, self.pipeline, metrics=self.observer.metrics)
+        if self._uploader is not None:
+            self._uploader.start()
         guard = None
         if self._store is not None:
             guard = Guard("store", self.pipeline.error_handling)
@@ -138,6 +145,8 @@ class Runtime:
         if self._refresh is not None:
             self._refresh.cancel()
         await asyncio.to_thread(self._board.stop)
+        if self._uploader is not None:
+            await asyncio.to_thread(self._uploader.stop, _FLUSH)
         for pool in (self._executor, self._stages, self._readers):
             pool.shutdown(wait=False, cancel_futures=True)
         if not (self.owner and self.owner.left_behind):  # else a call still uses them

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from tidegate.config.topic_settings import STATE, WATERMARKS
 from tidegate.config.topics import (
     changelog_topic,
-    dead_letter_topic,
     late_topic,
+    letters_topic,
     partials_topic,
     result_topics,
+    retry_topics,
     watermarks_topic,
 )
 from tidegate.stages.plan import AggregationPlan, Plan
@@ -41,5 +42,5 @@ def needed_topics(plan: Plan, partitions: Mapping[str, int], partials: int) -> l
         for topic in (merged, changelog_topic(pipeline.pipeline_id, merged)):
             specs.append(TopicSpec(topic, partials, STATE, holds_state=True))
     specs += [TopicSpec(topic, most, _RESULTS) for topic in result_topics(pipeline).values()]
-    failures = (dead_letter_topic(pipeline), late_topic(pipeline))
+    failures = (letters_topic(pipeline), late_topic(pipeline), *retry_topics(pipeline))
     return specs + [TopicSpec(topic, most, FOREVER_KEPT) for topic in failures if topic is not None]

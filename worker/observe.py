@@ -11,6 +11,7 @@ import structlog
 
 from tidegate import __version__
 from tidegate.clock import Clock, SystemClock
+from tidegate.config.topics import letters_topic
 from tidegate.errors import PipelineAborted, TidegateError
 from tidegate.ledger import LEDGER_COLUMNS, Ledger
 from tidegate.record import Stage, TopicPartition
@@ -42,8 +43,7 @@ class Observer:
         self.metrics.set(m.BUILD_INFO, {"version": __version__, "engine": "worker"})
         source = plan.pipeline.source
         self._sources = frozenset(source.topics if source else ())
-        queue = plan.pipeline.error_handling.dead_letter_queue
-        self._dlq_sink = {"sink": queue.type} if queue.enabled and queue.type != "none" else None
+        self._dlq_sink = {"sink": "kafka"} if letters_topic(plan.pipeline) is not None else None
         guards = ["store", *(f"handler:{handler.call}" for handler in plan.pipeline.handlers)]
         self._rules = RuleSet(plan.pipeline, plan.decoded).names
         self.metrics.prepare(

@@ -17,6 +17,7 @@ from dlq.envelope import Envelope
 from dlq.late import Late, late_records
 from dlq.policy import Failures, FloodGuard
 from dlq.publishers import open_publisher
+from dlq.retry.rows import retry_rows
 from tidegate.clock import Clock
 from tidegate.config.topics import late_topic, result_topics, watermarks_topic
 from tidegate.record import OutRow, TopicPartition
@@ -120,7 +121,8 @@ class SourceStages:
         dead, late = envelopes(result, self.plan, self._clock, context=self._context), self._late(result)
         self._flood.observe(Failures.of(result, dead))
         step = Step(result.state, Effects(), closed_upto, result, dead=[*dead, *late.envelopes])
-        step.effects.topics += by_partition([*self._dead_rows(step.dead), *late.rows])
+        retries = retry_rows(result, self.plan, self._clock, self._counts)
+        step.effects.topics += by_partition([*self._dead_rows(step.dead), *late.rows, *retries])
         step.dlq_seconds = self._clock.monotonic() - begun
         changed = {name: self.windows[name].apply(self.db, d) for name, d in result.deltas.items() if d.num_rows}
         for rows in changed.values():

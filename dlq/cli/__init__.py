@@ -3,6 +3,7 @@
 topic   list, show: straight from the dead-letter topic
 agent   agent: fills the index
 console console: in a browser
+files   import: from S3, or a folder, into the index
 index   groups, search, stats, export; ack, resolve: on the index
 replay  preview, replay, edit: dead letters go back; park: they do not
 jobs    jobs list, show, pause, resume, cancel: the replays under way
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import typer
 
-from dlq.cli import index, replay, topic
+from dlq.cli import files, index, replay, topic
 from dlq.cli.agent import agent
 from dlq.cli.console import console
 from dlq.cli.jobs import jobs
@@ -26,6 +27,7 @@ app.command()(index.groups)
 app.command()(index.search)
 app.command()(index.stats)
 app.command()(index.export)
+app.command("import")(files.import_)
 app.command()(index.ack)
 app.command()(index.resolve)
 app.command()(replay.preview)

@@ -17,7 +17,7 @@ def agent(
     index: IndexUrl = None,
     log_level: Annotated[str, typer.Option("--loglevel", "-l", help="Faust's log level.")] = "info",
 ) -> None:
-    """Keep the index of dead letters up to date, and carry out replays, until it is stopped."""
+    """Keep the index of dead letters up to date, carry out replays and delayed retries, until it is stopped."""
     load_pipeline(pipeline)  # a wrong file is said here, before Faust is imported
     os.environ["TIDEGATE_PIPELINE"] = str(pipeline)
     if index is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ import typer
 from dlq.cli import options as o
 from dlq.document import moment, one_line, safe_json
 from dlq.export import LETTER_COLUMNS, exported, group_document, write_csv
+from dlq.index.filters import LetterFilter
 from dlq.index.history import HistoryFilter
 from dlq.index.search import Cursor, Document
 from dlq.service import DeadLetterIndex, open_index
@@ -23,19 +25,15 @@ _CELL = 120  # characters
 _MINUTE = 60_000
 
 
+@o.choosing(only=["topic", "source", "stage", "error", "rule", "since"])
 def groups(
     pipeline: o.PipelineFile,
+    wanted: LetterFilter,
     group: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="Everything about this one.")] = None,
     state: Annotated[
         o.Several, typer.Option(help="open, acknowledged or resolved. Default: what is not resolved.")
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Resolved ones, too.")] = False,
-    topic: o.TopicOption = None,
-    source: o.SourceOption = None,
-    stage: o.StageOption = None,
-    error: o.ErrorOption = None,
-    rule: o.RuleOption = None,
-    since: o.SinceOption = None,
     order: Annotated[Literal["impact", "newest", "oldest"], typer.Option(help="What comes first.")] = "impact",
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
     index: o.IndexUrl = None,
@@ -47,7 +45,6 @@ def groups(
             _show_group(opened, group, as_json)
             return
         states = tuple(state or (() if all_ else ("open", "acknowledged")))
-        wanted = o.letter_filter(topic=topic, source=source, stage=stage, error=error, rule=rule, since=since)
         rows = opened.reader.groups(wanted, state=states, order=order, limit=limit)
         expiring = opened.expiring()
     if as_json:
@@ -61,32 +58,20 @@ def groups(
     _warn(expiring, opened)
 
 
+@o.choosing(without=["text"])
 def search(
     pipeline: o.PipelineFile,
-    text: Annotated[
+    wanted: LetterFilter,
+    words: Annotated[
         list[str] | None, typer.Argument(metavar="[WORDS]...", help="Words of the message, all of them.")
     ] = None,
-    group: o.GroupOption = None,
-    topic: o.TopicOption = None,
-    source: o.SourceOption = None,
-    stage: o.StageOption = None,
-    error: o.ErrorOption = None,
-    rule: o.RuleOption = None,
-    state: o.StateOption = None,
-    key: o.KeyOption = None,
-    field: o.FieldOption = None,
-    since: o.SinceOption = None,
-    until: o.UntilOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
     after: Annotated[str | None, typer.Option(help="Go on where a page ended: what it gave as `next`.")] = None,
     index: o.IndexUrl = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Find dead letters, newest first. Values are shown masked, as the pipeline file says."""
-    wanted = o.letter_filter(
-        " ".join(text) if text else None, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule,
-        state=state, key=key, field=field, since=since, until=until,
-    )  # fmt: skip
+    wanted = replace(wanted, text=" ".join(words) if words else None)
     with open_index(load_pipeline(pipeline), index) as opened:
         page = opened.reader.page(wanted, after=None if after is None else Cursor.parse(after), limit=limit)
         count = opened.reader.count(wanted)
@@ -123,29 +108,15 @@ def stats(pipeline: o.PipelineFile, index: o.IndexUrl = None, as_json: o.AsJson 
     _warn(expiring, opened)
 
 
+@o.choosing()
 def export(
     pipeline: o.PipelineFile,
+    wanted: LetterFilter,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file. Default: standard output.")] = None,
     form: Annotated[Literal["csv", "json"], typer.Option("--format", help="json: one object per line.")] = "csv",
-    text: Annotated[str | None, typer.Option(help="Words of the message, all of them.")] = None,
-    group: o.GroupOption = None,
-    topic: o.TopicOption = None,
-    source: o.SourceOption = None,
-    stage: o.StageOption = None,
-    error: o.ErrorOption = None,
-    rule: o.RuleOption = None,
-    state: o.StateOption = None,
-    key: o.KeyOption = None,
-    field: o.FieldOption = None,
-    since: o.SinceOption = None,
-    until: o.UntilOption = None,
     index: o.IndexUrl = None,
 ) -> None:
     """Write all dead letters that the options choose, masked, for a spreadsheet or a program."""
-    wanted = o.letter_filter(
-        text, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule, state=state, key=key,
-        field=field, since=since, until=until,
-    )  # fmt: skip
     with open_index(load_pipeline(pipeline), index) as opened:
         letters = (exported(letter) for letter in opened.reader.every(wanted))
         target = sys.stdout if out is None else out.open("w", newline="", encoding="utf-8")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Callable, Iterable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 from dlq.index.filters import FieldIs, LetterFilter, moment_of
 from tidegate.clock import SystemClock
+
+Command = Callable[..., None]
 
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")]
 IndexUrl = Annotated[
@@ -45,34 +49,44 @@ SinceOption = Annotated[str | None, typer.Option(help='That failed since: "2 hou
 UntilOption = Annotated[str | None, typer.Option(help="That failed before: the same forms.")]
 
 
-def letter_filter(
-    text: str | None = None,
-    *,
-    group: Several = None,
-    topic: Several = None,
-    source: Several = None,
-    stage: Several = None,
-    error: Several = None,
-    rule: Several = None,
-    state: Several = None,
-    key: Several = None,
-    id: Several = None,
-    field: Several = None,
-    since: str | None = None,
-    until: str | None = None,
-) -> LetterFilter:
-    """What the options mean. Raises ConfigError."""
+Words = Annotated[str | None, typer.Option(help="Words of the message, all of them.")]
+
+FILTER: Final[dict[str, Any]] = {
+    "group": GroupOption, "topic": TopicOption, "source": SourceOption, "stage": StageOption, "error": ErrorOption,
+    "rule": RuleOption, "state": StateOption, "key": KeyOption, "id": IdOption, "field": FieldOption, "text": Words,
+    "since": SinceOption, "until": UntilOption,
+}  # fmt: skip
+"""The options that choose dead letters, each once."""
+
+
+def choosing(*, only: Iterable[str] = FILTER, without: Iterable[str] = ()) -> Callable[[Command], Command]:
+    """A command's parameter `wanted: LetterFilter`, as options: those of FILTER, or `only` some, `without` others."""
+    names = [name for name in FILTER if name in set(only) - set(without)]
+
+    def decorate(command: Command) -> Command:
+        own = [one for one in signature(command, eval_str=True).parameters.values() if one.name != "wanted"]
+        options = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=FILTER[name]) for name in names]
+        first = [one for one in own if one.default is Parameter.empty]
+        rest = [one for one in own if one.default is not Parameter.empty]
+        parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in (*first, *options, *rest)]
+
+        def run(**given: Any) -> None:
+            command(wanted=letter_filter(**{name: given.pop(name) for name in names}), **given)
+
+        run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def letter_filter(*, since: str | None = None, until: str | None = None, **given: Any) -> LetterFilter:
+    """What the options of FILTER mean. Raises ConfigError."""
     clock = SystemClock()
+    text, field = given.pop("text", None), given.pop("field", None)
     return LetterFilter(
-        group=tuple(group or ()),
-        topic=tuple(topic or ()),
-        source=tuple(source or ()),
-        stage=tuple(stage or ()),
-        error=tuple(error or ()),
-        rule=tuple(rule or ()),
-        state=tuple(state or ()),
-        key=tuple(key or ()),
-        id=tuple(id or ()),
+        **{name: tuple(values or ()) for name, values in given.items()},
         since=None if since is None else moment_of(since, clock, "--since"),
         until=None if until is None else moment_of(until, clock, "--until"),
         text=text,

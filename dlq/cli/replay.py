@@ -29,52 +29,27 @@ if TYPE_CHECKING:
     from dlq.replay.preview import Preview
 
 Here = Annotated[bool, typer.Option("--here", help="Carry it out in this process, not in the agent's.")]
-Words = Annotated[str | None, typer.Option(help="Words of the message, all of them.")]
 
 
+@o.choosing(without=["state"])
 def preview(
     pipeline: o.PipelineFile,
-    group: o.GroupOption = None,
-    topic: o.TopicOption = None,
-    source: o.SourceOption = None,
-    stage: o.StageOption = None,
-    error: o.ErrorOption = None,
-    rule: o.RuleOption = None,
-    key: o.KeyOption = None,
-    id: o.IdOption = None,
-    field: o.FieldOption = None,
-    text: Words = None,
-    since: o.SinceOption = None,
-    until: o.UntilOption = None,
+    wanted: LetterFilter,
     to: o.ToOption = None,
     assignments: o.SetOption = None,
     index: o.IndexUrl = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Say what a replay of the open dead letters that the options choose would come to: how many would pass now."""
-    wanted = o.letter_filter(
-        text, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule, key=key, id=id, field=field,
-        since=since, until=until,
-    )  # fmt: skip
     with open_index(load_pipeline(pipeline), index) as opened:
         found = opened.preview(Request(wanted, to, tuple(assignments or ())))
     _print(found, as_json)
 
 
+@o.choosing(without=["state"])
 def replay(
     pipeline: o.PipelineFile,
-    group: o.GroupOption = None,
-    topic: o.TopicOption = None,
-    source: o.SourceOption = None,
-    stage: o.StageOption = None,
-    error: o.ErrorOption = None,
-    rule: o.RuleOption = None,
-    key: o.KeyOption = None,
-    id: o.IdOption = None,
-    field: o.FieldOption = None,
-    text: Words = None,
-    since: o.SinceOption = None,
-    until: o.UntilOption = None,
+    wanted: LetterFilter,
     to: o.ToOption = None,
     assignments: o.SetOption = None,
     canary: Annotated[
@@ -94,10 +69,6 @@ def replay(
 
     Ends with 0 when all of them were accepted, else with 1.
     """
-    wanted = o.letter_filter(
-        text, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule, key=key, id=id, field=field,
-        since=since, until=until,
-    )  # fmt: skip
     request = Request(wanted, to, tuple(assignments or ()), canary=canary, rate=rate, max_failures=max_failures)
     _require_answer(yes, as_json)
     with open_index(load_pipeline(pipeline), index) as opened:
@@ -142,20 +113,10 @@ def edit(
         carry_out(opened, job, here=True, wait=True, as_json=as_json, by_hand=hand)
 
 
+@o.choosing(without=["state"])
 def park(
     pipeline: o.PipelineFile,
-    group: o.GroupOption = None,
-    topic: o.TopicOption = None,
-    source: o.SourceOption = None,
-    stage: o.StageOption = None,
-    error: o.ErrorOption = None,
-    rule: o.RuleOption = None,
-    key: o.KeyOption = None,
-    id: o.IdOption = None,
-    field: o.FieldOption = None,
-    text: Words = None,
-    since: o.SinceOption = None,
-    until: o.UntilOption = None,
+    wanted: LetterFilter,
     undo: Annotated[bool, typer.Option("--undo", help="Open parked ones again; their replays count anew.")] = False,
     note: o.Note = "",
     index: o.IndexUrl = None,
@@ -163,10 +124,6 @@ def park(
     as_json: o.AsJson = False,
 ) -> None:
     """Set dead letters aside: they are not open any more, and are not replayed."""
-    wanted = o.letter_filter(
-        text, group=group, topic=topic, source=source, stage=stage, error=error, rule=rule, key=key, id=id, field=field,
-        since=since, until=until,
-    )  # fmt: skip
     _require_answer(yes, as_json)
     with open_index(load_pipeline(pipeline), index) as opened:
         if not yes:

@@ -82,8 +82,9 @@ def _letters(pipeline: Pipeline) -> Iterator[DeadLetter]:
         raise ConfigError(
             "the dead letters of this pipeline are not on Kafka, so they cannot be read back",
             field="errorHandling.deadLetterQueue.type" if queue.enabled else "errorHandling.deadLetterQueue.enabled",
-            value=queue.type if queue.enabled else False,
+            value=", ".join(queue.types) if queue.enabled else False,
             expected="type kafka",
+            hint="`tidegate dlq import` brings those in S3 into the index" if queue.goes_to("s3") else None,
         )
     return read_dead_letters(pipeline.kafka, topic)
 

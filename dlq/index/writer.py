@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, case, func, select, text, update
@@ -61,18 +61,30 @@ class IndexWriter:
 
         Raises StoreUnavailable (unknown whether written: write it again), ConfigError.
         """
-        try:
-            return self._write(tp, rows, upto)
-        except DRIVER_ERRORS as error:
-            if failure_of(error) is Failure.CONFLICT:
-                return self._again(tp, rows, upto)
-            if failure_of(error) is not Failure.REFUSED:
-                raise public_error(error, self._database.name) from error
-            return self._again(tp, self._acceptable(rows), upto)
+        return self._in_spite_of_values(lambda letters: self._write(tp, letters, upto), rows)
 
-    def _again(self, tp: TopicPartition, rows: Sequence[Row], upto: int) -> int:
+    def add(self, rows: Sequence[Row]) -> int:
+        """Letters that come out of files (dlq/s3/archive.py), in whose `detail` it says which: those that the index has
+        already are not counted again, and only learn where else their record is. Returns how many are new.
+
+        Raises as `write` does.
+        """
+        by_partition: dict[tuple[str, int], list[Row]] = {}
+        for row in rows:
+            by_partition.setdefault((row["dlq_topic"], row["dlq_partition"]), []).append(row)
+        return sum(self._in_spite_of_values(self._add_letters, part) for part in by_partition.values())
+
+    def _in_spite_of_values(self, work: Callable[[Sequence[Row]], int], rows: Sequence[Row]) -> int:
+        """The work on the rows; on what is left of them, when the database refuses a value."""
         try:
-            return self._write(tp, rows, upto)
+            return work(rows)
+        except DRIVER_ERRORS as error:
+            failure = failure_of(error)
+            if failure not in (Failure.CONFLICT, Failure.REFUSED):
+                raise public_error(error, self._database.name) from error
+        again = self._acceptable(rows) if failure is Failure.REFUSED else rows
+        try:
+            return work(again)
         except DRIVER_ERRORS as error:
             raise public_error(error, self._database.name) from error
 
@@ -85,14 +97,38 @@ class IndexWriter:
             mine = (offsets.c.topic == tp.topic) & (offsets.c.partition == tp.partition)
             connection.execute(update(offsets).where(mine).values(upto=upto))
             letters = _distinct([row for row in rows if row["dlq_offset"] > before])
-            if not letters:
-                return 0
-            self._stage(connection, letters)
-            new = self._insert(connection)
-            fresh = [row for row in letters if row["dlq_offset"] in new]
-            reopened = self._repeat(connection) if len(fresh) < len(letters) else Counter()
-            self._count(connection, fresh, reopened)
-            return len(fresh)
+            return self._store(connection, letters)
+
+    def _add_letters(self, rows: Sequence[Row]) -> int:
+        with self._database.transaction(translate=False) as connection:
+            new = self._store(connection, _distinct(rows))
+            if new < len(rows):
+                self._note_files(connection)
+            return new
+
+    def _store(self, connection: Connection, letters: Sequence[Row]) -> int:
+        if not letters:
+            return 0
+        self._stage(connection, letters)
+        new = self._insert(connection)
+        fresh = [row for row in letters if row["dlq_offset"] in new]
+        reopened = self._repeat(connection) if len(fresh) < len(letters) else Counter()
+        self._count(connection, fresh, reopened)
+        return len(fresh)
+
+    def _note_files(self, connection: Connection) -> None:
+        """Letters that were there already: the files in which their records are."""
+        letters, mine = self._letters, "incoming.detail ->> 'file'"
+        with_file = (
+            f"{letters}.detail || jsonb_build_object('file', {mine})"
+            if self._database.is_postgres
+            else f"json_set({letters}.detail, '$.file', {mine})"
+        )
+        same = " AND ".join(
+            f"{letters}.{name} = incoming.{name}" for name in ("dlq_topic", "id", "dlq_partition", "dlq_offset")
+        )
+        unknown = f"{letters}.detail ->> 'file' IS NULL"
+        connection.execute(text(f"UPDATE {letters} SET detail = {with_file} FROM incoming WHERE {same} AND {unknown}"))
 
     def _lock(self, connection: Connection, tp: TopicPartition) -> int:
         offsets = self._tables.offsets

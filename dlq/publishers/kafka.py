@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dlq.envelope import Envelope
 from dlq.placement import target_partition
-from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.record import OutRow, TopicPartition
 
 

@@ -1,28 +1,35 @@
-"""No dead letters: the first record that fails stops the pipeline, with its offset unmoved."""
+"""Dead letters thrown away, because the pipeline file says so in as many words. The ledger and the metrics count them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
 from dlq.envelope import Envelope
-from tidegate.errors import PipelineAborted
 from tidegate.record import OutRow, TopicPartition
+
+log = structlog.get_logger()
 
 
 class NonePublisher:
-    """Raises PipelineAborted for the first dead letter."""
+    """One `dlq.discarded` for each batch that has dead letters, with how many and the first of them."""
 
     @property
     def topic(self) -> None:
         return None
 
     def rows(self, envelopes: Sequence[Envelope], source: TopicPartition, partitions: int) -> list[OutRow]:
-        if not envelopes:
-            return []
-        first = envelopes[0]
-        others = f" ({len(envelopes) - 1} more in this batch)" if len(envelopes) > 1 else ""
-        raise PipelineAborted(
-            f"record {first.id} failed in {first.stage}: {first.error_type}: {first.message}{others}\n"
-            "  The pipeline has no dead-letter queue, so it stops here and no offset moves.\n"
-            "  hint: set errorHandling.deadLetterQueue to {enabled: true, type: kafka}, or mend the record's producer"
-        )
+        if envelopes:
+            first = envelopes[0]
+            log.warning(
+                "dlq.discarded",
+                topic=source.topic,
+                partition=source.partition,
+                records=len(envelopes),
+                first=first.id,
+                stage=first.stage,
+                error_type=first.error_type,
+                message=first.message,
+            )
+        return []

@@ -22,6 +22,7 @@ from dlq.replay.outgoing import ByHand, Outgoing, Preparer
 from dlq.replay.raw import Chosen, RawReader
 from dlq.replay.request import Request
 from dlq.replay.targets import Targets
+from dlq.s3.archive import Archive
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import TidegateError
@@ -97,7 +98,7 @@ def preview(
     targets = Targets(pipeline, request.to)
     mend = Mend(pipeline, request.assignments) if request.assignments else None
     preparer = Preparer(targets, pipeline.dead_letters.max_replays, job="preview", mend=mend, by_hand=by_hand)
-    masker, reader = Masker(pipeline.dead_letters.masking), RawReader(pipeline.kafka)
+    masker, reader = Masker(pipeline.dead_letters.masking), RawReader(pipeline.kafka, Archive(pipeline, database))
     dry = DryRun(pipeline, _high_waters(pipeline), clock or SystemClock()) if pipeline.source is not None else None
     result.stops_before = None if dry is None else dry.stops_before
     sources = () if pipeline.source is None else pipeline.source.topics

@@ -1,4 +1,4 @@
-"""The raw records behind dead letters of the index, in bulk: from their topics, never from the index."""
+"""The raw records behind dead letters of the index, in bulk: from their topics, else from files, never from the index."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import Consumer, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.index.letters import indexed_id
 from dlq.reader import NOT_THERE, DeadLetter, dead_letter, reader_options, unavailable
+from dlq.s3.archive import Archive
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import Kafka
 
@@ -37,8 +38,8 @@ class Chosen(NamedTuple):
 class RawReader:
     """Fetches records by place. Fastest in the order of the topics, since what is read ahead is kept. One thread."""
 
-    def __init__(self, kafka: Kafka, clock: Clock | None = None) -> None:
-        self._kafka, self._clock = kafka, clock or SystemClock()
+    def __init__(self, kafka: Kafka, archive: Archive, clock: Clock | None = None) -> None:
+        self._kafka, self._archive, self._clock = kafka, archive, clock or SystemClock()
         self._reasons: list[str] = []
         self._consumer = Consumer({**reader_options(kafka, self._reasons), "auto.offset.reset": "earliest"})
         self._at: tuple[str, int] | None = None
@@ -47,16 +48,17 @@ class RawReader:
 
     def fetch(self, wanted: Sequence[Chosen], budget: int = BUDGET) -> list[DeadLetter | None]:
         """The records of the first of `wanted` (in the order of topic, partition, offset), as many as fit in `budget`
-        bytes; None where the topic does not have the record any more, or has another one there.
+        bytes; None where the topic does not have the record any more, or has another one there, and no file has it.
 
-        Raises BrokerUnavailable.
+        Raises BrokerUnavailable, BucketUnavailable, StoreUnavailable.
         """
         found: list[DeadLetter | None] = []
         for one in wanted:
             letter = self._one(one)
+            if letter is None or indexed_id(letter.envelope) != one.id:  # deleted, or the topic was made anew
+                letter = self._archive.find(one.letter)
             if letter is not None:
                 budget -= len(letter.envelope.value or b"") + len(letter.envelope.key or b"")
-                letter = letter if indexed_id(letter.envelope) == one.id else None  # the topic was made anew
             found.append(letter)
             if budget <= 0:
                 break
@@ -80,9 +82,9 @@ class RawReader:
                     self._next = offset + 1
                     if offset == wanted.offset:
                         return dead_letter(message)
-                elif error.code() in NOT_THERE and (
-                    error.code() != KafkaError._PARTITION_EOF or offset <= wanted.offset
-                ):
+                elif (
+                    error.code() in NOT_THERE
+                ):  # also an end that lies behind it: all of the log up to there is deleted
                     self._at = None  # the consumer says it once only
                     return None
             messages = self._consumer.consume(_POLL_RECORDS, timeout=_POLL_SECONDS)

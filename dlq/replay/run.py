@@ -19,6 +19,7 @@ from dlq.replay.outgoing import ByHand, Outgoing, Preparer, Unsent
 from dlq.replay.raw import RawReader
 from dlq.replay.sender import MOST_PARTITIONS, Sender, forget_progress
 from dlq.replay.targets import Targets
+from dlq.s3.archive import Archive
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import indexed_topics
@@ -63,7 +64,7 @@ class Run:
         hand = (by_hand or ByHand()) if request.by_hand else None
         limit = pipeline.dead_letters.max_replays
         self._preparer = Preparer(self._targets, limit, job=job.id, mend=self._mend, by_hand=hand)
-        self._raw = RawReader(pipeline.kafka)
+        self._raw = RawReader(pipeline.kafka, Archive(pipeline, jobs.database))
         self._tail = DeadLetterTail(pipeline.kafka, indexed_topics(pipeline), job.id)
         self._positions = Positions(pipeline.kafka)
         self._sender: Sender | None = None

@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
+from dlq.bounded import send_offsets
 from dlq.replay.jobs import Bounds, LeaseLost
 from dlq.replay.outgoing import Outgoing
 from dlq.replay.targets import QUIET
@@ -90,7 +91,7 @@ class Sender:
                 self._produce(record)
             self._producer.flush(_TIMEOUT)
             offsets = [KafkaPartition(self._anchor, 0, upto, _written_bounds(self._reached))]
-            self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), _TIMEOUT)
+            send_offsets(self._producer, offsets, self._consumer.consumer_group_metadata())
             self._producer.commit_transaction(_TIMEOUT)
         except SystemError as error:
             # What the client makes of a fatal error that meets a delivery report. As good as always: fenced.
@@ -101,6 +102,9 @@ class Sender:
         except KafkaException as error:
             self.close()
             raise _error([error.args[0], *self._told]) from error
+        except BrokerUnavailable:
+            self.close()
+            raise
         self.position, self.bounds = upto, self._reached
 
     def close(self) -> None:

@@ -26,8 +26,8 @@ from tests.harness import Message, produce, read_topic
 from tests.providers.kafka import KafkaTopics
 from tidegate import record as names
 from tidegate.clock import SystemClock
-from tidegate.config.errorhandling import DeadLetterConfig
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.record import Stage
 from tidegate.stages.batch import Reason, Rejection
 

@@ -26,7 +26,7 @@ from dlq.retention import note_retentions
 from tests.unit.dlq.dead_letters import envelope, rejection
 from tidegate.clock import ManualClock
 from tidegate.config.deadletters import DeadLetters, Mask
-from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.errors import ConfigError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Reason

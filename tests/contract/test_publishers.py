@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from dlq.envelope import Envelope, RawRecord
-from dlq.publishers import NonePublisher, open_publisher
+from dlq.publishers import StopPublisher, open_publisher
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import PipelineAborted
 from tidegate.record import Stage, TopicPartition
@@ -19,7 +19,9 @@ from tidegate.stages.plan import Plan
 SOURCE = TopicPartition("flights", 2)
 QUEUES: dict[str, dict[str, Any]] = {
     "kafka": {"type": "kafka"},
+    "s3": {"type": "s3", "config": {"bucket": "letters"}},
     "log": {"type": "log"},
+    "kafka and s3": {"type": ["kafka", "s3"], "config": {"bucket": "letters"}},
     "none": {"type": "none"},
     "not enabled": {"type": "kafka", "enabled": False},
 }
@@ -52,14 +54,20 @@ def test_no_dead_letters(queue: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("queue", QUEUES.values(), ids=QUEUES.keys())
 def test_none_disappears(queue: dict[str, Any]) -> None:
-    """Every dead letter is in a row, in the log, or stops the pipeline: there is no fourth way."""
+    """Every dead letter is in a row (for S3, too), in the log, or stops the pipeline; what `none` throws away is counted."""
     opened, envelopes = publisher(queue), [envelope(1), envelope(2)]
-    if isinstance(opened, NonePublisher):
+    if isinstance(opened, StopPublisher):
         with pytest.raises(PipelineAborted, match="flights-2-1"):
             opened.rows(envelopes, SOURCE, 3)
         return
     with capture_logs() as logs:
         rows = opened.rows(envelopes, SOURCE, 3)
+    if queue["type"] == "none":
+        assert (rows, [(entry["event"], entry["records"], entry["first"]) for entry in logs]) == (
+            [],
+            [("dlq.discarded", 2, "flights-2-1")],
+        )
+        return
     written = [dict(row.headers)["tidegate.dlq.id"].decode() for row in rows]
     assert written + [entry["id"] for entry in logs] == ["flights-2-1", "flights-2-2"]
 
@@ -68,7 +76,7 @@ def test_none_disappears(queue: dict[str, Any]) -> None:
 def test_rows_are_for_its_topic(queue: dict[str, Any]) -> None:
     """A publisher without a topic never gives rows, and one with a topic gives rows for that topic only."""
     opened = publisher(queue)
-    rows = [] if isinstance(opened, NonePublisher) else opened.rows([envelope(1)], SOURCE, 3)
+    rows = [] if isinstance(opened, StopPublisher) else opened.rows([envelope(1)], SOURCE, 3)
     assert {row.topic for row in rows} == ({opened.topic} if opened.topic else set())
 
 
@@ -96,9 +104,24 @@ def test_log_shows_a_short_value() -> None:
     assert (logs[0]["stage"], logs[0]["topic"], logs[0]["partition"]) == ("decode", "flights", 2)
 
 
-def test_none_says_what_to_do() -> None:
+def test_several_places_at_once() -> None:
+    """With a list of types each place has every dead letter, and those on Kafka are not doubled for S3."""
+    with capture_logs() as logs:
+        rows = publisher({"type": ["log", "s3", "kafka"], "config": {"bucket": "letters"}}).rows(
+            [envelope(1)], SOURCE, 3
+        )
+    assert [row.topic for row in rows] == ["flights.dlq"]
+    assert [entry["id"] for entry in logs] == ["flights-2-1"]
+
+
+def test_for_s3_alone_the_topic_is_not_for_people() -> None:
+    """Dead letters that go to S3 only wait in a topic of tidegate's own."""
+    assert publisher(QUEUES["s3"]).topic == "flights..dead-letters"
+
+
+def test_no_queue_says_what_to_do() -> None:
     """Without a queue the error names the record, its failure, how many more there are, and the setting that helps."""
     with pytest.raises(PipelineAborted) as error:
-        publisher(QUEUES["none"]).rows([envelope(1), envelope(2)], SOURCE, 3)
+        publisher(QUEUES["not enabled"]).rows([envelope(1), envelope(2)], SOURCE, 3)
     assert "record flights-2-1 failed in decode: MalformedJson: bad (1 more in this batch)" in str(error.value)
     assert "errorHandling.deadLetterQueue" in str(error.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,16 @@ from confluent_kafka.admin import AdminClient
 
 from dlq.index.filters import LetterFilter
 from dlq.index.masking import Masker
+from dlq.index.writer import IndexWriter
 from dlq.replay.hand import by_hand
 from dlq.replay.request import Request
+from dlq.s3.archive import import_files, place_of
+from dlq.s3.files import Kept, encode
 from tests.contract.replay_scene import ReplayScene
 from tests.providers.kafka import KafkaTopics
+from tidegate import record as names
 from tidegate.config.deadletters import Mask
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.errors import ConfigError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -178,3 +184,30 @@ def test_what_is_resolved_meanwhile_is_not_sent(replays: ReplayScene) -> None:
 def test_only_open_ones() -> None:
     with pytest.raises(ConfigError, match="only open"):
         Request(LetterFilter(state=("resolved",)))
+
+
+def test_out_of_files(replays: ReplayScene, tmp_path: Path) -> None:
+    """Letters that retention has deleted are replayed from the files that S3 has of them, byte for byte, and shown."""
+    replays.letters(range(6), headers=(("h", b"\xff"), ("n", None)))
+    kept = [
+        Kept(names.TopicPartition(m.topic, m.partition), m.offset, m.timestamp, m.key, m.value, list(m.headers))
+        for m in replays.read(replays.dlq)
+    ]
+    (tmp_path / "x.parquet").write_bytes(encode([(one, one.envelope) for one in kept], "parquet"))
+    place = place_of(str(tmp_path), DeadLetterConfig())
+    assert import_files(place, IndexWriter(replays.index.database), Masker(())) == (1, 6, 0)
+    ends = [TopicPartition(replays.dlq, partition, 2) for partition in range(3)]
+    admin = AdminClient({"bootstrap.servers": replays.kafka.bootstrap_servers})
+    for done in admin.delete_records(ends).values():
+        done.result(30)
+    assert replays.read(replays.dlq) == []
+    letter = replays.index.reader.letter(replays.id_of(4))
+    assert letter is not None
+    shown = replays.index.reveal(letter, actor="ada", reason="to compare")
+    assert shown is not None
+    assert shown.envelope.value == b'{"n": 4}'
+    found = replays.carry_out(replays.job(max_failures=1.0))
+    assert (found.state, replays.outcomes(found)) == ("done", {"ok": 6})
+    assert {(m.value, m.headers[-2:]) for m in replays.read(replays.source)} == {
+        (b'{"n": %d}' % n, (("h", b"\xff"), ("n", b""))) for n in range(6)
+    }

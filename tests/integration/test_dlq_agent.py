@@ -25,8 +25,8 @@ from tests.providers.postgres import Database
 from tests.unit.dlq.dead_letters import envelope, rejection
 from tests.unit.dlq.test_foreign_dead_letters import FIXTURES
 from tidegate.cli.main import app as tidegate
-from tidegate.config.errorhandling import DeadLetterConfig
 from tidegate.config.loading import load_pipeline
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.stages.batch import Reason
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]

@@ -215,11 +215,12 @@ def test_nothing_read_yet_is_said(stack: Stack) -> None:
     assert "no partition has been read yet" in stack.run("ledger")
 
 
-def test_a_source_topic_that_is_not_there(stack: Stack) -> None:
-    """`status` names it, instead of an empty table."""
+@pytest.mark.parametrize("command", ["status", "ledger"])
+def test_a_source_topic_that_is_not_there(stack: Stack, command: str) -> None:
+    """Both commands name it, instead of an empty table."""
     document = json.loads(stack.file.read_text()) | {"source": {"topics": ["no-such-topic"]}}
     stack.file.write_text(json.dumps(document))
-    said = stack.run("status", code=2)
+    said = stack.run(command, code=2)
     assert "source.topics: this topic does not exist" in said
     assert "no-such-topic" in said
 

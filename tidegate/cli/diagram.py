@@ -186,12 +186,16 @@ def _sinks(pipeline: Pipeline) -> list[str]:
 
 def _dead_letters(pipeline: Pipeline) -> str:
     queue, guard = pipeline.error_handling.dead_letter_queue, pipeline.error_handling.flood_guard
-    topic = dead_letter_topic(pipeline)
-    if topic is None:
-        kept_nowhere = not queue.enabled or queue.type == "none"
-        return "none: a record that fails stops the pipeline" if kept_nowhere else "the log"
+    if not queue.enabled:
+        return "none: a record that fails stops the pipeline"
+    places = {
+        "kafka": f"topic {dead_letter_topic(pipeline)}",
+        "s3": f"s3://{queue.config.bucket}/{queue.config.prefix}",
+        "log": "the log",
+        "none": "nowhere: failed records are counted and thrown away",
+    }
     stops = f"; the worker stops when more than {guard.max_ratio:.0%} of {guard.window} fail" if guard.enabled else ""
-    return f"topic {topic}{stops}"
+    return ", ".join(places[kind] for kind in queue.types) + stops
 
 
 def _late(pipeline: Pipeline) -> str:

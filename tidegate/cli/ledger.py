@@ -24,15 +24,18 @@ def ledger(
     """Audit that every record read is accounted for.
 
     Exit code 1 when a partition does not balance, or when the dead-letter or late topic holds other records than the
-    ledger says; each difference is named with its number.
+    ledger says; each difference is named with its number. 2 when a source topic does not exist.
     """
     from tidegate.store.audit import Audit
-    from tidegate.store.progress import read_progress
+    from tidegate.store.progress import read_progress, source_partitions
     from tidegate.store.reading import TopicReader
 
     pipeline = load_pipeline(file)
     with TopicReader(pipeline.kafka, f"{pipeline.pipeline_id}-ledger") as reader:
-        audits = Audit(pipeline, reader).run(read_progress(pipeline, reader).rows)
+        partitions = read_progress(pipeline, reader).rows
+        if not partitions:
+            source_partitions(pipeline, reader)  # says which topic is missing
+        audits = Audit(pipeline, reader).run(partitions)
     balanced = all(audit.balanced for audit in audits)
     if as_json:
         rows = [audit.document() for audit in audits]

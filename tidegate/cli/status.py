@@ -10,7 +10,6 @@ import typer
 
 from tidegate.cli.output import AsJson, print_json, print_table
 from tidegate.config.loading import load_pipeline
-from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
     from tidegate.config.pipeline import Pipeline
@@ -58,20 +57,9 @@ def status(
 
 def _committed(pipeline: Pipeline, reader: TopicReader) -> list[tuple[TopicPartition, int | None]]:
     """All partitions of the source topics, those that nobody has claimed yet too. Raises ConfigError for a missing topic."""
-    from tidegate.record import TopicPartition
-    from tidegate.store.progress import source_topics
+    from tidegate.store.progress import source_partitions
 
-    numbers = {topic: reader.partitions(topic) for topic in source_topics(pipeline)}
-    if missing := [topic for topic, found in numbers.items() if not found]:
-        raise ConfigError(
-            "this topic does not exist",
-            field="source.topics",
-            value=missing[0],
-            expected="a topic of this cluster",
-            hint="check the name, or create it with the partitions you want: tidegate does not create source topics",
-        )
-    tps = [TopicPartition(topic, number) for topic, found in numbers.items() for number in found]
-    return sorted(reader.committed(tps).items())
+    return sorted(reader.committed(source_partitions(pipeline, reader)).items())
 
 
 def _row(

@@ -122,7 +122,7 @@ def _sinks(pipeline: Pipeline) -> Iterator[Problem]:
 def _late_data(pipeline: Pipeline) -> Iterator[Problem]:
     if pipeline.late_data.strategy == "sendToDLQ" and not pipeline.error_handling.dead_letter_queue.takes_records:
         yield Problem(
-            "there is no dead-letter topic to send late records to",
+            "there is no dead-letter queue to send late records to",
             ("late_data", "strategy"),
             "another strategy, or `deadLetterQueue: {enabled: true, type: kafka}`",
         )

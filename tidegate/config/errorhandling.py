@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from tidegate.config.base import Model, Problem, refuse
-from tidegate.config.kafka import Servers
-from tidegate.config.schema import Topic
+from tidegate.config.base import Millis, Model, Problem, refuse
+from tidegate.config.queue import DeadLetterQueue
+
+Delay = Annotated[Millis, Field(gt=0)]
 
 
 class Retry(Model):
@@ -65,33 +66,20 @@ class CircuitBreaker(Model):
     """Calls at once that may try while it is half-open."""
 
 
-class DeadLetterConfig(Model):
-    """Settings of the Kafka dead-letter topic."""
+class RetryTopics(Model):
+    """Delayed retries: a record that fails waits in a topic and goes back to its source topic, and so on down the ladder;
+    after the last delay it is a dead letter. `tidegate dlq agent` sends back what is due."""
 
-    model_config = ConfigDict(**{**Model.model_config, "alias_generator": None})
+    delays: tuple[Delay, ...] = ()
+    """Such as `[10 seconds, 1 minute, 10 minutes]`. Default: none, so that what fails is a dead letter at once."""
+    stages: tuple[Literal["handle", "aggregate", "sink"], ...] = ("handle",)
+    """What is worth trying again: failures of these stages. Malformed records and broken rules stay as they are."""
 
-    bootstrap_servers: Servers | None = Field(default=None, alias="bootstrap.servers")
-    """Must be the pipeline's own cluster: dead letters are part of the batch's transaction."""
-    topic: Topic | None = None
-    """Default `{pipelineId}.dlq`."""
-    dialect: Literal["connect", "spring", "streams", "none"] = "connect"
-    """Whose header names are written besides tidegate's own, for tools that know them."""
-    max_value_bytes: int = Field(default=900_000, gt=0, alias="maxValueBytes")
-    """A larger value is kept truncated, with its length, its SHA-256 and the pointer to the source offset."""
-    max_stack_bytes: int = Field(default=8192, gt=0, alias="maxStackBytes")
-
-
-class DeadLetterQueue(Model):
-    """Where failed records go. `none` is only for pipelines whose owner wants failures to stop them."""
-
-    enabled: bool = True
-    type: Literal["kafka", "log", "none"] = "kafka"
-    config: DeadLetterConfig = DeadLetterConfig()
-
-    @property
-    def takes_records(self) -> bool:
-        """Whether a failed record is kept anywhere that can be read back."""
-        return self.enabled and self.type == "kafka"
+    @model_validator(mode="after")
+    def _different(self) -> RetryTopics:
+        if len(set(self.delays)) < len(self.delays):
+            refuse(Problem("the same delay twice", ("delays",), "each once, since each has a topic of its own"))
+        return self
 
 
 class FloodGuard(Model):
@@ -112,4 +100,5 @@ class ErrorHandling(Model):
     retry: Retry = Retry()
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     dead_letter_queue: DeadLetterQueue = DeadLetterQueue()
+    retry_topics: RetryTopics = RetryTopics()
     flood_guard: FloodGuard = FloodGuard()

@@ -13,8 +13,10 @@ from tidegate.config.topics import (
     changelog_topic,
     dead_letter_topic,
     late_topic,
+    letters_topic,
     partials_topic,
     result_topics,
+    retry_topics,
     watermarks_topic,
 )
 
@@ -89,6 +91,10 @@ def _read(pipeline: Pipeline) -> Iterator[_Use]:
 def _own(pipeline: Pipeline) -> Iterator[_Use]:
     yield _Use(watermarks_topic(pipeline), "the topic of watermarks", ("pipeline_id",), "pipelineId")
     yield _Use(partials_topic(pipeline), "the topic of partials", ("pipeline_id",), "pipelineId")
+    if (topic := letters_topic(pipeline)) is not None and topic != dead_letter_topic(pipeline):
+        yield _Use(topic, "the topic in which dead letters wait for S3", ("pipeline_id",), "pipelineId")
+    for topic in retry_topics(pipeline):
+        yield _Use(topic, "a topic of delayed retries", ("pipeline_id",), "pipelineId")
     for use in _read(pipeline):
         yield _Use(changelog_topic(pipeline.pipeline_id, use.topic), f"the changelog of {use.field}", use.at, use.field)
 

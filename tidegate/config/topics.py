@@ -42,7 +42,36 @@ def partials_topic(pipeline: Pipeline) -> str:
 def dead_letter_topic(pipeline: Pipeline) -> str | None:
     """The dead-letter topic, or None when failed records go elsewhere or nowhere."""
     queue = pipeline.error_handling.dead_letter_queue
-    return queue.config.topic or f"{pipeline.pipeline_id}.dlq" if queue.takes_records else None
+    return queue.config.topic or f"{pipeline.pipeline_id}.dlq" if queue.goes_to("kafka") else None
+
+
+def letters_topic(pipeline: Pipeline) -> str | None:
+    """The topic that a batch's transaction writes dead letters to: the dead-letter topic; for those that go to S3 only, one
+    of tidegate's own, in which they are safe until their object is there; else None."""
+    topic = dead_letter_topic(pipeline)
+    if topic is None and pipeline.error_handling.dead_letter_queue.goes_to("s3"):
+        return f"{pipeline.pipeline_id}{OWN}dead-letters"
+    return topic
+
+
+def retry_topics(pipeline: Pipeline) -> tuple[str, ...]:
+    """The topics in which records wait for a delayed retry, one for each delay."""
+    return tuple(
+        f"{retry_prefix(pipeline.pipeline_id)}{_short(delay)}" for delay in pipeline.error_handling.retry_topics.delays
+    )
+
+
+def retry_prefix(pipeline_id: str) -> str:
+    """How the names of a pipeline's retry topics begin, those of delays that it had once included."""
+    return f"{pipeline_id}{OWN}retry."
+
+
+def _short(ms: int) -> str:
+    """`10s`, `90s`, `1h`, `250ms`."""
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if ms % size == 0:
+            return f"{ms // size}{unit}"
+    return f"{ms}ms"
 
 
 def indexed_topics(pipeline: Pipeline) -> tuple[str, ...]:

@@ -100,6 +100,14 @@ class Rejection:
     attempt: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Deferral:
+    """A record that was refused and is tried again later: after the delay number `rung`, from 0."""
+
+    rejection: Rejection
+    rung: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
     """What was said by those whom a repeat might hear say something else: handlers and sinks. By offset, for one stretch
@@ -171,6 +179,7 @@ class BatchResult:
     accepted: pa.Table
     deltas: dict[str, pa.Table] = field(default_factory=dict)
     rejected: list[Rejection] = field(default_factory=list)
+    deferred: list[Deferral] = field(default_factory=list)
     late: list[LateRecord] = field(default_factory=list)
     late_windows: pa.Table | None = None
     seen: list[tuple[bytes, int]] = field(default_factory=list)
@@ -200,6 +209,6 @@ LATE_WINDOWS_SCHEMA = pa.schema(
 )
 
 __all__ = [
-    "HEADERS_TYPE", "LATE_WINDOWS_SCHEMA", "RAW_SCHEMA", "Answers", "BatchResult", "Lane", "LateRecord", "MissedWindow",
-    "NothingSeen", "PartitionState", "RawBatch", "Reason", "Rejection", "RuleTally", "Seen",
+    "HEADERS_TYPE", "LATE_WINDOWS_SCHEMA", "RAW_SCHEMA", "Answers", "BatchResult", "Deferral", "Lane", "LateRecord",
+    "MissedWindow", "NothingSeen", "PartitionState", "RawBatch", "Reason", "Rejection", "RuleTally", "Seen",
 ]  # fmt: skip

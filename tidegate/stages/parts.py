@@ -46,6 +46,7 @@ def join(parts: Sequence[BatchResult], plan: Plan, con: duckdb.DuckDBPyConnectio
         accepted=pa.concat_tables([part.accepted for part in parts]),
         deltas={a.name: merge_partials(a, [part.deltas[a.name] for part in parts], con) for a in plan.aggregations},
         rejected=[rejection for part in parts for rejection in part.rejected],
+        deferred=[deferral for part in parts for deferral in part.deferred],
         late=late,
         late_windows=count_missing(late),
         seen=[entry for part in parts for entry in part.seen],

@@ -16,6 +16,7 @@ from tidegate.stages.decode import Decoder
 from tidegate.stages.dedupe import Dedupe
 from tidegate.stages.eventtime import EventTimes, count_missing
 from tidegate.stages.handle import HandlerChain, ask
+from tidegate.stages.ladder import Ladder
 from tidegate.stages.membership import OpenWindows
 from tidegate.stages.parts import Recollection, join
 from tidegate.stages.plan import Plan
@@ -41,6 +42,7 @@ class StagePipeline:
         self._handlers = handlers or HandlerChain(plan.pipeline, plan.decoded)
         self._owns_handlers = handlers is None
         self._aggregator = Aggregator(plan, self._con)
+        self._ladder = Ladder(plan.pipeline.error_handling.retry_topics)
         self._nothing = accepted_schema(plan).empty_table()
 
     def run(
@@ -78,7 +80,7 @@ class StagePipeline:
         6. handle      the user's Python steps; they may reject, filter and change records. Whatever they, or a sink,
                        have said of a record before (`known`) holds, and they are not asked again
         7. aggregate   partials per window, group and lane
-        8. account     the ledger moves by what happened, and must balance
+        8. account     what may succeed later is deferred; the ledger moves by what happened, and must balance
         """
         watch = _Stopwatch()
         decoded = self._decoder.decode(raw.records)
@@ -102,12 +104,14 @@ class StagePipeline:
         watch.lap(Stage.AGGREGATE)
 
         refused = [*judged.rejected, *handled.rejected, *aggregated.rejected]
+        dead, deferred = self._ladder.split(refused, raw)
         invalid = [*decoded.rejected, *checked.rejected, *timed.rejected, *deduped.rejected]
         moved = Ledger(
             read=len(raw),
             accepted=aggregated.rows.num_rows,
-            dead_lettered=len(invalid) + len(refused),
+            dead_lettered=len(invalid) + len(dead),
             late=len(judged.late),
+            deferred=len(deferred),
             duplicate=deduped.duplicates,
             filtered=handled.filtered,
             skipped=decoded.skipped,
@@ -120,7 +124,8 @@ class StagePipeline:
             PartitionState(raw.last, judged.high_water, deduped.clock, state.ledger + moved, topic_id=state.topic_id),
             aggregated.rows,
             aggregated.deltas,
-            sorted([*invalid, *refused], key=lambda rejection: rejection.offset),
+            sorted([*invalid, *dead], key=lambda rejection: rejection.offset),
+            sorted(deferred, key=lambda deferral: deferral.rejection.offset),
             late,
             count_missing(late),
             deduped.seen + deduped.marks({*(r.offset for r in refused), *(late.offset for late in judged.late)}),

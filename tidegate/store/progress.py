@@ -38,6 +38,20 @@ def source_topics(pipeline: Pipeline) -> tuple[str, ...]:
     return pipeline.source.topics
 
 
+def source_partitions(pipeline: Pipeline, reader: TopicReader) -> list[TopicPartition]:
+    """All partitions of the source topics. Raises ConfigError for a missing topic, BrokerUnavailable."""
+    numbers = {topic: reader.partitions(topic) for topic in source_topics(pipeline)}
+    if missing := [topic for topic, found in numbers.items() if not found]:
+        raise ConfigError(
+            "this topic does not exist",
+            field="source.topics",
+            value=missing[0],
+            expected="a topic of this cluster",
+            hint="check the name, or create it with the partitions you want: tidegate does not create source topics",
+        )
+    return [TopicPartition(topic, number) for topic, found in numbers.items() for number in found]
+
+
 def watermark(pipeline: Pipeline, row: PartitionRow) -> int | None:
     """The partition's watermark in ms; None before its first record or without event time."""
     if pipeline.event_time is None or row.state.high_water is None:

@@ -187,13 +187,22 @@ DLQ_RECORDS = Counter(
 )
 DLQ_PUBLISH_ERRORS = Counter(
     "tidegate_dlq_publish_errors_total",
-    "Writes of a batch's dead letters that failed; progress stops until they succeed.",
+    "Writes of dead letters that failed; on Kafka progress stops until they succeed, for S3 they wait in the topic.",
     {"sink": ("kafka", "s3", "log")},
 )
 DLQ_PUBLISH_DURATION = Histogram(
     "tidegate_dlq_publish_duration_seconds",
-    "Writing one batch's dead letters; on Kafka, the transaction that they are part of.",
+    "Writing dead letters: on Kafka, a batch's transaction that they are part of; in S3, an object.",
     {"sink": ("kafka", "s3", "log")},
+)
+DLQ_UPLOADED = Counter(
+    "tidegate_dlq_uploaded_records_total",
+    "Dead letters whose object is in S3, by the topic they came through; one written again counts again.",
+    {"topic": OPEN},
+)
+
+DLQ_RETRIES = Counter(
+    "tidegate_dlq_retries_total", "Delayed retries that were sent back, by their source topic.", {"topic": OPEN}
 )
 
 # The index of dead letters (here `topic` is the dead-letter topic).

@@ -17,14 +17,14 @@ def printed() -> dict[str, Any]:
 
 
 def test_names_are_those_of_the_file() -> None:
-    """Every property is camelCase, and nothing else is allowed."""
+    """Every property is camelCase, but for those that Kafka's clients and boto3 have named, and nothing else is allowed."""
     schema = printed()
     assert schema["$schema"].startswith("https://json-schema.org/")
     assert {"pipelineId", "schema", "eventTime", "errorHandling", "$schema"} <= set(schema["properties"])
     assert schema["required"] == ["pipelineId"]
-    for definition in schema["$defs"].values():
+    for model, definition in schema["$defs"].items():
         assert definition["additionalProperties"] is False
-        assert not any("_" in name for name in definition["properties"])
+        assert model == "DeadLetterConfig" or not any("_" in name for name in definition["properties"])
 
 
 def test_shorthand_forms_are_in_it() -> None:

@@ -7,7 +7,7 @@ import pytest
 from dlq import headers as h
 from dlq.dialects import READERS
 from tests.unit.dlq.dead_letters import envelope, read_back, rejection
-from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.config.queue import DeadLetterConfig
 
 FAILED = rejection(42, "bad", stack="Traceback")
 

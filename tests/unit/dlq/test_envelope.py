@@ -16,7 +16,7 @@ from dlq.earlier import is_failure_header
 from dlq.envelope import Envelope
 from dlq.limits import MAX_HEADERS_BYTES
 from tests.unit.dlq.dead_letters import NOW_MS, SOURCE, envelope, read_back, record, rejection
-from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Reason, Rejection
 

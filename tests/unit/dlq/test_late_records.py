@@ -12,7 +12,7 @@ from dlq import headers as h
 from dlq.late import late_records
 from tests.unit.dlq.dead_letters import SOURCE, batch, plan, result
 from tidegate.clock import ManualClock
-from tidegate.config.errorhandling import DeadLetterConfig
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.stages.batch import LateRecord, MissedWindow
 
 MISSED = (MissedWindow("per_hour", 0, 3_600_000), MissedWindow("per_day", 0, 86_400_000))

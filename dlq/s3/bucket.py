@@ -1,0 +1,121 @@
+"""A bucket of S3, or of a service that speaks its language. Its errors in our words: away, or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from tidegate.config.queue import DeadLetterConfig
+from tidegate.errors import BucketUnavailable, ConfigError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+
+T = TypeVar("T")
+_CONNECT, _READ = 5.0, 30.0  # seconds for one attempt; tries again are ours (tidegate/resilience)
+_PASSING = frozenset({"RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "Throttling", "ThrottlingException"})
+_FIELD = "errorHandling.deadLetterQueue.config"
+
+
+class Object(NamedTuple):
+    """An object's name and its bytes."""
+
+    key: str
+    size: int
+
+
+class Bucket:
+    """Safe under threads. Nothing is asked before it is used."""
+
+    def __init__(self, config: DeadLetterConfig, name: str | None = None) -> None:
+        """`name`: another bucket than the configuration's, with its credentials. Raises ConfigError."""
+        import boto3  # a second of imports, which only those with S3 should wait for
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+
+        self.name, self._config = name or config.bucket or "", config
+        options = Config(
+            retries={"total_max_attempts": 1},
+            connect_timeout=_CONNECT,
+            read_timeout=_READ,
+            s3={"addressing_style": config.addressing_style},
+        )
+        try:
+            session = boto3.session.Session(
+                aws_access_key_id=config.aws_access_key_id,
+                aws_secret_access_key=_secret(config.aws_secret_access_key),
+                aws_session_token=_secret(config.aws_session_token),
+                region_name=config.region_name,
+                profile_name=config.profile_name,
+            )
+            self._client = session.client("s3", endpoint_url=config.endpoint_url, config=options)
+        except (BotoCoreError, ValueError) as error:
+            raise ConfigError(f"no client for S3 can be made: {error}", field=_FIELD) from error
+
+    def check(self) -> None:
+        """Whether it is there and may be used. Raises ConfigError, BucketUnavailable."""
+        self._ask("looked at", lambda: self._client.head_bucket(Bucket=self.name))
+
+    def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Write an object, in the place of one that is there. Raises BucketUnavailable (it may be written), ConfigError."""
+        encryption = {
+            "ServerSideEncryption": self._config.server_side_encryption,
+            "SSEKMSKeyId": self._config.sse_kms_key_id,
+        }
+        given = {name: value for name, value in encryption.items() if value is not None}
+        self._ask(
+            "written to",
+            lambda: self._client.put_object(Bucket=self.name, Key=key, Body=body, ContentType=content_type, **given),
+        )
+
+    def get(self, key: str) -> bytes:
+        """An object's bytes. Raises BucketUnavailable, ConfigError."""
+        return self._ask("read", lambda: bytes(self._client.get_object(Bucket=self.name, Key=key)["Body"].read()))
+
+    def objects(self, prefix: str) -> Iterator[Object]:
+        """What begins with `prefix`, in the order of the names. Raises BucketUnavailable, ConfigError."""
+        more: dict[str, Any] = {}
+        while True:
+            page = self._ask(
+                "listed",
+                lambda: self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **more),  # noqa: B023
+            )
+            yield from (Object(one["Key"], int(one["Size"])) for one in page.get("Contents", ()))
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _ask(self, done: str, ask: Callable[[], T]) -> T:
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            ConnectionError,
+            HTTPClientError,
+            IncompleteReadError,
+            ReadTimeoutError,
+        )
+
+        away = (ConnectionError, HTTPClientError, IncompleteReadError, ReadTimeoutError)
+        try:
+            return ask()
+        except ClientError as error:
+            raise self._refused(done, error) from error
+        except away as error:
+            raise BucketUnavailable(f"s3://{self.name} cannot be {done}: {error}") from error
+        except BotoCoreError as error:
+            hint = "aws_access_key_id and aws_secret_access_key, profile_name, or what boto3 looks for itself"
+            raise ConfigError(f"s3://{self.name} cannot be {done}: {error}", field=_FIELD, hint=hint) from error
+
+    def _refused(self, done: str, error: ClientError) -> BucketUnavailable | ConfigError:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if status >= 500 or status == 429 or code in _PASSING:
+            return BucketUnavailable(f"s3://{self.name} cannot be {done}: {error}")
+        if code in ("NoSuchBucket", "404"):
+            hint = "create it, or name another; and see region_name and endpoint_url"
+            return ConfigError("there is no such bucket", field=f"{_FIELD}.bucket", value=self.name, hint=hint)
+        return ConfigError(f"it may not be {done}: {error}", field=f"{_FIELD}.bucket", value=self.name)
+
+
+def _secret(secret: Any) -> str | None:
+    return None if secret is None else str(secret.get_secret_value())
