@@ -20,8 +20,8 @@ from dlq.reader import DeadLetter
 from dlq.retention import note_retentions
 from dlq.service import DeadLetterIndex, connect_index
 from tidegate.clock import Clock, ManualClock
-from tidegate.config.errorhandling import DeadLetterConfig
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Reason, Rejection
 
