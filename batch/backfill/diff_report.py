@@ -54,6 +54,7 @@ class DiffReport:
                         {"name": m.name, "changed": m.changed, "largestChange": m.largest} for m in one.measures
                     ],
                     "samples": one.samples,
+                    "replayedRecords": one.replayed,
                 }
                 for one in self.aggregations
             ],
@@ -84,6 +85,12 @@ class DiffReport:
         if any(one.windows.get("lost") for one in self.aggregations):
             typer.secho(
                 "the log has lost its beginning: windows that would have fewer records than now are left as they are",
+                fg=typer.colors.YELLOW, err=True,
+            )  # fmt: skip
+        if replayed := max((one.replayed for one in self.aggregations), default=0):
+            typer.secho(
+                f"{replayed} records of the windows that differ are replays or delayed retries: where the pipeline file as it is "
+                "accepts the original too, both count (unless the pipeline dedupes)",
                 fg=typer.colors.YELLOW, err=True,
             )  # fmt: skip
         if any(one.windows.get("differs") for one in self.aggregations):

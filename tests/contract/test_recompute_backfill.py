@@ -111,6 +111,7 @@ def test_splits_give_what_one_reading_gives(make: Make) -> None:
     report = compute(scene, split=400)
     assert windows(report).keys() == {"same"}
     assert windows(report)["same"] > 100
+    assert not any(one["replayedRecords"] for one in report.document()["aggregations"])
     assert scene.everything() == before
     assert scene.counts()[0] > 0
     assert scene.counts()[2] > 0
@@ -161,6 +162,8 @@ def test_a_file_that_has_changed(make: Make) -> None:
     changes = {"rules": PIPELINE["rules"][:1], "eventTime": PIPELINE["eventTime"] | {"delay": "9000 ms"}}
     report = compute(scene, span, split=400, **changes)
     assert windows(report)["differs"] > 5
+    replays = [one["replayedRecords"] for one in report.document()["aggregations"]]
+    assert max(replays) > 0, "whoever promotes is told of replays, which count beside an original that passes now"
     with pytest.raises(ConfigError, match="the pipeline file has changed since"):
         promote(scene)
     assert promote(scene, **changes).complete

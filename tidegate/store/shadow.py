@@ -47,7 +47,8 @@ class MeasureDiff:
 class AggregationDiff:
     """`windows`: state → how many (same, differs, changed, lost, promoted). `added`, `removed`, `differing`: results.
 
-    `samples`: key and measure → (live, recomputed), of the measures that differ.
+    `samples`: key and measure → (live, recomputed), of the measures that differ. `replayed`: how many of the records in
+    windows that differ are replays of dead letters, or delayed retries: they count beside their original if that passes now.
     """
 
     name: str
@@ -57,6 +58,7 @@ class AggregationDiff:
     differing: int
     measures: list[MeasureDiff]
     samples: list[dict[str, Any]]
+    replayed: int
 
 
 class ShadowStore(PostgresStore):
@@ -145,7 +147,8 @@ class ShadowStore(PostgresStore):
             MeasureDiff(measure.name, *fetch(connection, _measured(table, index, measure.result_type))[0])
             for index, measure in enumerate(plan.measures, 1)
         ]
-        return AggregationDiff(plan.name, dict(states), added, removed, both, measures, self._samples(connection, plan))
+        samples, replayed = self._samples(connection, plan), fetch(connection, self._sql.replayed(plan.name))[0][0]
+        return AggregationDiff(plan.name, dict(states), added, removed, both, measures, samples, int(replayed))
 
     def _samples(self, connection: Connection, plan: AggregationPlan) -> list[dict[str, Any]]:
         keys = [*WINDOW, *(column.name for column in plan.group)]

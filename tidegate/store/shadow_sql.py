@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from tidegate.record import Lane
 from tidegate.stages.plan import MeasurePlan
 from tidegate.stages.sql import literal, quote
 from tidegate.store.dialect import SqlDialect
@@ -141,6 +142,14 @@ class ShadowSql:
             f"GROUP BY {_WINDOWS} HAVING coalesce(sum(new0), 0) < coalesce(sum(live0), 0)) AS d "
             f"WHERE w.aggregation = {literal(name)} AND w.state = 'differs' "
             "AND w.window_start = d.window_start AND w.window_end = d.window_end"
+        )
+
+    def replayed(self, name: str) -> str:
+        """How many records of the windows that differ came in the lane of replays."""
+        return (
+            f"SELECT coalesce(sum(p.records), 0) FROM {qualified(self.shadow.aggregations[name].partials)} AS p "
+            f"JOIN {self.windows} AS w USING ({_WINDOWS}) "
+            f"WHERE w.aggregation = {literal(name)} AND w.state = 'differs' AND p.lane = {literal(Lane.REPLAY.value)}"
         )
 
     def hold(self) -> Iterator[str]:
