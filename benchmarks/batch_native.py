@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 import zlib
 from collections import Counter
+from typing import Any
 
 import psycopg
 
@@ -27,11 +28,12 @@ def run(bench: Bench) -> Section:
         "record is more than 5 s behind the newest of its partition, and both engines allow 10 s, so that none is late. Counted "
         "in the windows of the database, by partition."
     )
-    topic, rows = bench.topic("skewed", {"retention.ms": "-1"}), []
+    topic = bench.topic("skewed", {"retention.ms": "-1"})
+    rows: list[list[Any]] = []
     with Servers(bench) as servers:
         fill(bench.servers, topic, skewed(records))
         for engine in ("native", "ours"):
-            jobs = [
+            jobs: list[dict[str, Any]] = [
                 {
                     "topic": topic,
                     "records": records,
@@ -43,7 +45,7 @@ def run(bench: Bench) -> Section:
             ]
             for job, done in zip(jobs, perform(engine, Work(bench.servers, servers.url, jobs)), strict=True):
                 counted = _counted(servers.url, str(job["table"]))
-                size = thousands(job["max_records"]) if job["max_records"] else "all"  # type: ignore[call-overload]
+                size = thousands(job["max_records"]) if job["max_records"] else "all"
                 said = thousands(done.notes["dropped"]) if engine == "native" else "0"
                 each = [thousands(counted[partition]) for partition in range(PARTITIONS)]
                 rows.append([engine, size, len(done.batches), thousands(counted.total()), *each, said])

@@ -129,7 +129,7 @@ def run(bench: Bench) -> Section:
     section.table(["page", "ms"], [[name, f"{ms:.0f}"] for name, ms in pages.items()])
     section.target(f"≥ {thousands(_RATE)} letters/s", f"{thousands(rate)} letters/s", rate >= _RATE)
     for what, found in (("search", times), ("page of the console", pages)):
-        slowest = max(found, key=lambda name: found[name])  # type: ignore[misc]
+        slowest = max(found, key=lambda name: found[name])
         wanted = f"every {what} < {_PAGE_MS} ms at {number} letters"
         section.target(wanted, f"slowest: {slowest}, {found[slowest]:.0f} ms", found[slowest] < _PAGE_MS)
     section.target(f"console answers < {_START_S} s after its start", f"{start:.2f} s", start < _START_S)

@@ -92,7 +92,9 @@ def fill(servers: str, topic: str, records: Iterator[Event], progress: Callable[
         while True:
             try:
                 timestamp = event.event_time + DISORDER
-                producer.produce(topic, event.value, event.user, event.partition, delivered, timestamp)
+                producer.produce(
+                    topic, event.value, event.user, event.partition, on_delivery=delivered, timestamp=timestamp
+                )
                 break
             except BufferError:
                 producer.poll(0.1)
