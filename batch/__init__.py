@@ -8,6 +8,7 @@ sink.py      the order of all writes of a micro-batch: dead letters, then one st
 claims.py    the hold on the partitions in the store
 catchup/     takes over from the workers, and hands back
 observe.py   what a run tells a Prometheus
+runs/        its row in the database, and the commands that read it
 backfill/    late records into the windows that miss them; windows computed anew
 archive/     source topics as Parquet, and the log read from there
 session.py   the Spark session, and its end without a process left

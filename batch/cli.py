@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from batch.archive.cli import archive
 from batch.backfill.cli import backfill
 from batch.catchup.cli import catchup
 from batch.options import MAX_RECORDS, Options, Trigger
+from batch.runs.cli import list_runs, status, stop
 from tidegate.cli.output import AsJson, print_json, print_table
 from tidegate.config.loading import load_pipeline
 from tidegate.config.secrets import secret_values
@@ -54,12 +56,14 @@ def run(
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve /live, /ready and /metrics on this port (0: any) while it runs.", min=0)
     ] = None,
+    ui: Annotated[bool, typer.Option("--ui", help="Serve Spark's own pages while it runs, and show where.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Read what the topics have and the database has not, through the same stages as a worker, with the same results.
 
     Where to start is read from the database, wherever a worker or another run has stopped. Needs a PostgreSQL sink, Java 17
-    or newer and, the first time, the network. Ctrl-C ends the run after the micro-batch in hand. Exit code 1: it failed.
+    or newer and, the first time, the network. Ctrl-C, or `tidegate batch stop` from elsewhere, ends the run after the
+    micro-batch in hand. Exit code 1: it failed.
     """
     from tidegate.telemetry.logs import configure_logging
 
@@ -70,27 +74,35 @@ def run(
     from batch.needs import require_runnable
     from tidegate.local.progress import fetch
 
-    require_runnable(pipeline)
+    sink = require_runnable(pipeline)
     fetch("spark")
     from batch.observe import measured
     from batch.run import BatchRun
+    from batch.runs.recording import Recording
+    from batch.session import spark_session
     from batch.watch import watch
+    from tidegate.store.runs import open_runs
 
-    with (
-        watch(pipeline.pipeline_id, sys.stderr) as watching,
-        measured(pipeline, watching, metrics_port) as measuring,
-    ):
-        running = BatchRun(pipeline, options, measuring)
-        _stop_on_signals(running)
-        try:
-            running.run()
-        finally:
-            watching.end()
-            _print(running.report, as_json=as_json)
+    with watch(pipeline.pipeline_id, sys.stderr) as watching:
+        recording = Recording(pipeline, trigger, watching, open_runs(sink, pipeline.pipeline_id))
+        with measured(pipeline, recording, metrics_port, recording.serves) as measuring:
+            session = partial(spark_session, shows=recording.shows if ui else None)
+            running = BatchRun(pipeline, options, measuring, open_session=session)
+            _stop_on_signals(running)
+            recording.begin(running.stop)
+            try:
+                running.run()
+            finally:
+                recording.end(running.report)
+                watching.end()
+                _print(running.report, as_json=as_json)
 
 
 app.command()(backfill)
 app.command()(archive)
+app.command("list")(list_runs)
+app.command()(status)
+app.command()(stop)
 
 
 def _stop_on_signals(running: BatchRun) -> None:

@@ -98,9 +98,8 @@ class MicroBatches:
                 self._reached |= ends
                 left = self._left()
                 seconds = time.monotonic() - began
-                self._committed(
-                    replace(commit, lags=left, seconds=seconds), None if left is None else sum(left.values())
-                )
+                whole = replace(commit, lags=left, seconds=seconds)
+                self._committed(whole, None if left is None else sum(left.values()))
             except BaseException as error:
                 self.failed = True
                 self.error = None if isinstance(error, Stopped) else error

@@ -6,7 +6,7 @@ no rows, and a query that an outage ended would take its figures with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Protocol
@@ -88,13 +88,18 @@ class Measuring:
         for tp, state in commit.states.items():
             if state.high_water is not None:
                 labels = {"topic": tp.topic, "partition": str(tp.partition)}
-                self.metrics.set(m.LAST_RECORD_TIMESTAMP, {"topic": tp.topic}, state.high_water / 1000)
+                if tp in commit.ledgers:
+                    self.metrics.set(m.LAST_RECORD_TIMESTAMP, {"topic": tp.topic}, state.high_water / 1000)
                 self.metrics.set(m.WATERMARK, labels, (state.high_water - self._delay) / 1000)
 
 
 @contextmanager
-def measured(pipeline: Pipeline, watch: Watch, port: int | None) -> Iterator[Watch]:
+def measured(
+    pipeline: Pipeline, watch: Watch, port: int | None, serves: Callable[[str], None] | None = None
+) -> Iterator[Watch]:
     """The watch, with /live, /ready and /metrics on this port while the block runs (None: without them, 0: any port).
+
+    `serves` is told where.
 
     Raises ConfigError when the port cannot be had.
     """
@@ -107,7 +112,9 @@ def measured(pipeline: Pipeline, watch: Watch, port: int | None) -> Iterator[Wat
     try:
         with TelemetryServer(
             measuring.health, measuring.metrics, measuring.reporter, host=host, port=port, field="--metrics-port"
-        ):
+        ) as server:
+            if serves is not None:
+                serves(server.url)
             yield measuring
     finally:
         unbind()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,19 @@ _HEAP = "1g"  # what passes through the JVM is partials, as Arrow
 
 
 @contextmanager
-def spark_session(name: str, scratch: Path, master: str) -> Iterator[SparkSession]:
+def spark_session(
+    name: str, scratch: Path, master: str, *, shows: Callable[[str], None] | None = None
+) -> Iterator[SparkSession]:
     """A session of this process's own, stopped at the end together with its JVM.
 
-    `scratch`: a directory for what Spark puts on the disk. Raises StackError without Java or Spark's Kafka jars.
+    `scratch`: a directory for what Spark puts on the disk. `shows`: is told where Spark's own pages are (None: there are none,
+    and the session starts sooner). Raises StackError without Java or Spark's Kafka jars.
     """
     with _environment(master):
-        session = _start(_conf(name, scratch, master))
+        session = _start({**_conf(name, scratch, master), "spark.ui.enabled": str(shows is not None).lower()})
         try:
+            if shows is not None and (url := session.sparkContext.uiWebUrl):
+                shows(url)
             yield session
         finally:
             _stop(session)
@@ -60,7 +65,6 @@ def _conf(name: str, scratch: Path, master: str) -> dict[str, str]:
             if master.startswith("local")
             else {}
         ),
-        "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.extraJavaOptions": f"{JAVA_OPTIONS} -Dlog4j2.configurationFile={_LOGGING}",
         "spark.sql.session.timeZone": "UTC",

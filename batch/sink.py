@@ -41,8 +41,8 @@ Compute = Callable[[Refusals], pa.Table]
 class Commit:
     """What a micro-batch has changed. `dead`: dead letters of records that failed, which the brokers have.
 
-    `states`: as they are now. `rows`: aggregation → partials that were added to. `lags`: offsets that are left of each
-    partition (None: not known). `seconds`: that all of it took.
+    `states`: of all partitions, as they are now. `rows`: aggregation → partials that were added to. `lags`: offsets that are left
+    of each partition (None: not known). `seconds`: that all of it took.
     """
 
     ledgers: Mapping[TopicPartition, Ledger] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class BatchSink:
                 continue
             dead = sum(written.dead for outcome in outcomes for written in outcome.written)
             moved = {outcome.tp: _moved(outcome) for outcome in outcomes}
-            return Commit(moved, dead, {o.tp: o.applied.state for o in outcomes}, _rows(outcomes))
+            return Commit(moved, dead, dict(self._claims.states), _rows(outcomes))
 
     def _write(self, outcomes: Sequence[wire.Outcome]) -> None:
         """Step 2."""

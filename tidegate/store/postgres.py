@@ -50,11 +50,8 @@ class PostgresStore(SqlStore):
         """1. take turns with other workers 2. create or check each table 3. create or replace each view."""
         with self._transaction() as connection:
             _check_version(connection)
-            # Two workers that start together: CREATE … IF NOT EXISTS alone can still fail on the catalogue's own key.
-            execute(connection, f"SELECT pg_advisory_xact_lock(hashtext({literal('tidegate ' + self._schema)}))")
+            take_turn(connection, self._schema)
             inspector = inspect(connection)
-            if self._schema not in inspector.get_schema_names():
-                connection.execute(schema.CreateSchema(self._schema))
             for table in self._tables.metadata.sorted_tables:
                 if inspector.has_table(table.name, schema=self._schema):
                     add_missing_columns(connection, inspector, table)
@@ -192,6 +189,14 @@ def connect_server(url: str, *, timeout: int) -> Engine:
         connection.commit()
 
     return engine
+
+
+def take_turn(connection: Connection, name: str) -> None:
+    """Be the only one that creates tables in this schema until the transaction ends; the schema is made if it is missing."""
+    # Two workers that start together: CREATE … IF NOT EXISTS alone can still fail on the catalogue's own key.
+    execute(connection, f"SELECT pg_advisory_xact_lock(hashtext({literal('tidegate ' + name)}))")
+    if name not in inspect(connection).get_schema_names():
+        connection.execute(schema.CreateSchema(name))
 
 
 def _cursor(connection: Connection) -> psycopg.Cursor[Any]:

@@ -1,0 +1,110 @@
+"""What a run says of itself in the database, on SQLite."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from batch.report import Report
+from batch.runs import recording as recording_module
+from batch.runs.recording import Recording
+from batch.runs.view import document
+from batch.sink import Commit
+from tests.harness import wait_until
+from tests.unit.batch.test_batch_observe import OTHER, Heard, commit
+from tests.unit.worker.pieces import TP, small_plan
+from tidegate.config.sinks import SqliteSink
+from tidegate.errors import BrokerUnavailable
+from tidegate.stages.batch import PartitionState
+from tidegate.store.runs import Run, Runs, open_runs
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> SqliteSink:
+    return SqliteSink(type="sqlite", path=str(tmp_path / "store.db"))
+
+
+@pytest.fixture
+def runs(sink: SqliteSink) -> Iterator[Runs]:
+    opened = open_runs(sink, "p")
+    yield opened
+    opened.close()
+
+
+def recording(sink: SqliteSink, heard: Heard) -> Recording:
+    return Recording(small_plan().pipeline, "once", heard, open_runs(sink, "p"))
+
+
+def only(runs: Runs) -> Run:
+    [run] = runs.recent()
+    return run
+
+
+@pytest.mark.slow
+def test_a_run_from_its_first_step_to_its_end(sink: SqliteSink, runs: Runs) -> None:
+    """What it does, what its micro-batches were and where it is; the rate is that of the time in which they were at work.
+    Another watch is told as well."""
+    heard, report = Heard(), Report("p")
+    record = recording(sink, heard)
+    record.starting("Spark")
+    record.begin(threading.Event())
+    wait_until(lambda: [one.said.doing for one in runs.recent()] == ["starting: Spark"], 5, "the first step")
+    record.serves("http://m")
+    record.waiting(BrokerUnavailable("away"), 1.5)
+    wait_until(lambda: only(runs).said.doing == "waiting 1.5 s: away", 5, "the outage")
+    whole = commit(lags={TP: 40, OTHER: 2})
+    for each in (whole, commit(lags=None), whole):
+        report.add(each)
+        record.committed(report, each, 42)
+    wait_until(lambda: only(runs).said.batches == 3, 5, "the micro-batches")
+    found = document(only(runs))
+    assert (found["state"], found["doing"], found["read"], found["lag"], found["metrics"]) == (
+        "running", None, 45, 42, "http://m",
+    )  # fmt: skip
+    assert (found["recordsPerSecond"], found["batchSeconds"]) == (50.0, 0.3)
+    assert [(one["partition"], one["upto"], one["lag"]) for one in found["partitions"]] == [(0, 9, 40), (1, 4, 2)]
+    record.end(report)
+    assert (only(runs).state, heard.told) == ("finished", ["Spark", 1.5, 42, 42, 42])
+
+
+@pytest.mark.slow
+def test_who_asks_for_its_end_is_heard(sink: SqliteSink, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's `stop` is set, and the row says so until it has ended."""
+    monkeypatch.setattr(recording_module, "_EVERY", 0.1)
+    stop, report = threading.Event(), Report("p")
+    record = recording(sink, Heard())
+    record.begin(stop)
+    wait_until(lambda: len(runs.recent()) == 1, 5, "the row")
+    runs.ask_to_stop(only(runs).said.run)
+    assert stop.wait(5)
+    assert only(runs).state == "stopping"
+    report.stopped = True
+    record.end(report)
+    assert only(runs).state == "stopped"
+
+
+@pytest.mark.slow
+def test_a_database_that_fails_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged once however often it fails, and what is missing is written when it is there again."""
+    place = tmp_path / "later"
+    sink = SqliteSink(type="sqlite", path=str(place / "store.db"))
+    monkeypatch.setattr(recording_module, "_EVERY", 0.1)
+    tries, prepare = list[int](), Runs.prepare
+    monkeypatch.setattr(Runs, "prepare", lambda runs: (tries.append(1), prepare(runs)))
+    record, report = recording(sink, Heard()), Report("p")
+    with capture_logs() as logs:
+        record.begin(threading.Event())
+        wait_until(lambda: len(tries) >= 3, 10, "several beats")
+        record.committed(report, Commit(states={TP: PartitionState(3)}), None)
+        place.mkdir()
+        report.error = "no more"
+        record.end(report)
+    assert [entry["event"] for entry in logs] == ["batch.beat_failed"]
+    opened = open_runs(sink, "p")
+    run = only(opened)
+    opened.close()
+    assert (run.state, run.said.error, [one.upto for one in run.said.positions]) == ("failed", "no more", [3])
