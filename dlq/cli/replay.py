@@ -16,7 +16,6 @@ from dlq.cli.following import carry_out
 from dlq.cli.previews import print_preview
 from dlq.document import safe_json
 from dlq.envelope import Envelope
-from dlq.index.filters import LetterFilter
 from dlq.index.masking import Masker
 from dlq.index.search import Document
 from dlq.replay.request import MAX_FAILURES, Request
@@ -92,8 +91,7 @@ def edit(
 
     The new content is in this process only, so it is also sent from here.
     """
-    from dlq.replay.agent import owner_name  # brings the stages with it
-    from dlq.replay.hand import by_hand
+    from dlq.replay.editing import edited  # brings the stages with it
 
     _require_answer(yes, as_json)
     loaded = load_pipeline(pipeline)
@@ -106,11 +104,9 @@ def edit(
             )
         given = value_file.read_bytes() if value_file is not None else None if value is None else value.encode()
         new = _edited(raw.envelope, given, key)
-        hand = by_hand(letter["letter"], raw.envelope, *new, Masker(loaded.dead_letters.masking))
-        request = Request(LetterFilter(id=(id,), topic=(letter["dlq_topic"],)), to, by_hand=True, canary=False)
-        _ask(opened, request, yes=yes, hand=hand)
-        job = opened.jobs.create(request, actor=o.actor(), owner=owner_name())
-        carry_out(opened, job, here=True, wait=True, as_json=as_json, by_hand=hand)
+        one = edited(letter, raw.envelope, new, Masker(loaded.dead_letters.masking), to)
+        _ask(opened, one.request, yes=yes, hand=one.hand)
+        carry_out(opened, opened.edit(letter, one, actor=o.actor()), here=True, wait=True, as_json=as_json)
 
 
 @o.choosing(without=["state"])
