@@ -16,6 +16,7 @@ from dlq.cli.following import carry_out
 from dlq.cli.previews import print_preview
 from dlq.document import safe_json
 from dlq.envelope import Envelope
+from dlq.index.filters import LetterFilter
 from dlq.index.masking import Masker
 from dlq.index.search import Document
 from dlq.replay.request import MAX_FAILURES, Request
@@ -91,12 +92,13 @@ def edit(
 
     The new content is in this process only, so it is also sent from here.
     """
-    from dlq.replay.editing import edited  # brings the stages with it
+    from dlq.replay.editing import edited, require_open  # brings the stages with it
 
     _require_answer(yes, as_json)
     loaded = load_pipeline(pipeline)
     with open_index(loaded, index) as opened:
         letter = _letter(opened, id)
+        require_open(letter)
         raw = opened.reveal(letter, actor=o.actor(), reason="to edit it")
         if raw is None:
             raise ConfigError(
@@ -166,8 +168,6 @@ def _letter(opened: DeadLetterIndex, id: str) -> Document:
         raise ConfigError(
             "there is no dead letter with this id", field="ID", value=id, expected="as `dlq search` shows it"
         )
-    if letter["state"] != "open":
-        raise ConfigError(f"the dead letter is {letter['state']}", field="ID", value=id, expected="an open one")
     return letter
 
 
