@@ -82,6 +82,7 @@ def test_without_store_and_kafka_the_plan_is_left(console: Scene) -> None:
     """The page says that nobody knows the partitions, and shows the plan."""
     page = console.browser().get("/pipeline").text
     assert "no store that knows them" in page
+    assert "only a store counts them" in page
     assert "JSON to dep_time bigint, distance double" in page
     assert "<tbody" not in page
 
