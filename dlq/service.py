@@ -30,6 +30,7 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dlq.replay.editing import Edit
     from dlq.replay.outgoing import ByHand
     from dlq.replay.preview import Preview
 
@@ -61,6 +62,15 @@ class DeadLetterIndex:
 
             Mend(self.pipeline, request.assignments).close()
         return self.jobs.create(request, actor=actor)
+
+    def edit(self, letter: Document, edit: Edit, *, actor: str) -> Job:
+        """Send one letter as somebody has edited it, from this process. Raises as dlq/replay/editing.py does."""
+        from dlq.replay.editing import send  # brings the stages with it
+
+        job = send(self.pipeline, self.jobs, edit, actor=actor, clock=self.clock)
+        where = (letter["dlq_topic"], letter["id"])
+        self.lifecycle.note(actor, "edit", fingerprint=letter["fingerprint"], letter=where, note=job.id)
+        return job
 
     def expiring(self) -> list[Document]:
         """Open letters that retention deletes within the pipeline's `deadLetters.expiryWarning`."""

@@ -73,6 +73,7 @@ class Scene:
         self.pipeline = index.pipeline
         self.written: list[DeadLetter] = []
         self.app = create_app(index, "ada")
+        self.app.state.live.answer = 0.05  # no Kafka is here, and nobody has to wait for it
 
     def prepare(self) -> Scene:
         """The index is made, and an agent has just looked."""

@@ -7,6 +7,7 @@ A map for readers. Imports go one way: worker, batch → dlq → transport → t
     tidegate/errors.py            the whole error tree: whose fault, and is it worth trying again
     tidegate/ledger.py            read = accepted + dead-lettered + late + deferred + duplicate + filtered + skipped
     tidegate/config/              the pipeline file, from text to models, with errors that name the field
+    tidegate/diagram.py           the plan of a pipeline in words, as `tidegate check` and the console show it
     tidegate/stages/              decode, rules, dedupe, event time, handle, aggregate: vectorised, engine-neutral
     tidegate/store/               results and offsets in one transaction (PostgreSQL, SQLite)
     tidegate/resilience/          retry on backoff, breaker on pybreaker, both around every outside call

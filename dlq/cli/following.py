@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -15,16 +15,11 @@ from dlq.service import DeadLetterIndex
 from tidegate.config.secrets import secret_values
 from tidegate.telemetry.logs import configure_logging
 
-if TYPE_CHECKING:
-    from dlq.replay.outgoing import ByHand
-
 _LOOK = 0.25  # seconds
 _UNCLAIMED = 5.0  # seconds before somebody is told that no agent has taken the job
 
 
-def carry_out(
-    opened: DeadLetterIndex, job: Job, *, here: bool, wait: bool, as_json: bool, by_hand: ByHand | None = None
-) -> None:
+def carry_out(opened: DeadLetterIndex, job: Job, *, here: bool, wait: bool, as_json: bool) -> None:
     """Follow the job (`here`: and work on it in this process) until it ends or waits for a person. Exits with 1 when not
     everything was accepted."""
     if not as_json:
@@ -35,7 +30,7 @@ def carry_out(
         configure_logging("warning", telemetry.log_format, secrets=secret_values(opened.pipeline))
         from dlq.replay.agent import ReplayAgent  # brings the stages with it
 
-        agent = ReplayAgent(opened.pipeline, opened.database, only=job, by_hand=by_hand)
+        agent = ReplayAgent(opened.pipeline, opened.database, only=job)
     try:
         if agent is not None:
             agent.start()

@@ -92,13 +92,13 @@ def edit(
 
     The new content is in this process only, so it is also sent from here.
     """
-    from dlq.replay.agent import owner_name  # brings the stages with it
-    from dlq.replay.hand import by_hand
+    from dlq.replay.editing import edited, require_open  # brings the stages with it
 
     _require_answer(yes, as_json)
     loaded = load_pipeline(pipeline)
     with open_index(loaded, index) as opened:
         letter = _letter(opened, id)
+        require_open(letter)
         raw = opened.reveal(letter, actor=o.actor(), reason="to edit it")
         if raw is None:
             raise ConfigError(
@@ -106,11 +106,9 @@ def edit(
             )
         given = value_file.read_bytes() if value_file is not None else None if value is None else value.encode()
         new = _edited(raw.envelope, given, key)
-        hand = by_hand(letter["letter"], raw.envelope, *new, Masker(loaded.dead_letters.masking))
-        request = Request(LetterFilter(id=(id,), topic=(letter["dlq_topic"],)), to, by_hand=True, canary=False)
-        _ask(opened, request, yes=yes, hand=hand)
-        job = opened.jobs.create(request, actor=o.actor(), owner=owner_name())
-        carry_out(opened, job, here=True, wait=True, as_json=as_json, by_hand=hand)
+        one = edited(letter, raw.envelope, new, Masker(loaded.dead_letters.masking), to)
+        _ask(opened, one.request, yes=yes, hand=one.hand)
+        carry_out(opened, opened.edit(letter, one, actor=o.actor()), here=True, wait=True, as_json=as_json)
 
 
 @o.choosing(without=["state"])
@@ -170,8 +168,6 @@ def _letter(opened: DeadLetterIndex, id: str) -> Document:
         raise ConfigError(
             "there is no dead letter with this id", field="ID", value=id, expected="as `dlq search` shows it"
         )
-    if letter["state"] != "open":
-        raise ConfigError(f"the dead letter is {letter['state']}", field="ID", value=id, expected="an open one")
     return letter
 
 

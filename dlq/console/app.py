@@ -11,7 +11,8 @@ from dlq.console.answers import add_error_answers
 from dlq.console.api import acting, exports, reading
 from dlq.console.desk import Desk
 from dlq.console.gate import Gate, GuardedApp, GuardedRoute
-from dlq.console.pages import acts, looking, record, replays, signing
+from dlq.console.live import Live
+from dlq.console.pages import acts, edit, looking, pipeline, record, replays, signing
 from dlq.console.rights import Right, needs
 from dlq.console.sessions import Sessions, WrongTokens
 from dlq.service import DeadLetterIndex
@@ -44,10 +45,11 @@ def create_app(index: DeadLetterIndex, local_user: str) -> FastAPI:
     settings = index.pipeline.dead_letters.console
     app.state.gate = Gate(settings, Sessions(settings, local_user, index.clock), WrongTokens(index.clock))
     app.state.desk = Desk(index)
+    app.state.live = Live(index.pipeline, index.clock)
     app.state.pipeline = index.pipeline.pipeline_id
     routers: list[APIRouter] = [
-        router, reading.router, exports.router, acting.router, signing.router, looking.router, record.router,
-        replays.router, acts.router,
+        router, reading.router, exports.router, acting.router, signing.router, looking.router, pipeline.router, record.router,
+        edit.router, replays.router, acts.router,
     ]  # fmt: skip
     for one in routers:  # not include_router, which would hide them from whoever walks the routes
         app.router.routes.extend(one.routes)

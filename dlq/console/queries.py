@@ -17,6 +17,7 @@ from tidegate.clock import Clock
 Text = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^[^\x00]*$")]  # PostgreSQL's text has no NUL
 Note = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^[^\x00]*$", strip_whitespace=True)]
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=2_000, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
+Content = Annotated[str, StringConstraints(max_length=1_048_576)]
 Several = Annotated[list[Text], Field(max_length=100)]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]
 LetterState = Literal["open", "resolved", "parked", "replaced"]
@@ -222,3 +223,13 @@ class Reveal(Query):
     id: Text
     topic: Text | None = None
     reason: Reason
+
+
+class EditBody(Query):
+    """One letter, edited by hand. What is not given stays as it was; a field that holds its mask keeps what was in it."""
+
+    id: Text
+    topic: Text | None = None
+    key: Content | None = None
+    value: Content | None = None
+    to: Text | None = None

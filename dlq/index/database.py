@@ -85,6 +85,8 @@ class IndexDatabase:
             for table in self.tables.metadata.sorted_tables:
                 if inspector.has_table(table.name, schema=self.schema):
                     check_table(inspector, table, _WAY_OUT)
+                    for index in table.indexes:  # those that have come since the table was made
+                        index.create(connection, checkfirst=True)
                 else:
                     table.create(connection)
             if not self.is_postgres:

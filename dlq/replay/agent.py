@@ -16,7 +16,6 @@ import structlog
 from dlq.index.database import IndexDatabase
 from dlq.replay.jobs import Job, Jobs, LeaseLost
 from dlq.replay.outcome import Outcomes
-from dlq.replay.outgoing import ByHand
 from dlq.replay.run import Run
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
@@ -37,14 +36,12 @@ class _Work:
 
     job: Job
     run: Run | None = None
-    by_hand: ByHand | None = None
     due: float = 0.0
     outage: float = _OUTAGE[0]
 
 
 class ReplayAgent:
-    """Works on jobs in a thread of its own, until it is stopped. `only`: on this one job, with what somebody wrote by hand;
-    a job that was made with this agent as its owner is in its hands from the start."""
+    """Works on jobs in a thread of its own, until it is stopped. `only`: on this one job."""
 
     def __init__(
         self,
@@ -53,7 +50,6 @@ class ReplayAgent:
         *,
         metrics: Metrics | None = None,
         only: Job | None = None,
-        by_hand: ByHand | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._pipeline, self._clock = pipeline, clock or SystemClock()
@@ -61,8 +57,6 @@ class ReplayAgent:
         self._metrics = metrics
         self._only = None if only is None else only.id
         self._works: dict[str, _Work] = {}
-        if only is not None and only.owner == owner_name():
-            self._works[only.id] = _Work(only, by_hand=by_hand)
         self._next_claim = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="replay", daemon=True)
@@ -107,9 +101,7 @@ class ReplayAgent:
     def _turn(self, work: _Work) -> None:
         try:
             if work.run is None:
-                work.run = Run(
-                    self._pipeline, self._jobs, work.job, by_hand=work.by_hand, clock=self._clock, count=self._count
-                )
+                work.run = Run(self._pipeline, self._jobs, work.job, clock=self._clock, count=self._count)
             after = work.run.turn()
         except LeaseLost as error:
             log.warning("replay.lost", job=work.job.id, error=str(error))

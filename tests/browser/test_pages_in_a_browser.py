@@ -36,7 +36,7 @@ def paths(console: Scene) -> list[str]:
     return [
         "/", "/groups", "/groups?state=resolved", f"/group?{group}", "/search", "/search?text=nothing&key=x",
         f"/record?{record}", f"/record?{record}&view=hex", f"/replay?{group}&set=value.distance+%3D+1", f"/park?{group}",
-        "/jobs", f"/jobs/{jobs[0].id}", "/audit", "/login",
+        "/jobs", f"/jobs/{jobs[0].id}", "/pipeline", "/audit", "/login",
     ]  # fmt: skip
 
 

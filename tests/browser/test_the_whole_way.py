@@ -107,3 +107,33 @@ def test_what_is_masked_is_revealed_with_a_reason(
         page.goto(f"{url}/audit?action=reveal")
         expect(page.locator("tbody tr")).to_have_count(2)
         expect(page.locator("tbody tr").first).to_contain_text("ticket 4711")
+
+
+def test_one_record_edited_by_hand(make_replays: Callable[..., ReplayScene], open_page: Callable[..., Page]) -> None:
+    """Without JavaScript: somebody opens the record, sees the mask and the schema, is told that 400 would fail again, writes 7,
+    sees the difference and sends it. What was masked is sent as it was; the record's history says who edited it."""
+    replays = make_replays(masking=[{"path": "card"}])
+    replays.letters([7], value=b'{"n": 500, "card": "4111-secret"}')
+    with served(replays.index) as url, at_work(replays):
+        page = open_page(java_script_enabled=False)
+        page.goto(f"{url}/search")
+        page.get_by_role("link", name=replays.id_of(7)).click()
+        page.get_by_role("link", name="Edit by hand").click()
+        value = page.get_by_label("Value")
+        expect(value).to_have_value('{\n  "n": 500,\n  "card": "***"\n}')
+        expect(page.locator("tr", has_text="bigint")).to_contain_text("n")
+        for number, verdict in (("400", "fails again"), ("7", "passes now")):
+            value.fill(value.input_value().replace("500", number).replace("400", number))
+            expect(page.get_by_role("button", name="Send")).to_have_count(0)
+            page.get_by_role("button", name="Check").click()
+            expect(page.locator("#preview .badge")).to_have_text(verdict)
+            expect(page.locator("#preview ins")).to_have_text(number)
+            assert "4111-secret" not in page.content()
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator("main .badge").first).to_have_text("done", timeout=60_000)  # the page comes again by itself
+        page.goto(f"{url}/record?id={replays.id_of(7)}")
+        expect(page.locator(".history")).to_contain_text("edit")
+    (sent,) = replays.read(replays.source)
+    assert sent.value == b'{"n":7,"card":"4111-secret"}'
+    assert sent.header("tidegate.replay.edited") == "value"
+    assert replays.open() == 0

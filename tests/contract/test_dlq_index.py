@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from sqlalchemy import Connection, inspect
 
 from dlq.index.database import IndexDatabase
 from dlq.index.filters import FieldIs, LetterFilter
@@ -449,6 +450,25 @@ def test_prepare_twice_and_a_foreign_table(index: Index) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN mine integer")
     with pytest.raises(ConfigError, match="mine"):
         index.database.prepare()
+
+
+def test_an_index_of_an_older_version_gets_what_makes_it_fast(index: Index) -> None:
+    """A database index that the tables lack is made when an agent starts; those that are there stay."""
+    schema = index.database.schema
+    prefix = f"{schema}." if schema else ""
+    with index.database.transaction() as connection:
+        before = {name for table in ("letters", "replays") for name in _indexes(connection, table, schema)}
+        connection.exec_driver_sql(f"DROP INDEX {prefix}replays_letter")
+        connection.exec_driver_sql(f"DROP INDEX {prefix}letters_open")
+    index.database.prepare()
+    with index.database.transaction() as connection:
+        after = {name for table in ("letters", "replays") for name in _indexes(connection, table, schema)}
+    assert {"replays_letter", "letters_open"} <= before
+    assert after == before
+
+
+def _indexes(connection: Connection, table: str, schema: str | None) -> set[str | None]:
+    return {one["name"] for one in inspect(connection).get_indexes(table, schema=schema)}
 
 
 def test_a_topic_made_anew(index: Index) -> None:

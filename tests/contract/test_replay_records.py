@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from fastapi.testclient import TestClient
 
+from dlq.console.app import create_app
 from dlq.index.filters import LetterFilter
+from dlq.index.history import HistoryFilter
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
 from dlq.replay.hand import by_hand
@@ -124,6 +127,34 @@ def test_edited_by_hand(make_replays: Callable[..., ReplayScene]) -> None:
         "key,value",
     )
     assert "4111" not in json.dumps(job.request.to_json())
+
+
+def test_edited_through_the_console_s_api(make_replays: Callable[..., ReplayScene]) -> None:
+    """What would fail again is not sent, and says why; what passes is sent at once, by who has asked, with what was masked as it
+    was. Then an agent finds out what became of it."""
+    scene = make_replays(masking=[{"path": "card"}])
+    scene.letters([500], value=b'{"n": 500, "card": "4111"}')
+    app, id = create_app(scene.index, "ada"), scene.id_of(500)
+    client = TestClient(app, base_url="http://127.0.0.1:6062")
+    editable = client.get("/api/letter/editable", params={"id": id}).json()
+    assert json.loads(editable["value"]) == {"n": 500, "card": "***"}
+    assert editable["schema"][0] == {"name": "n", "type": "bigint", "nullable": True}
+    bad, good = ({"id": id, "value": json.dumps({"n": n, "card": "***"})} for n in (400, 7))
+    refused = client.post("/api/letters/edit", json=bad)
+    assert (refused.status_code, refused.json()["error"]) == (400, "it would fail again")
+    assert "small" in refused.json()["value"]
+    assert client.post("/api/letters/edit/preview", json=good).json()["pass"] == 1
+    assert scene.read(scene.source) == []
+    made = client.post("/api/letters/edit", json=good)
+    assert made.status_code == 201, made.text
+    (sent,) = scene.read(scene.source)
+    assert sent.json == {"n": 7, "card": "4111"}
+    assert {entry["action"] for entry in scene.index.reader.history(HistoryFilter(id=id))} == {"edit"}
+    job = scene.index.jobs.claim("an agent")
+    assert job is not None
+    assert job.id == made.json()["job"]
+    assert scene.outcomes(scene.carry_out(job)) == {"ok": 1}
+    assert len(scene.read(scene.source)) == 1
 
 
 _ORIGIN = "tidegate.dlq.origin."

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 from typer.testing import CliRunner
 
+from tests.harness import wait_until
 from tidegate.clock import ManualClock
 from tidegate.config.loading import load_pipeline
 from tidegate.config.pipeline import Pipeline
@@ -21,6 +22,7 @@ from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import StoreBatch
+from tidegate.store.group import read_group
 from tidegate.store.rows import PARTITION_KEY, encode_state
 
 if TYPE_CHECKING:
@@ -119,6 +121,23 @@ def test_status_shows_every_partition(stack: Stack) -> None:
 def test_status_before_the_first_start(stack: Stack) -> None:
     """Nothing is stored yet: everything in the topic is lag."""
     assert [row["lag"] for row in stack.rows("status")] == [110, 0]
+
+
+def test_who_is_in_the_group(stack: Stack) -> None:
+    """The coordinator knows each worker with its host and how many partitions it has; before there is any, the group is empty."""
+    assert read_group(stack.pipeline, 10).members == ()
+    settings = {"bootstrap.servers": stack.kafka.bootstrap_servers, "group.id": stack.name, "client.id": "w1"}
+    consumer = Consumer(settings)
+    try:
+        consumer.subscribe([stack.topic])
+        wait_until(
+            lambda: consumer.poll(0.1) is None and len(consumer.assignment()) == 2, 60, "the member has its share"
+        )
+        group = read_group(stack.pipeline, 10)
+        assert (group.state, [(one.client, one.partitions) for one in group.members]) == ("stable", [("w1", 2)])
+        assert group.members[0].host
+    finally:
+        consumer.close()
 
 
 def test_a_balanced_ledger(stack: Stack) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tidegate.cli.diagram import draw, outcomes, steps
 from tidegate.cli.output import AsJson, print_json
 from tidegate.config.kafka import aiokafka_options
 from tidegate.config.loading import load_pipeline, placed
+from tidegate.diagram import draw, outcomes, steps
 from tidegate.errors import ConfigError, ConfigErrors
 
 if TYPE_CHECKING:

@@ -64,9 +64,14 @@ def read_progress(pipeline: Pipeline, reader: TopicReader) -> Progress:
 
     Raises StoreUnavailable or BrokerUnavailable.
     """
+    return stored_progress(pipeline) or Progress("changelog", _changelog_rows(pipeline, reader))
+
+
+def stored_progress(pipeline: Pipeline) -> Progress | None:
+    """From the first SQL sink; None without one. Raises StoreUnavailable."""
     stores = [sink for sink in pipeline.sinks if isinstance(sink, PostgresSink | SqliteSink)]
     if not stores:
-        return Progress("changelog", _changelog_rows(pipeline, reader))
+        return None
     store = open_store(compile_plan(pipeline), stores[0])
     try:
         rows = store.partitions()

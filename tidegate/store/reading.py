@@ -13,7 +13,7 @@ from tidegate.errors import BrokerUnavailable, ConfigError
 from tidegate.reach import quiet, why_unreachable
 from tidegate.record import TopicPartition
 
-_ANSWER = 10.0  # seconds for one answer of the broker
+_ANSWER = 10.0  # seconds
 _SILENCE = 30.0  # seconds without a record or an end, before the broker is called unavailable
 _POLL = 0.2
 _BULK = 10_000
@@ -26,8 +26,10 @@ class TopicReader:
     BrokerUnavailable.
     """
 
-    def __init__(self, kafka: Kafka, group: str) -> None:
+    def __init__(self, kafka: Kafka, group: str, *, answer: float = _ANSWER) -> None:
+        """`answer`: seconds for one answer of the broker."""
         self._kafka, self._servers = kafka, kafka.bootstrap_servers
+        self._answer = answer
         self._open: set[tuple[str, int]] = set()
         self._consumer = Consumer(
             {
@@ -51,7 +53,7 @@ class TopicReader:
     def partitions(self, topic: str) -> list[int]:
         """The topic's partitions; none when it does not exist."""
         try:
-            found = self._consumer.list_topics(topic, timeout=_ANSWER).topics[topic]
+            found = self._consumer.list_topics(topic, timeout=self._answer).topics[topic]
         except KafkaException as error:
             raise self._away(error) from error
         return [] if found.error is not None else sorted(found.partitions)
@@ -59,7 +61,7 @@ class TopicReader:
     def bounds(self, tp: TopicPartition) -> tuple[int, int]:
         """The first offset that is there, and the one after the last."""
         try:
-            low, high = self._consumer.get_watermark_offsets(_partition(tp), timeout=_ANSWER)
+            low, high = self._consumer.get_watermark_offsets(_partition(tp), timeout=self._answer)
         except KafkaException as error:
             raise self._away(error) from error
         return int(low), int(high)
@@ -69,7 +71,7 @@ class TopicReader:
         if not tps:
             return {}
         try:
-            found = self._consumer.committed([_partition(tp) for tp in tps], timeout=_ANSWER)
+            found = self._consumer.committed([_partition(tp) for tp in tps], timeout=self._answer)
         except KafkaException as error:
             raise self._away(error) from error
         return {TopicPartition(one.topic, one.partition): one.offset if one.offset >= 0 else None for one in found}

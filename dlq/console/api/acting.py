@@ -9,6 +9,7 @@ from dlq.console.answers import Json
 from dlq.console.api import shapes
 from dlq.console.api.reading import MISSING, PROBLEMS, JobPath, Responses
 from dlq.console.desk import NotFound, TheDesk, Who
+from dlq.console.editing import Editing
 from dlq.console.gate import GuardedRoute
 from dlq.console.rights import Right, needs
 from dlq.document import full_document
@@ -66,6 +67,20 @@ def reveal(desk: TheDesk, who: Who, body: q.Reveal) -> Json:
     return Json({name: document[name] for name in names})
 
 
+@router.post("/letters/edit/preview", response_model=shapes.Preview, responses=MISSING)
+@needs(Right.ACT)
+def preview_edit(desk: TheDesk, body: q.EditBody) -> Json:
+    """What the pipeline would say of one letter with this value and key, and what is changed. Nothing is sent."""
+    return Json(Editing(desk, q.LetterQuery(id=body.id, topic=body.topic)).preview(body).document())
+
+
+@router.post("/letters/edit", response_model=shapes.Job, status_code=201, responses=MISSING)
+@needs(Right.ACT)
+def edit(desk: TheDesk, who: Who, body: q.EditBody) -> Json:
+    """Send one letter with this value and key, if it passes the pipeline's rules as they are now."""
+    return _job(desk, Editing(desk, q.LetterQuery(id=body.id, topic=body.topic)).send(body, who), 201)
+
+
 @router.post("/preview", response_model=shapes.Preview)
 @needs(Right.ACT)
 def preview(desk: TheDesk, body: q.ReplayBody) -> Json:
@@ -105,5 +120,5 @@ def cancel(desk: TheDesk, who: Who, job: JobPath) -> Json:
     return _job(desk, desk.index.jobs.cancel(job, actor=who.name))
 
 
-def _job(desk: TheDesk, job: Job) -> Json:
-    return Json(job_document(job, desk.index.jobs.outcomes(job.id)))
+def _job(desk: TheDesk, job: Job, status: int = 200) -> Json:
+    return Json(job_document(job, desk.index.jobs.outcomes(job.id)), status)

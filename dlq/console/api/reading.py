@@ -8,9 +8,11 @@ from fastapi import APIRouter, Path, Query
 
 from dlq.console import queries as q
 from dlq.console.answers import Json
-from dlq.console.api import shapes
+from dlq.console.api import live_shapes, shapes
 from dlq.console.desk import TheDesk, Who
+from dlq.console.editing import Editing
 from dlq.console.gate import GuardedRoute
+from dlq.console.live import TheLive
 from dlq.console.rights import Right, needs
 
 Responses = dict[int | str, dict[str, Any]]
@@ -33,6 +35,13 @@ def me(who: Who) -> Json:
 def overview(desk: TheDesk, period: q.Period = "24h") -> Json:
     """Totals, rates, the groups with most open letters, what expires, whether an agent is at work."""
     return Json(desk.overview(period))
+
+
+@router.get("/pipeline", response_model=live_shapes.PipelineLive)
+@needs(Right.VIEW)
+def pipeline(live: TheLive) -> Json:
+    """What each stage does, how far each partition is, and who works on it. What is away is said in `problems`."""
+    return Json(live.document())
 
 
 @router.get("/groups", response_model=shapes.GroupPage)
@@ -61,6 +70,13 @@ def letters(desk: TheDesk, query: Annotated[q.LettersQuery, Query()]) -> Json:
 def letter(desk: TheDesk, query: Annotated[q.LetterQuery, Query()]) -> Json:
     """Everything about one dead letter, masked."""
     return Json(desk.letter(query))
+
+
+@router.get("/letter/editable", response_model=shapes.Editable, responses=MISSING)
+@needs(Right.ACT)
+def editable(desk: TheDesk, query: Annotated[q.LetterQuery, Query()]) -> Json:
+    """An open letter's key and value from its topic, masked, to be edited; and what the schema says."""
+    return Json(Editing(desk, query).document())
 
 
 @router.get("/jobs", response_model=shapes.JobPage, responses=MISSING)

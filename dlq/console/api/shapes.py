@@ -255,3 +255,27 @@ class Overview(Shape):
 class Me(Shape):
     name: str
     role: str
+
+
+class SchemaField(Shape):
+    """`name`: its path in the value."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+class Editable(Shape):
+    """`key`, `value`: as text, masked; null: null, no text, or not to be looked into. `masked`: whether fields may be."""
+
+    id: str
+    topic: str
+    key: str | None
+    value: str | None
+    masked: bool
+    schema_: list[SchemaField]
+    targets: list[str]
+
+    model_config = ConfigDict(
+        alias_generator=lambda name: "schema" if name == "schema_" else to_camel(name), populate_by_name=True
+    )

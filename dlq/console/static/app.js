@@ -1,7 +1,7 @@
 // What is better with a little JavaScript; without any, everything works. Keys, and pages that follow a job at work.
 "use strict";
 
-const PAGES = { o: "/", g: "/groups", s: "/search", j: "/jobs", a: "/audit" };
+const PAGES = { o: "/", g: "/groups", s: "/search", j: "/jobs", a: "/audit", p: "/pipeline" };
 let waitsForPage = false;
 let here = -1;
 

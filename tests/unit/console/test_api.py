@@ -26,7 +26,8 @@ def test_everything_that_the_pages_do_is_in_the_document(console: Scene) -> None
     acts = {path for path, operations in document["paths"].items() if "post" in operations}
     assert acts == {
         "/api/groups/acknowledge", "/api/groups/resolve", "/api/letters/park", "/api/letters/unpark",
-        "/api/letters/reveal", "/api/preview", "/api/jobs", "/api/jobs/{job}/pause", "/api/jobs/{job}/resume",
+        "/api/letters/reveal", "/api/letters/edit", "/api/letters/edit/preview",
+        "/api/preview", "/api/jobs", "/api/jobs/{job}/pause", "/api/jobs/{job}/resume",
         "/api/jobs/{job}/cancel",
     }  # fmt: skip
     for operations in document["paths"].values():

@@ -223,6 +223,21 @@ def test_the_theme_is_remembered(console: Scene) -> None:
     assert 'data-theme="auto"' in browser.get("/").text
 
 
+def test_only_an_open_record_is_edited(console: Scene) -> None:
+    """An open one has the link; of one that is closed the form says what it is, on the page and in the API."""
+    browser = console.browser()
+    assert "/record/edit?id=flights-2-59" in browser.get("/record?id=flights-2-59").text
+    browser.post("/park", id="flights-2-59")
+    assert "/record/edit" not in browser.get("/record?id=flights-2-59").text
+    for answer in (
+        browser.get("/record/edit?id=flights-2-59"),
+        console.client().get("/api/letter/editable?id=flights-2-59"),
+    ):
+        assert answer.status_code == 400
+        assert "the dead letter is parked" in answer.text
+    assert browser.get("/record/edit?id=nothing").status_code == 404
+
+
 def test_an_expiring_group_warns(tmp_path: Path) -> None:
     """What retention deletes within two days stands on the overview and on the group's page."""
     with scene(tmp_path) as console:

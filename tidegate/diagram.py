@@ -1,4 +1,4 @@
-"""The plan of a pipeline as `tidegate check` prints it: every stage in order, and what it does."""
+"""The plan of a pipeline as `tidegate check` prints it and the console shows it: every stage in order, and what it does."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stage and what it does, a line each; no lines: it lets every record pass."""
+    """One stage and what it does, a line each; no lines: it lets every record pass. `leaving`: what a record that does not
+    pass it becomes."""
 
     stage: Stage
     does: tuple[str, ...]
+
+    @property
+    def leaving(self) -> str | None:
+        return _LEAVING.get(self.stage) if self.does else None
 
 
 def steps(pipeline: Pipeline, plan: Plan | None) -> list[Step]:
@@ -57,13 +62,11 @@ def draw(pipeline: Pipeline, plan: Plan | None) -> str:
         first, *rest = [part for line in step.does or ("–",) for part in _wrapped(line)]
         lines.append(f"{step.stage.value:<12}{first}")
         lines += [f"  {' ' if last else '│'}         {line}" for line in rest]
-        leaving = _LEAVING.get(step.stage) if step.does else None
-        lines += [] if last else [f"  ├──▶ {leaving}" if leaving else "  │"]
+        lines += [] if last else [f"  ├──▶ {step.leaving}" if step.leaving else "  │"]
     lines += ["", *(f"{name:<15}{text}" for name, text in outcomes(pipeline).items())]
     return "\n".join(lines)
 
 
-# What a record that does not pass a stage becomes.
 _LEAVING = {
     Stage.DECODE: "dead letters",
     Stage.VALIDATE: "dead letters",
