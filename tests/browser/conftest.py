@@ -22,9 +22,9 @@ from tidegate.clock import SystemClock
 _BAD = ("error", "warning")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The run's Chromium."""
+    """A Chromium. Not for longer: as long as it runs Playwright has an event loop in this thread, and no other test can."""
     with chromium() as started:
         yield started
 
