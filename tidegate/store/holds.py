@@ -101,11 +101,10 @@ class HoldRows:
             raise hold.refusal()
 
     def forget_expired(self, connection: Connection) -> None:
-        """Its holder learns at its next renewal that it is over."""
+        """Its holder learns at its next renewal that it is over. (Not deleted: a worker needs no right to that.)"""
         columns = self._table.c
-        connection.execute(
-            delete(self._table).where(columns.pipeline == self._pipeline, columns.until <= self._now(connection))
-        )
+        expired = (columns.pipeline == self._pipeline, columns.until <= self._now(connection))
+        connection.execute(update(self._table).where(*expired).values(holder=""))
 
     def alive(self, connection: Connection) -> Hold | None:
         """The hold, if there is one that has not expired."""
