@@ -14,7 +14,7 @@ from tests.providers.kafka import KafkaTopics
 from tests.providers.postgres import Database
 from tests.replaying import Replaying, orders
 
-pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow, pytest.mark.chaos]
+pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 
 def test_killed_at_random(kafka: KafkaTopics, postgres: Database, tmp_path: Path, seed: int, chaos: str) -> None:
