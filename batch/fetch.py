@@ -13,14 +13,13 @@ from typing import Any, Final
 
 import confluent_kafka
 import numpy as np
-import pyarrow as pa
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable, OffsetOutOfRange
 from tidegate.reach import quiet
 from tidegate.record import TopicPartition
-from tidegate.stages.batch import HEADERS_TYPE, RAW_SCHEMA, RawBatch
+from tidegate.stages.batch import RawBatch
 
 BEGINNING: Final = confluent_kafka.OFFSET_BEGINNING
 """−2: the first record that is there; Spark writes it the same way."""
@@ -123,26 +122,18 @@ class StretchReader:
         return int(low), int(high)
 
     def _batch(self, tp: TopicPartition, records: Sequence[Message]) -> RawBatch:
-        values = [record.value() for record in records]
-        keys = [record.key() for record in records]
-        columns = [
-            pa.array([record.offset() for record in records], pa.int64()),
-            pa.array([record.timestamp()[1] for record in records], pa.int64()),
-            pa.array(keys, pa.binary()),
-            pa.array(values, pa.binary()),
-            _headers([record.headers() for record in records]),
-        ]
-        batch = pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA)
+        headers: list[Any] = [record.headers() for record in records]  # pairs, or None; its stub allows a dict too
+        raw = RawBatch.of(
+            tp,
+            [record.offset() for record in records],
+            [record.timestamp()[1] for record in records],
+            [record.key() for record in records],
+            [record.value() for record in records],
+            headers,
+        )
         places = {(record.topic(), record.partition()) for record in (records[0], records[-1])}
-        if places != {(tp.topic, tp.partition)} or (np.diff(batch.column(0).to_numpy()) <= 0).any():
+        if places != {(tp.topic, tp.partition)} or (np.diff(raw.records.column(0).to_numpy()) <= 0).any():
             raise AssertionError(f"records of another partition, or out of order, among those of {tp}")
-        size = max(1, batch.nbytes // len(records))
+        size = max(1, raw.records.nbytes // len(records))
         self._at_once = max(1, min(self._most, self._most_bytes // size))
-        return RawBatch(tp, batch)
-
-
-def _headers(given: Sequence[Any]) -> pa.Array:
-    if not any(given):
-        return pa.nulls(len(given), HEADERS_TYPE)
-    named = [[{"key": k, "value": v} for k, v in one] if one else None for one in given]
-    return pa.array(named, HEADERS_TYPE)
+        return raw

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from batch.sink import Commit
+from tidegate.clock import Clock
 from tidegate.ledger import Ledger
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
+from tidegate.store.base import Store
+
+
+class Ended(Protocol):
+    """What every report says of how the work ended."""
+
+    seconds: float
+    stopped: bool
+    error: str | None
+
+
+@contextmanager
+def reported(report: Ended, store: Store, clock: Clock, stop: threading.Event) -> Iterator[None]:
+    """Work on a store, which is closed after it: what ended it, how long it took, and whether it was told to stop."""
+    begun = clock.monotonic()
+    try:
+        yield
+    except BaseException as error:
+        report.error = str(error) or type(error).__name__
+        raise
+    finally:
+        store.close()
+        report.seconds = clock.monotonic() - begun
+        report.stopped = stop.is_set()
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from batch.observe import Watch
 from batch.options import Options
 from batch.producer import ConfirmedProducer
 from batch.query import Queries
-from batch.report import Report
+from batch.report import Report, reported
 from batch.session import spark_session
 from batch.sink import BatchSink, Commit
 from batch.source import starting_offsets
@@ -78,18 +78,12 @@ class BatchRun:
         Raises what ended it: ConfigError, StoreFenced, FloodGuardTripped, OffsetOutOfRange, EngineFailed, …; `report`
         says what was committed until then.
         """
-        begun = self._clock.monotonic()
         store = open_store(self._plan, self._sink)
-        try:
-            with TopicReader(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-batch") as reader:
-                self._run(store, reader)
-        except BaseException as error:
-            self.report.error = str(error) or type(error).__name__
-            raise
-        finally:
-            store.close()
-            self.report.seconds = self._clock.monotonic() - begun
-            self.report.stopped = self.stop.is_set()
+        with (
+            reported(self.report, store, self._clock, self.stop),
+            TopicReader(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-batch") as reader,
+        ):
+            self._run(store, reader)
         return self.report
 
     def _run(self, store: Store, reader: TopicReader) -> None:

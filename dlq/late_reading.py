@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-import pyarrow as pa
 from confluent_kafka import Message
 
 from dlq import headers as h
 from dlq.dialects import Headers, last_values
 from dlq.dialects.base import number
-from dlq.envelope import Envelope
+from dlq.envelope import Envelope, RawRecord
 from dlq.late import ERROR_TYPE
 from tidegate.config.topics import dead_letter_topic, late_topic
 from tidegate.record import Stage, TopicPartition
-from tidegate.stages.batch import HEADERS_TYPE, RAW_SCHEMA, MissedWindow, RawBatch
+from tidegate.stages.batch import MissedWindow, RawBatch
 from tidegate.stages.plan import Plan
 from tidegate.stages.windows import Windows
 from tidegate.store.audit import parse_id
@@ -36,6 +35,12 @@ class LateSource(NamedTuple):
     headers: tuple[tuple[str, bytes | None], ...]
     missed: tuple[MissedWindow, ...]
     partial: bool
+
+    @classmethod
+    def of(cls, record: RawRecord, missed: tuple[MissedWindow, ...], partial: bool) -> LateSource:
+        """A record as it stands in the source."""
+        where = (record.tp, record.offset, record.timestamp)
+        return cls(*where, record.key, record.value, record.headers, missed, partial)
 
 
 class LateReading:
@@ -105,18 +110,14 @@ class LateReading:
 
 def raw_batch(tp: TopicPartition, records: Sequence[LateSource]) -> RawBatch:
     """The records as the stages take them; they must be in offset order."""
-    headers: pa.Array = pa.nulls(len(records), HEADERS_TYPE)
-    if any(one.headers for one in records):
-        pairs = ([{"key": name, "value": value} for name, value in one.headers] or None for one in records)
-        headers = pa.array(list(pairs), HEADERS_TYPE)
-    columns = [
-        pa.array([one.offset for one in records], pa.int64()),
-        pa.array([one.timestamp for one in records], pa.int64()),
-        pa.array([one.key for one in records], pa.binary()),
-        pa.array([one.value for one in records], pa.binary()),
-        headers,
-    ]
-    return RawBatch(tp, pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA))
+    return RawBatch.of(
+        tp,
+        [one.offset for one in records],
+        [one.timestamp for one in records],
+        [one.key for one in records],
+        [one.value for one in records],
+        [one.headers for one in records],
+    )
 
 
 def _bytes(part: bytes | str | None) -> bytes | None:

@@ -144,6 +144,17 @@ def reader_options(kafka: Kafka, reasons: list[str]) -> dict[str, Any]:
     }
 
 
+def member_options(kafka: Kafka, group: str) -> dict[str, Any]:
+    """For a consumer that joins `group` and begins where the group has never been at the log's first offset."""
+    return {
+        **reader_options(kafka, []),
+        "group.id": group,
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": kafka.session_timeout,
+        "heartbeat.interval.ms": max(100, kafka.session_timeout // 10),  # how soon a rebalance is heard of
+    }
+
+
 def dead_letter(message: Message) -> DeadLetter:
     """A record of a dead-letter topic."""
     # A record that was read has all of these; the client's types also cover those that are yet to be written.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastapi.testclient import TestClient
 
@@ -19,6 +19,7 @@ from dlq.index.writer import IndexWriter
 from dlq.reader import DeadLetter
 from dlq.retention import note_retentions
 from dlq.service import DeadLetterIndex, connect_index
+from tests.delivered import Record
 from tidegate.clock import Clock, ManualClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.queue import DeadLetterConfig
@@ -29,16 +30,6 @@ NOW = 1_700_000_000.0
 DLQ = TopicPartition("flights.dlq", 0)
 TOKENS = {role: f"token-of-the-{role}-0123456789" for role in ("viewer", "operator", "admin")}
 HOST = "127.0.0.1:6062"
-
-
-class Record(NamedTuple):
-    """As the transport delivers it."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
 
 
 def dead(

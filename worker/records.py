@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from tidegate.record import OutRow, TopicPartition
-from tidegate.stages.batch import RAW_SCHEMA, RawBatch
+from tidegate.stages.batch import RawBatch
 from worker.producer import Rows
 
 
 def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:
     """aiokafka's records as one Arrow batch."""
-    headers = [[{"key": k, "value": v} for k, v in r.headers] if r.headers else None for r in records]
-    columns = [
-        pa.array([r.offset for r in records], pa.int64()),
-        pa.array([r.timestamp for r in records], pa.int64()),
-        pa.array([r.key for r in records], pa.binary()),
-        pa.array([r.value for r in records], pa.binary()),
-        pa.array(headers, RAW_SCHEMA.field("headers").type),
-    ]
-    return RawBatch(tp, pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA))
+    return RawBatch.of(
+        tp,
+        [r.offset for r in records],
+        [r.timestamp for r in records],
+        [r.key for r in records],
+        [r.value for r in records],
+        [r.headers for r in records],
+    )
 
 
 def by_partition(out: Sequence[OutRow]) -> list[Rows]:

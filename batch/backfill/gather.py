@@ -110,16 +110,7 @@ class _Scan:
     def _note(self, result: BatchResult) -> None:
         late = [one for one in result.late if one.offset > self._account.amended_upto]
         for one, record in zip(late, pick(result.raw, [one.offset for one in late]), strict=True):
-            self._found[one.offset] = LateSource(
-                record.tp,
-                record.offset,
-                record.timestamp,
-                record.key,
-                record.value,
-                record.headers,
-                one.missed,
-                one.partial,
-            )
+            self._found[one.offset] = LateSource.of(record, one.missed, one.partial)
 
     def late(self, amender: Amender) -> Found:
         """What was found. A record that counted in no window then, because a handler or an expression refused it or left it

@@ -159,16 +159,7 @@ class Recompute:
         late = [(one, self._missed(one.missed)) for one in result.late if one.offset <= amended]
         late = [(one, missed) for one, missed in late if missed]
         for (one, missed), record in zip(late, pick(result.raw, [one.offset for one, _ in late]), strict=True):
-            yield LateSource(
-                record.tp,
-                record.offset,
-                record.timestamp,
-                record.key,
-                record.value,
-                record.headers,
-                missed,
-                one.partial,
-            )
+            yield LateSource.of(record, missed, one.partial)
 
     def _missed(self, missed: Sequence[MissedWindow]) -> tuple[MissedWindow, ...]:
         return tuple(window for window in missed if self.begin <= window.start < self.end)

@@ -29,7 +29,7 @@ from batch.catchup.offsets import write_group_offsets
 from batch.needs import require_runnable
 from batch.observe import Watch
 from batch.options import Options
-from batch.report import Report
+from batch.report import Report, reported
 from batch.run import BatchRun, OpenSession
 from batch.session import spark_session
 from batch.source import lags
@@ -116,20 +116,14 @@ class Catchup:
 
     def run(self) -> CatchupReport:
         """Raises what ended it (BatchRun.run), StoreHeld when another catch-up is at work; `report` has what was done."""
-        begun = self._clock.monotonic()
         store = open_store(compile_plan(self._spark_pipeline), require_runnable(self._spark_pipeline))
-        try:
-            with tempfile.TemporaryDirectory(prefix="tidegate-catchup-", ignore_cleanup_errors=True) as scratch:
-                self._watch.starting("Spark")
-                with self._open_session(self._pipeline.pipeline_id, Path(scratch), self._options.master) as session:
-                    self._hold_and_drain(store, session)
-        except BaseException as error:
-            self.report.error = str(error) or type(error).__name__
-            raise
-        finally:
-            store.close()
-            self.report.seconds = self._clock.monotonic() - begun
-            self.report.stopped = self.stop.is_set()
+        with (
+            reported(self.report, store, self._clock, self.stop),
+            tempfile.TemporaryDirectory(prefix="tidegate-catchup-", ignore_cleanup_errors=True) as scratch,
+        ):
+            self._watch.starting("Spark")
+            with self._open_session(self._pipeline.pipeline_id, Path(scratch), self._options.master) as session:
+                self._hold_and_drain(store, session)
         return self.report
 
     def _hold_and_drain(self, store: Store, session: SparkSession) -> None:

@@ -6,15 +6,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import pyarrow as pa
-
 from dlq.replay.outgoing import Outgoing
 from tidegate.clock import Clock
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.stages import Measure
 from tidegate.headers import REPLAY_OF
 from tidegate.record import TopicPartition
-from tidegate.stages.batch import RAW_SCHEMA, PartitionState, RawBatch, Rejection
+from tidegate.stages.batch import PartitionState, RawBatch, Rejection
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import compile_plan
 
@@ -74,12 +72,6 @@ class DryRun:
 
 def _raw(tp: TopicPartition, records: Sequence[Outgoing], now: int) -> RawBatch:
     """As they would be read: marked as replays, with the time at which they would be sent. Numbered from 0."""
-    marked = [{"key": REPLAY_OF, "value": b""}]
-    columns = [
-        pa.array(range(len(records)), pa.int64()),
-        pa.array([now] * len(records), pa.int64()),
-        pa.array([record.key for record in records], pa.binary()),
-        pa.array([record.value for record in records], pa.binary()),
-        pa.array([marked] * len(records), RAW_SCHEMA.field("headers").type),
-    ]
-    return RawBatch(tp, pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA))
+    count = len(records)
+    keys, values = [record.key for record in records], [record.value for record in records]
+    return RawBatch.of(tp, range(count), [now] * count, keys, values, [[(REPLAY_OF, b"")]] * count)

@@ -24,7 +24,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.bounded import send_offsets
 from dlq.dialects import Headers
-from dlq.reader import reader_options
+from dlq.reader import member_options
 from dlq.replay.targets import QUIET
 from dlq.retry.rows import going_back, waiting
 from dlq.trim import Trimmer
@@ -106,13 +106,8 @@ class RetryAgent:
 
     def _session(self) -> None:
         """One membership of the group, with one producer. Raises KafkaException, BrokerUnavailable: begin anew."""
-        kafka = self._pipeline.kafka
         options = {
-            **reader_options(kafka, []),
-            "group.id": self.group,
-            "auto.offset.reset": "earliest",
-            "session.timeout.ms": kafka.session_timeout,
-            "heartbeat.interval.ms": max(100, kafka.session_timeout // 10),
+            **member_options(self._pipeline.kafka, self.group),
             "topic.metadata.refresh.interval.ms": _NEW_TOPICS,
             "allow.auto.create.topics": False,
             "enable.partition.eof": False,

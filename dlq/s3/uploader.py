@@ -26,7 +26,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.dialects import Headers
 from dlq.envelope import Envelope
-from dlq.reader import reader_options
+from dlq.reader import member_options
 from dlq.s3.bucket import Bucket
 from dlq.s3.buffer import Buffer
 from dlq.s3.files import CONTENT_TYPES, Kept, encode
@@ -114,15 +114,7 @@ class Uploader:
 
     def _session(self) -> None:
         """One membership of the group."""
-        kafka = self._pipeline.kafka
-        options = {
-            **reader_options(kafka, []),
-            "group.id": self.group,
-            "auto.offset.reset": "earliest",
-            "session.timeout.ms": kafka.session_timeout,
-            "heartbeat.interval.ms": max(100, kafka.session_timeout // 10),  # how soon a rebalance is heard of
-        }
-        self._consumer = Consumer(options)
+        self._consumer = Consumer(member_options(self._pipeline.kafka, self.group))
         try:
             self._consumer.subscribe(
                 [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -32,6 +32,31 @@ class RawBatch:
 
     tp: TopicPartition
     records: pa.RecordBatch
+
+    @classmethod
+    def of(
+        cls,
+        tp: TopicPartition,
+        offsets: Sequence[int | None],
+        timestamps: Sequence[int],
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Iterable[tuple[str, bytes | None]] | None],
+    ) -> RawBatch:
+        """From columns of equal length: Kafka's timestamps in ms, a record's headers in their order (empty or None: none)."""
+        named: pa.Array = pa.nulls(len(headers), HEADERS_TYPE)
+        if any(headers):
+            named = pa.array(
+                [[{"key": k, "value": v} for k, v in one] if one else None for one in headers], HEADERS_TYPE
+            )
+        columns = [
+            pa.array(offsets, pa.int64()),
+            pa.array(timestamps, pa.int64()),
+            pa.array(keys, pa.binary()),
+            pa.array(values, pa.binary()),
+            named,
+        ]
+        return cls(tp, pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA))
 
     def __len__(self) -> int:
         return int(self.records.num_rows)
