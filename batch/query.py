@@ -72,7 +72,7 @@ class Queries:
         self.batches.begin(checkpoint, starts)
         query = self._start(starts, checkpoint)
         try:
-            while not query.awaitTermination(_POLL):  # type: ignore[arg-type]
+            while not query.awaitTermination(_POLL):  # type: ignore[arg-type]  # its stub wants whole seconds; it takes any
                 if self.stop.is_set():
                     self.batches.settle()
                     return
@@ -99,7 +99,7 @@ class Queries:
         stream = planned_stream(self.session, self.pipeline, starts, self.options.limit)
         return (
             stream.writeStream.foreachBatch(self.batches)
-            .trigger(**self.options.trigger.spark)  # type: ignore[arg-type]
+            .trigger(**self.options.trigger.spark)  # type: ignore[arg-type]  # the one keyword that the trigger has
             .option("checkpointLocation", str(checkpoint))
             .queryName(self.pipeline.pipeline_id)
             .start()

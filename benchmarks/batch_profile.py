@@ -77,7 +77,7 @@ def _measure(bench: Bench, servers: Servers, keys: int, number: int) -> Stopwatc
     plan, watches = compile_plan(pipeline), Stopwatches()
     assert pipeline.source is not None
     tps = [TopicPartition(pipeline.source.topics[0], partition) for partition in range(PARTITIONS)]
-    store = open_store(plan, pipeline.sinks[0])  # type: ignore[arg-type]
+    store = open_store(plan, pipeline.sinks[0])  # type: ignore[arg-type]  # the pipeline of this part has one database
     store.prepare()
     claims = Claims(pipeline, store, Guard("store", pipeline.error_handling), uuid.uuid4().hex, {})
     claims.claim(tps)

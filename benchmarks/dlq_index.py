@@ -114,7 +114,7 @@ def run(bench: Bench) -> Section:
         file = bench.directory / f"{worker.pipeline['pipelineId']}.yaml"
         with open_index(load_pipeline(file)) as index:
             _vacuum(url)
-            times = {name: median(lambda s=search: s(index.reader)) for name, search in SEARCHES.items()}  # type: ignore[misc]
+            times = {name: median(lambda s=search: s(index.reader)) for name, search in SEARCHES.items()}  # type: ignore[misc]  # a lambda's default argument has no type
             group = index.reader.groups(limit=1)[0]["fingerprint"]
         start, pages = console_pages(file, group)
     number = thousands(bench.records)

@@ -149,7 +149,7 @@ class Scene:
         return self._query(self.connection, sql)
 
     def _query(self, connection: psycopg.Connection, sql: str) -> list[Any]:
-        return connection.execute(sql).fetchall()  # type: ignore[call-overload,no-any-return]
+        return connection.execute(sql).fetchall()  # type: ignore[call-overload,no-any-return]  # the SQL is built here: no literal string
 
     def applied(self) -> int:
         """How many records the database has accounted for; 0 before there are tables."""

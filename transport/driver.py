@@ -32,7 +32,7 @@ class Transport(driver.Transport):
 
 def use_transport(app: faust.App, settings: TransportSettings | None = None) -> None:
     """Give an app this transport, whether or not the package's entry point is installed."""
-    app.tide_settings = settings or TransportSettings()  # type: ignore[attr-defined]
+    app.tide_settings = settings or TransportSettings()  # type: ignore[attr-defined]  # read by the consumer; Faust's app does not declare it
     TRANSPORTS.aliases["tide"] = "transport:Transport"
     transport = Transport(app.conf.broker_consumer, app)
     app.transport = transport

@@ -180,7 +180,7 @@ class Observer:
             self.metrics.inc(m.BATCH_ROWS, {"aggregation": aggregation}, deltas.num_rows)
         spent: Tally[str] = Tally()
         for stage, seconds in result.seconds.items():
-            spent["quality" if stage == "validate" else "process"] += seconds  # type: ignore[assignment]
+            spent["quality" if stage == "validate" else "process"] += seconds  # type: ignore[assignment]  # one of two literal keys
         for activity, seconds in spent.items():
             self.metrics.inc(m.WORKER_TIME, {"activity": activity}, seconds)
         self._count_rules(tp, result)

@@ -129,7 +129,7 @@ class PartitionTask(ABC):
                     if deliveries:
                         records = [r for d in deliveries for r in d.batch.records]
                         self._begin(f"offsets {records[0].offset} to {records[-1].offset}")
-                        await self._until_done(lambda: self._work(records))  # noqa: B023
+                        await self._until_done(lambda: self._work(records))  # noqa: B023  # awaited before the next turn
                         for delivery in deliveries:
                             self.context.observer.finished(self.tp, delivery.batch)
                             await delivery.ack()
@@ -153,7 +153,7 @@ class PartitionTask(ABC):
         limits = self.context.plan.pipeline.worker
         taken, records, nbytes = [first], len(first.batch), first.batch.nbytes
         while not self._queue.empty():
-            following: SourceBatch = self._queue._queue[0].batch  # type: ignore[attr-defined]
+            following: SourceBatch = self._queue._queue[0].batch  # type: ignore[attr-defined]  # asyncio's queue has no public look at its head
             records, nbytes = records + len(following), nbytes + following.nbytes
             if records > limits.max_batch_records or nbytes > limits.max_batch_bytes:
                 break

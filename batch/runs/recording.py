@@ -97,7 +97,7 @@ class Recording:
 
     def _say(self, **what: object) -> None:
         with self._lock:
-            self._beat = replace(self._beat, **what)  # type: ignore[arg-type]
+            self._beat = replace(self._beat, **what)  # type: ignore[arg-type]  # some of its fields, by name
         self._news.set()
 
     def _go_on(self) -> None:

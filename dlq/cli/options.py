@@ -75,7 +75,7 @@ def choosing(*, only: Iterable[str] = FILTER, without: Iterable[str] = ()) -> Ca
 
         run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
         run.__annotations__ = {one.name: one.annotation for one in parameters}
-        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it; a function has no such declared attribute
         return run
 
     return decorate

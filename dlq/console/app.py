@@ -68,4 +68,4 @@ def _secure(app: FastAPI) -> None:
         document["security"] = [{"token": []}]
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to replace it

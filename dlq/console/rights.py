@@ -47,7 +47,7 @@ def needs(right: Right) -> Callable[[Endpoint], Endpoint]:
     """Says what an endpoint needs. One that says nothing makes no route (dlq/console/gate.py)."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        endpoint.needs = right  # type: ignore[attr-defined]
+        endpoint.needs = right  # type: ignore[attr-defined]  # read by the gate; a function has no such declared attribute
         return endpoint
 
     return mark

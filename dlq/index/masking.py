@@ -47,7 +47,7 @@ class Masker:
         for secret in sorted(hidden, key=len, reverse=True):
             text = text.replace(secret, hidden[secret])
         for regex, replacement in self._regexes:
-            text = regex.sub(lambda _match, replacement=replacement: replacement, text)  # type: ignore[misc]
+            text = regex.sub(lambda _match, replacement=replacement: replacement, text)  # type: ignore[misc]  # a lambda's default argument has no type
         return text
 
     def header(self, name: str, text: str, hidden: dict[str, str]) -> str:

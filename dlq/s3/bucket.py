@@ -78,7 +78,7 @@ class Bucket:
         while True:
             page = self._ask(
                 "listed",
-                lambda: self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **more),  # noqa: B023
+                lambda: self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **more),  # noqa: B023  # called before `more` changes
             )
             yield from (Object(one["Key"], int(one["Size"])) for one in page.get("Contents", ()))
             if not page.get("IsTruncated"):

@@ -37,7 +37,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     complaints: list[str] = []
 
     def open_(**settings: object) -> Page:
-        context = browser.new_context(**settings)  # type: ignore[arg-type]
+        context = browser.new_context(**settings)  # type: ignore[arg-type]  # Playwright's own keywords, passed on
         context.set_default_timeout(20_000)
         contexts.append(context)
         page = context.new_page()

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from tests.harness import WorkerProcess, running, wait_until
+from tests.providers.kafka import KafkaTopics
 from tests.providers.postgres import Database
 from tests.scene import Scene, events, scene
 from tidegate.local.kafka import EmbeddedKafka
@@ -95,13 +96,13 @@ def test_broker_away_and_back(
 
 
 def test_database_away_and_back(
-    kafka: object, own_postgres: EmbeddedPostgres, tmp_path: Path, seed: int, chaos: str
+    kafka: KafkaTopics, own_postgres: EmbeddedPostgres, tmp_path: Path, seed: int, chaos: str
 ) -> None:
     """PostgreSQL is stopped in mid-stream and comes back: the breaker opens, partitions pause and stay ours, nothing is
     dead-lettered for it, the breaker closes, and the results are exact."""
     away = 30 if chaos == "long" else 8
     options = {"settings": {"errorHandling": IMPATIENT}}
-    with scene(kafka.bootstrap_servers, own_postgres.url, tmp_path, **options) as one:  # type: ignore[attr-defined]
+    with scene(kafka.bootstrap_servers, own_postgres.url, tmp_path, **options) as one:
         worker = one.worker()
         with running(worker), loaded(one, seed, 12_000) as no_hurry:
             worker.wait_ready()
@@ -132,9 +133,9 @@ def test_database_away_and_back(
             assert worker.stop() == 0, worker.tail()
 
 
-def test_a_zombie_corrupts_nothing(make_scene: object, seed: int) -> None:
+def test_a_zombie_corrupts_nothing(make_scene: Callable[..., Scene], seed: int) -> None:
     """A worker that sleeps (SIGSTOP) until its partitions have moved is fenced in Kafka and PostgreSQL when it wakes."""
-    one: Scene = make_scene(settings={"worker": {"maxBatchRecords": 100}})  # type: ignore[operator]
+    one = make_scene(settings={"worker": {"maxBatchRecords": 100}})
     given = list(events(Random(seed), 24_000))
     one.feed(given[:12_000])
     zombie, heir = one.worker("zombie"), one.worker("heir")
@@ -157,9 +158,9 @@ def test_a_zombie_corrupts_nothing(make_scene: object, seed: int) -> None:
     one.check(0)
 
 
-def test_the_database_refuses_a_zombie_that_wakes_in_its_write(make_scene: object, seed: int) -> None:
+def test_the_database_refuses_a_zombie_that_wakes_in_its_write(make_scene: Callable[..., Scene], seed: int) -> None:
     """A worker that was stopped while its write waited for a lock is refused when it goes on: the epoch has moved."""
-    one: Scene = make_scene(partitions=1)  # type: ignore[operator]
+    one = make_scene(partitions=1)
     given = list(events(Random(seed), 4000))
     one.feed(given[:1000])
     zombie, heir = one.worker("zombie"), one.worker("heir")

@@ -157,7 +157,7 @@ class LateScene:
     def counts(self) -> tuple[int, int, int]:
         """missing, refused and amended of all windows."""
         sums = ", ".join(f"coalesce(sum({name}), 0)" for name in ("missing", "refused", "amended"))
-        return tuple(map(int, self.query(f"SELECT {sums} FROM tidegate_late_windows")[0]))  # type: ignore[return-value]
+        return tuple(map(int, self.query(f"SELECT {sums} FROM tidegate_late_windows")[0]))  # type: ignore[return-value]  # as many as the query has columns
 
     def everything(self) -> list[Any]:
         """All that is in the tables."""

@@ -259,7 +259,7 @@ def drive(coroutine: object) -> object:
     """Run a coroutine that only ever yields to the loop, without one: what it raises comes out as it is."""
     try:
         while True:
-            coroutine.send(None)  # type: ignore[attr-defined]
+            coroutine.send(None)  # type: ignore[attr-defined]  # a coroutine, by how it was made
     except StopIteration as stop:
         return stop.value
 

@@ -61,7 +61,7 @@ def test_killed_at_every_step(replays: ReplayScene, monkeypatch: pytest.MonkeyPa
         raise Killed
 
     if moment == "before the commit":
-        producer = first._sender._producer  # type: ignore[union-attr]
+        producer = first._sender._producer  # type: ignore[union-attr]  # it is open here
 
         class Dying:
             """The producer, until it would commit."""
@@ -71,7 +71,7 @@ def test_killed_at_every_step(replays: ReplayScene, monkeypatch: pytest.MonkeyPa
             def __getattr__(self, name: str) -> Any:
                 return getattr(producer, name)
 
-        first._sender._producer = Dying()  # type: ignore[union-attr,assignment]
+        first._sender._producer = Dying()  # type: ignore[union-attr,assignment]  # it is open here, and dies where told to
     elif moment == "after the commit":
         monkeypatch.setattr(first._outcomes, "sent", killed)
     else:

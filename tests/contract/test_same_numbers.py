@@ -86,7 +86,7 @@ def _milliseconds(moment: Any) -> int:
     if isinstance(moment, int):  # the model has no other
         return moment
     moment = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    milliseconds: int = round((moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds() * 1000)  # noqa: DTZ001
+    milliseconds: int = round((moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds() * 1000)  # noqa: DTZ001  # compared with a moment that has lost its zone, too
     return milliseconds
 
 

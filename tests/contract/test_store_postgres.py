@@ -124,7 +124,7 @@ def test_a_writer_that_stopped_in_mid_batch_does_not_hold_its_partition(opened: 
     """The server ends its transaction within the timeout; the new owner's claim goes through, the old one is fenced."""
     zombie, owner = opened(timeout=2_000), opened(timeout=2_000)
     zombie.claim([TP], "w1")
-    stopped = zombie._engine.connect()  # type: ignore[attr-defined]
+    stopped = zombie._engine.connect()  # type: ignore[attr-defined]  # the store of this file is SQL's
     stopped.exec_driver_sql("UPDATE tidegate_partitions SET upto = 99")
     began = time.monotonic()
     assert owner.claim([TP], "w2")[TP].state.upto == -1

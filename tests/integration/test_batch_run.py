@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # its stubs do not re-export it
 
 from tests.harness import running, wait_until
 from tests.providers.spark import Quiet, batch_run, batch_scene, check, run_batch

@@ -76,7 +76,7 @@ async def test_an_agent_that_raises_acknowledges_nothing(kafka: KafkaTopics, tmp
             raise ValueError("the agent's own fault")
 
     options = {"group": group, "owner": owner, "max_batch_records": 10, "max_in_flight": 4}
-    flow = Flow(kafka.bootstrap_servers, tmp_path / "1", topic, **options)  # type: ignore[arg-type]
+    flow = Flow(kafka.bootstrap_servers, tmp_path / "1", topic, **options)  # type: ignore[arg-type]  # the scene's settings, passed on
     flow.on_event = raise_on_the_second
     async with flow:  # Faust's default supervisor starts the agent again, which then takes 20 to 39
         await flow.until(lambda: (tp, 39) in flow.finished)
@@ -99,7 +99,7 @@ async def test_a_stage_that_raises_moves_nothing(make_scene: Callable[..., Scene
     def bug(*_: Any) -> Any:
         raise ZeroDivisionError("a bug")
 
-    first._open_stages()._stages.run = bug  # type: ignore[method-assign]
+    first._open_stages()._stages.run = bug  # type: ignore[method-assign]  # the bug that the test puts in
     first.offer(delivered(tp, records, acked))
     await until(lambda: bool(failures))
     await first.stop(Deadline(5))
@@ -162,7 +162,7 @@ async def test_nothing_past_a_gap_is_committed(kafka: KafkaTopics, tmp_path: Pat
         await flow.until(lambda: flow.committed() == {tp: 37})
     fill(kafka, topic, 3)
     options = {"group": group, "owner": owner, "max_batch_records": 1}
-    async with Flow(kafka.bootstrap_servers, tmp_path / "2", topic, **options) as flow:  # type: ignore[arg-type]
+    async with Flow(kafka.bootstrap_servers, tmp_path / "2", topic, **options) as flow:  # type: ignore[arg-type]  # the scene's settings, passed on
         flow.hold = True
         await flow.until(lambda: [event.value.first for event in flow.events] == [37, 38, 39])
         flow.events[2].ack()

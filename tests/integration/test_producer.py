@@ -69,7 +69,7 @@ def _end(kafka: KafkaTopics, topic: str, partition: int, isolation: str) -> int:
 
 
 def producer_of(kafka: KafkaTopics, name: str, **options: float) -> PartitionProducer:
-    return PartitionProducer({"bootstrap_servers": kafka.bootstrap_servers}, name, **options)  # type: ignore[arg-type]
+    return PartitionProducer({"bootstrap_servers": kafka.bootstrap_servers}, name, **options)  # type: ignore[arg-type]  # the two timeouts, passed on
 
 
 async def leave_open(kafka: KafkaTopics, name: str, topic: str) -> AIOKafkaProducer:

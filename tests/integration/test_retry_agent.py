@@ -128,7 +128,7 @@ def test_killed_anywhere(kafka: KafkaTopics, tmp_path: Path, chaos: str, seed: i
         for _ in range(4):
             scene.wait(range(count, count + 400), due=time.time() + random.random())
             count += 400
-        wait_until(lambda: len(scene.back()) > before, 30, "it sends", every=0.01)  # noqa: B023
+        wait_until(lambda: len(scene.back()) > before, 30, "it sends", every=0.01)  # noqa: B023  # waited for before `before` changes
         time.sleep(random.random() / 3)
         process.kill()
         process.wait()

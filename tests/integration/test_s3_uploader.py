@@ -160,7 +160,7 @@ def test_killed_anywhere(kafka: KafkaTopics, s3: S3Server, tmp_path: Path, chaos
     for _ in range(12 if chaos == "long" else 1):
         process = subprocess.Popen([sys.executable, "-c", _WRITE, str(file)], cwd=ROOT)
         before = len(s3.objects(scene.bucket))
-        wait_until(lambda: len(s3.objects(scene.bucket)) > before, 20, "it writes", every=0.02)  # noqa: B023
+        wait_until(lambda: len(s3.objects(scene.bucket)) > before, 20, "it writes", every=0.02)  # noqa: B023  # waited for before `before` changes
         time.sleep(random.random() / 2)
         process.kill()
         process.wait()
@@ -202,7 +202,7 @@ def test_two_share_the_partitions(kafka: KafkaTopics, s3: S3Server) -> None:
 def test_what_is_wrong_is_said_at_the_start(kafka: KafkaTopics, s3: S3Server) -> None:
     """A bucket that does not exist is named, with the field; one that does not answer is waited for."""
     scene = Scene(kafka, s3)
-    scene.document["errorHandling"]["deadLetterQueue"]["config"]["bucket"] = "no-such-letters"  # type: ignore[index]
+    scene.document["errorHandling"]["deadLetterQueue"]["config"]["bucket"] = "no-such-letters"  # type: ignore[index]  # a nested document of objects
     with pytest.raises(ConfigError, match=r"deadLetterQueue\.config\.bucket: there is no such bucket"):
         open_uploader(scene.pipeline)
     s3.stop()

@@ -68,7 +68,7 @@ class Stack:
     def store(self, state: PartitionState) -> None:
         """What the worker commits to its store for partition 0."""
         pipeline = self.pipeline
-        store = open_store(compile_plan(pipeline), pipeline.sinks[0], ManualClock())  # type: ignore[arg-type]
+        store = open_store(compile_plan(pipeline), pipeline.sinks[0], ManualClock())  # type: ignore[arg-type]  # the pipeline of this test has a database's sink
         store.prepare()
         row = store.claim([self.tp], "w1")[self.tp]
         store.write(StoreBatch(self.tp, row.epoch, row.state.upto, state))

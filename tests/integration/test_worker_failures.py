@@ -60,14 +60,14 @@ def test_a_handler_outage_pauses_and_dead_letters_nothing(
 
     def meant(given: dict[str, object]) -> dict[str, object]:
         one = given["meant"]
-        if one.kind == "event" and one.colour == "blue":  # type: ignore[attr-defined]
-            return {**given, "meant": replace(one, kind="filtered")}  # type: ignore[type-var]
-        if one.kind == "event" and one.amount == 999:  # type: ignore[attr-defined]
-            return {**given, "meant": replace(one, kind="refused")}  # type: ignore[type-var]
+        if one.kind == "event" and one.colour == "blue":  # type: ignore[attr-defined]  # `given` holds objects: it is a Meant
+            return {**given, "meant": replace(one, kind="filtered")}  # type: ignore[type-var]  # `given` holds objects: it is a Meant
+        if one.kind == "event" and one.amount == 999:  # type: ignore[attr-defined]  # `given` holds objects: it is a Meant
+            return {**given, "meant": replace(one, kind="refused")}  # type: ignore[type-var]  # `given` holds objects: it is a Meant
         return given
 
     given = [meant(one) for one in events(Random(seed), 1500)]
-    one = next(g for g in given if g["meant"].kind == "event")["meant"]  # type: ignore[attr-defined]
+    one = next(g for g in given if g["meant"].kind == "event")["meant"]  # type: ignore[attr-defined]  # `given` holds objects: it is a Meant
     given.append(record(replace(one, kind="refused", amount=999, id=99_999)))
     scene.feed(given[:700])
     worker = scene.worker()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs do not re-export them
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -73,7 +73,7 @@ def test_a_transactional_source_and_changelog_with_aborted_ends(make_scene: Call
 
         def delivered(error: object, message: object, number: int = number) -> None:
             assert error is None, error
-            placed[number] = (message.partition(), message.offset())  # type: ignore[attr-defined]
+            placed[number] = (message.partition(), message.offset())  # type: ignore[attr-defined]  # a delivered message has both
 
         producer.produce(scene.topic, on_delivery=delivered, **fields)
     producer.flush(30)

@@ -222,7 +222,7 @@ def run(world: World, records: Sequence[Record], sizes: Sequence[int], lives: in
         await worker._until_done(worker._ensure_open)
         while rest := [record for record in records if record.offset > worker.upto]:
             batch = rest[: left.pop(0) if left else len(rest)]
-            await worker._until_done(lambda: worker._work([as_aiokafka(record) for record in batch]))  # noqa: B023
+            await worker._until_done(lambda: worker._work([as_aiokafka(record) for record in batch]))  # noqa: B023  # awaited before the next batch
 
     while True:
         worker, lives = Worker(world), lives - 1

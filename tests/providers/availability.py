@@ -36,7 +36,7 @@ def docker_answers() -> bool:
     """TIDEGATE_TEST_DOCKER=1 and a Docker daemon that answers."""
     if os.environ.get("TIDEGATE_TEST_DOCKER") != "1":
         return False
-    import docker  # type: ignore[import-untyped]
+    import docker  # type: ignore[import-untyped]  # it has no stubs
 
     with warnings.catch_warnings():
         # docker's client does not close the socket that it could not connect.

@@ -83,7 +83,7 @@ class Flow:
             **{**options, "broker_commit_interval": 0.2},
         )
         use_transport(self.app, TransportSettings(**{"drain_timeout": 3.0, **settings}))
-        self.app.tide_ownership = self.owner  # type: ignore[attr-defined]
+        self.app.tide_ownership = self.owner  # type: ignore[attr-defined]  # set as a worker sets it
         self.app.agent(batch_topic(self.app, *topics), concurrency=1, name=f"keep-{uuid.uuid4().hex[:8]}")(self._keep)
 
     async def _keep(self, stream: Any) -> None:

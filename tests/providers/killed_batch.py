@@ -32,7 +32,7 @@ def main(file: str, where: str, number: str) -> None:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Claims.write = written  # type: ignore[method-assign]
+    Claims.write = written  # type: ignore[method-assign]  # where the test kills the process
     BatchRun(load_pipeline(Path(file)), Options(max_records=700, master="local[2]"), Quiet()).run()
 
 

@@ -59,7 +59,7 @@ def main(file: str, where: str, number: str) -> None:
     elif what == "offsets":
         module.write_group_offsets = before_and_after(module.write_group_offsets, **at)
     else:
-        Claims.write = before_and_after(Claims.write, **at, number=int(number))  # type: ignore[method-assign]
+        Claims.write = before_and_after(Claims.write, **at, number=int(number))  # type: ignore[method-assign]  # where the test kills the process
     view = View("killed", None)
     Catchup(load_pipeline(Path(file)), Options(max_records=700, master="local[2]"), MAX_LAG, view).run()
 

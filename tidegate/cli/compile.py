@@ -38,7 +38,7 @@ def compiled(pipeline: Pipeline) -> Plan:
 def _parts(pipeline: Pipeline) -> Iterator[Callable[[], object]]:
     decoded = value_schema(pipeline)
     for index, rule in enumerate(pipeline.rules):
-        yield lambda rule=rule, index=index: CHECKS[type(rule)](rule, decoded, f"rules[{index}]")  # type: ignore[misc]
+        yield lambda rule=rule, index=index: CHECKS[type(rule)](rule, decoded, f"rules[{index}]")  # type: ignore[misc]  # a lambda's default argument has no type
     yield lambda: compile_plan(pipeline)
     yield lambda: HandlerChain(pipeline, decoded).close()
 

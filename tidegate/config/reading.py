@@ -33,7 +33,7 @@ class Document:
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's core schema: `NO` is a country, `12:30` and `2013-01-01` are text, `1e3` is a number."""
 
-    yaml_implicit_resolvers: Final[dict[str, list[Any]]] = {}  # type: ignore[misc]
+    yaml_implicit_resolvers: Final[dict[str, list[Any]]] = {}  # type: ignore[misc]  # PyYAML declares it writable; here nobody may
 
 
 def _resolve(tag: str, pattern: str, first: str) -> None:

@@ -47,7 +47,7 @@ class _Sources:
 
     def error(self, keys: Path, problem: str, expected: str | None = None, hint: str | None = None) -> ConfigError:
         place = {"file": self.document.name, "line": self.document.line(keys), "field": dotted(keys)}
-        return ConfigError(problem, **place, expected=expected, hint=hint)  # type: ignore[arg-type]
+        return ConfigError(problem, **place, expected=expected, hint=hint)  # type: ignore[arg-type]  # the names of the place are ConfigError's
 
     def value(self, reference: str, keys: Path) -> str:
         """What `${reference}` stands for. Raises ConfigError that names the reference and the field."""

@@ -79,7 +79,7 @@ def _bounds_problems(low: float | str | None, high: float | str | None) -> list[
     if low is None and high is None:
         return [Problem("neither `min` nor `max` is given", ("min",), "one of them, or both")]
     comparable = isinstance(low, int | float) and isinstance(high, int | float)
-    if comparable and low > high:  # type: ignore[operator]
+    if comparable and low > high:  # type: ignore[operator]  # both are of one comparable type here
         return [Problem("`min` is above `max`: nothing can pass", ("min",), f"at most {high}")]
     return []
 

@@ -37,7 +37,7 @@ WATERMARKS: Final[Mapping[str, str]] = {
 def topic_settings(admin: AdminClient, topics: Sequence[str], timeout: float) -> dict[str, dict[str, str] | str]:
     """The settings of each topic that exists; or why they cannot be read."""
     from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
+    from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]  # its stubs do not re-export them
 
     if not topics:
         return {}

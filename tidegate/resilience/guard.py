@@ -83,7 +83,7 @@ class Guard:
     def call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `fn` under guard. Raises as the module says; TypeError when `fn` is asynchronous."""
         try:
-            return self.retry.call(self._attempt, fn, *args, **kwargs)  # type: ignore[arg-type]
+            return self.retry.call(self._attempt, fn, *args, **kwargs)  # type: ignore[arg-type]  # a call in a call: ParamSpec cannot say it
         except Exception as error:
             spent = self._as_dependency_error(error)
             if spent is error:
@@ -93,7 +93,7 @@ class Guard:
     async def call_async(self, fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `call`, for anything whose result can be awaited, with the timeout held."""
         try:
-            return await self.retry.call_async(self._attempt_async, fn, *args, **kwargs)  # type: ignore[arg-type]
+            return await self.retry.call_async(self._attempt_async, fn, *args, **kwargs)  # type: ignore[arg-type]  # a call in a call: ParamSpec cannot say it
         except Exception as error:
             spent = self._as_dependency_error(error)
             if spent is error:
@@ -106,7 +106,7 @@ class Guard:
     async def _attempt_async(self, fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         if self.timeout_ms is None:
             return await self.breaker.call_async(fn, *args, **kwargs)
-        return await self.breaker.call_async(self._in_time, fn, *args, **kwargs)  # type: ignore[arg-type]
+        return await self.breaker.call_async(self._in_time, fn, *args, **kwargs)  # type: ignore[arg-type]  # a call in a call: ParamSpec cannot say it
 
     async def _in_time(self, fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         assert self.timeout_ms is not None

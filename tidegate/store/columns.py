@@ -67,5 +67,5 @@ def widest_decimal(arrow: pa.DataType) -> int | None:
 
 def shown_type(type_: types.TypeEngine[Any], dialect: object) -> str:
     """A column type as the database spells it, without its collation: what is compared and what an error shows."""
-    compiled = type_.compile(dialect=dialect or postgresql.dialect())  # type: ignore[arg-type,no-untyped-call]
+    compiled = type_.compile(dialect=dialect or postgresql.dialect())  # type: ignore[arg-type,no-untyped-call]  # SQLAlchemy's dialects have no types
     return compiled.split(" COLLATE")[0].upper().replace("DOUBLE PRECISION", "DOUBLE")

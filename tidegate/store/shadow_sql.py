@@ -186,7 +186,7 @@ class ShadowSql:
         """Each gets the largest revision of a result of its window, and one more: no result's goes back."""
         names = [column.name for column in live.partials.columns if column.name != "revision"]
         columns, keys = ", ".join(map(quote, names)), ", ".join(map(quote, live.keys))
-        yield f"DROP TABLE IF EXISTS tidegate_revisions"  # noqa: F541
+        yield "DROP TABLE IF EXISTS tidegate_revisions"
         yield (
             f"CREATE TEMPORARY TABLE tidegate_revisions ON COMMIT DROP AS SELECT {_WINDOWS}, max(revision) AS revision FROM "
             f"(SELECT {_WINDOWS}, sum(revision) AS revision FROM {qualified(live.partials)} "

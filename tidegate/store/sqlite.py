@@ -136,7 +136,7 @@ def connect_file(path: Path, *, timeout: int) -> Engine:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")  # a commit that was acknowledged survives a power cut
         connection.create_function("decimal_add", 2, _decimal_add, deterministic=True)
-        connection.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]
+        connection.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]  # the stub wants a protocol of ints
         connection.create_collation("decimal", _compare)
 
     @event.listens_for(engine, "begin")
@@ -182,7 +182,7 @@ def _to_sqlite(column: pa.ChunkedArray) -> list[object]:
 
 def _to_arrow(field: pa.Field, values: list[object], *, sketch: bool) -> pa.Array:
     if sketch:
-        return pa.array([unite_hex(value) for value in values], pa.binary())  # type: ignore[arg-type]
+        return pa.array([unite_hex(value) for value in values], pa.binary())  # type: ignore[arg-type]  # pyarrow's stubs know no bytes here
     if pa.types.is_decimal(field.type):
         return pa.array([None if value is None else Decimal(str(value)) for value in values], field.type)
     if pa.types.is_date(field.type):

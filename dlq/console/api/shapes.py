@@ -127,7 +127,7 @@ class LetterDetail(Letter):
 
 
 class GroupDetail(Group):
-    sample: Letter | None  # type: ignore[assignment]
+    sample: Letter | None  # type: ignore[assignment]  # narrower than in the list's shape
     history: list[Entry]
 
 

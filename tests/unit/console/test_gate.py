@@ -25,7 +25,7 @@ def routes(console: Scene) -> Iterator[tuple[str, str, Right]]:
         assert isinstance(route, GuardedRoute), f"{route} is not guarded"
         path = route.path.replace("{job}", "ab12cd34").replace("{name}", "app.css")
         for method in route.methods:
-            yield method, path, route.endpoint.needs  # type: ignore[attr-defined]
+            yield method, path, route.endpoint.needs  # type: ignore[attr-defined]  # set by @needs; a function has no such declared attribute
 
 
 def ask(client: TestClient, method: str, path: str, **headers: str) -> Any:

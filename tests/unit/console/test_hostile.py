@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from dlq.index.filters import LetterFilter
 from tests.console_scene import NOW, Scene, dead, scene
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -174,9 +175,7 @@ def test_the_api_and_exports_give_it_harmlessly(attacked: Scene) -> None:
             assert CONTROL.search(answer.text) is None, (name, form)
 
 
-def _all():  # type: ignore[no-untyped-def]
-    from dlq.index.filters import LetterFilter
-
+def _all() -> LetterFilter:
     return LetterFilter()
 
 

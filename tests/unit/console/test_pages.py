@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlq.index.filters import LetterFilter
+from dlq.replay.request import Request
 from tests.console_scene import NOW, TOKENS, Scene, dead, scene, some_failures
 from tidegate.clock import ManualClock
 
@@ -257,7 +258,5 @@ def test_the_chart_covers_the_period(tmp_path: Path) -> None:
             assert (len(rates), sum(rate["letters"] for rate in rates)) == (bars, number), period
 
 
-def _request(id: str):  # type: ignore[no-untyped-def]
-    from dlq.replay.request import Request
-
+def _request(id: str) -> Request:
     return Request(LetterFilter(id=(id,)))

@@ -40,7 +40,7 @@ def stored(tmp_path: Path) -> Iterator[Scene]:
             "deadLetters": {"index": f"sqlite:///{tmp_path / 'index.sqlite'}"},
         }
     )
-    store = open_store(compile_plan(pipeline), pipeline.sinks[0])  # type: ignore[arg-type]
+    store = open_store(compile_plan(pipeline), pipeline.sinks[0])  # type: ignore[arg-type]  # the pipeline of this test has a database's sink
     store.prepare()
     row = store.claim([TP], "worker-1")[TP]
     store.write(StoreBatch(TP, row.epoch, -1, PartitionState(99, HIGH_WATER, None, Ledger(100, 90, 4, 6))))

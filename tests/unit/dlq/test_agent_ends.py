@@ -79,7 +79,7 @@ async def test_an_index_that_is_away_when_partitions_come_is_waited_for(monkeypa
     made = indexing(writer)
     opening = asyncio.create_task(made.assigned({TP}))
     async with asyncio.timeout(5):
-        while not made.observer.waiting and not opening.done():  # noqa: ASYNC110
+        while not made.observer.waiting and not opening.done():  # noqa: ASYNC110  # what it waits for has no event
             await asyncio.sleep(0)
     assert made.opening == {TP}
     assert await opening == {TP: 5}

@@ -125,4 +125,4 @@ def test_call_async_needs_tornado() -> None:
     if pybreaker.HAS_TORNADO_SUPPORT:
         pytest.skip("tornado is installed")
     with pytest.raises(NameError, match="gen"):
-        pybreaker.CircuitBreaker().call_async(asyncio.sleep, 0)  # type: ignore[no-untyped-call]
+        pybreaker.CircuitBreaker().call_async(asyncio.sleep, 0)  # type: ignore[no-untyped-call]  # pybreaker has no types

@@ -67,7 +67,7 @@ class Flaky:
 class AsyncFlaky(Flaky):
     """The same, as an object with an async __call__."""
 
-    async def __call__(self) -> str:  # type: ignore[override]
+    async def __call__(self) -> str:  # type: ignore[override]  # the same double, for async code
         return super().__call__()
 
 

@@ -32,7 +32,7 @@ Chain = Callable[..., HandlerChain]
 
 @pytest.fixture(autouse=True)
 def _fresh_log() -> None:
-    LOG.__init__()  # type: ignore[misc]
+    LOG.__init__()  # type: ignore[misc]  # empties the log that the handlers write to
     handlers.RESULTS.clear()
 
 

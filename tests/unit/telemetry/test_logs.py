@@ -110,7 +110,7 @@ def test_colours_only_on_a_terminal() -> None:
         (io.StringIO(), "console", False),
         (Terminal(), "json", False),
     ]:
-        configured(format=format, stream=stream)  # type: ignore[arg-type]
+        configured(format=format, stream=stream)  # type: ignore[arg-type]  # any of the formats, by parameter
         structlog.get_logger("ours").info("event")
         assert ("\x1b[" in stream.getvalue()) is coloured
 
@@ -157,7 +157,7 @@ def test_secrets(leak: object, format: Format) -> None:
     stream = io.StringIO()
     known = [SECRET] if leak is LEAKS["resolved"] else []
     configure_logging("info", format, secrets=known, stream=stream)
-    leak(structlog.get_logger("ours"))  # type: ignore[operator]
+    leak(structlog.get_logger("ours"))  # type: ignore[operator]  # one of several calls, by parameter
     assert SECRET not in stream.getvalue()
     assert "12345678" not in stream.getvalue()
     assert "***" in stream.getvalue()

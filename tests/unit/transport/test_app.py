@@ -24,7 +24,7 @@ async def _twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(faust.App, "stop", stop)
     app = BatchApp("one-end")
-    app.tide = SimpleNamespace(lifecycle=SimpleNamespace(begin_to_end=lambda: deadline))  # type: ignore[assignment]
+    app.tide = SimpleNamespace(lifecycle=SimpleNamespace(begin_to_end=lambda: deadline))  # type: ignore[assignment]  # all that the app asks of it
     failure, signal = asyncio.create_task(app.stop()), asyncio.create_task(app.stop())
     await asyncio.sleep(0.01)
     assert (stops, failure.done(), signal.done(), app.tide_deadline) == ([1], False, False, deadline)

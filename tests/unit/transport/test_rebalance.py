@@ -62,7 +62,7 @@ class Rebalancing(Consumer):
     """The consumer's part in a rebalance, without a connection."""
 
     def __init__(self, thread: Thread, opening: Any = nothing, closing: Any = nothing) -> None:
-        self._thread = thread  # type: ignore[assignment]
+        self._thread = thread  # type: ignore[assignment]  # a consumer's thread that records what it is told
         self._positions, self._owned, self._opening = {TP: Position()}, set(), None
         self._positions[TP].holds.add(OPENING)
         self._wake, self._read_offset, self._committed_offset = asyncio.Event(), {}, {}
@@ -216,7 +216,7 @@ async def _assigned_late() -> None:
 
     consumer = Rebalancing(Thread(), opening)
     consumer.app.should_stop = True
-    await consumer.on_partitions_assigned({TP})  # type: ignore[arg-type]
+    await consumer.on_partitions_assigned({TP})  # type: ignore[arg-type]  # Faust's own kind of partition, equal to ours
     await asyncio.sleep(0.01)
     assert opened == []
 

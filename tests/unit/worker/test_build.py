@@ -23,7 +23,7 @@ async def test_only_a_topic_that_has_gone_ends_it_and_the_worker(tmp_path: Any) 
     async def grow(_: Any) -> None:
         raise outcomes.pop(0)
 
-    runtime._grow = grow  # type: ignore[method-assign]
+    runtime._grow = grow  # type: ignore[method-assign]  # stands for a look at the broker
     async with asyncio.timeout(5):
         await runtime._watch_partitions(cast(Any, SimpleNamespace(fail=failures.append)))
     assert (outcomes, [type(error) for error in failures]) == ([], [ConfigError])

@@ -57,7 +57,7 @@ USED: dict[type, tuple[str, ...]] = {
 @pytest.mark.parametrize("owner", USED, ids=lambda owner: owner.__name__)
 def test_names_are_there(owner: type) -> None:
     """Each private name the worker uses exists in the installed version."""
-    sources = "".join(inspect.getsource(inspect.getmodule(base)) for base in owner.__mro__[:-1])  # type: ignore[arg-type]
+    sources = "".join(inspect.getsource(inspect.getmodule(base)) for base in owner.__mro__[:-1])  # type: ignore[arg-type]  # each of these classes has a module
     missing = [name for name in USED[owner] if not hasattr(owner, name) and not re.search(rf"self\.{name}\b", sources)]
     assert not missing
 

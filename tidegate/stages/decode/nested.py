@@ -53,7 +53,7 @@ class ListCodec(Codec):
     def __init__(self, type_: pa.DataType, item: Codec, *, nullable: bool) -> None:
         super().__init__(type_)
         self.item = item
-        self.annotation = list[item.nullable_annotation if nullable else item.annotation]  # type: ignore[misc]
+        self.annotation = list[item.nullable_annotation if nullable else item.annotation]  # type: ignore[misc]  # an annotation made at run time
 
     def array(self, values: Sequence[list[Any] | None]) -> tuple[pa.Array, list[Fault]]:
         present = [value or () for value in values]

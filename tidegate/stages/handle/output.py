@@ -90,7 +90,7 @@ def _plain(type_: pa.DataType) -> Any:
     if pa.types.is_struct(type_):
         return _record_type(type_)
     if pa.types.is_list(type_):
-        return list[_annotation(type_.value_field)]  # type: ignore[misc]
+        return list[_annotation(type_.value_field)]  # type: ignore[misc]  # an annotation made at run time
     if pa.types.is_decimal(type_):
         return Decimal
     return _PYTHON[type_]

@@ -73,7 +73,7 @@ class ColumnCheck(Check[R]):
     type: pa.DataType
 
     def compile(self) -> None:
-        name: str = self.rule.column  # type: ignore[union-attr]
+        name: str = self.rule.column  # type: ignore[union-attr]  # the rules that have no column override this
         known = {column.lower(): column for column in self.schema.names}
         if name.lower() not in known:
             nearest = nearest_name(name, tuple(self.schema.names))

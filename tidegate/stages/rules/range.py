@@ -21,7 +21,7 @@ class RangeCheck(ColumnCheck[Range]):
         if not any(fits(self.type) for fits in ordered):
             raise self.does_not_fit("a number, date, timestamp or string")
         low, high = self._bound("min", self.rule.min), self._bound("max", self.rule.max)
-        if low is not None and high is not None and low > high:  # type: ignore[operator]
+        if low is not None and high is not None and low > high:  # type: ignore[operator]  # both are of the column's type
             raise ConfigError("`min` is above `max`: nothing can pass", field=f"{self.at}.min", value=self.rule.min)
         bounds = ((">=", low), ("<=", high))
         self._conditions = [f"{self.value} {op} {sql(bound, self.type)}" for op, bound in bounds if bound is not None]
