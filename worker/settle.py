@@ -14,12 +14,14 @@ this producer decides over it as well. So before a changelog is read:
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
 
+from tidegate.clock import Deadline
 from tidegate.config.topics import is_changelog
 from tidegate.errors import BrokerUnavailable
 from worker.producer import PartitionProducer
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from worker.statedb import PartitionDB
 
 log = structlog.get_logger(__name__)
+_MARKED, _LOOK = 10.0, 0.02  # seconds: a broker answers a commit before its marks are in the logs
 
 
 async def settle(
@@ -64,11 +67,13 @@ async def settle(
             await producer.mark([changelog], committed=False)
         await producer.mark([changelog, *outputs], committed=True)
         log.warning("transaction.settled", changelog=changelog, **ends.between, committed=committed)
-        ends = await look()
-        if ends.committed < ends.written:
-            raise BrokerUnavailable(
-                f"{changelog[0]}-{changelog[1]} holds an open transaction after offset {ends.committed}"
-            )
+        deadline = Deadline(_MARKED)
+        while (ends := await look()).committed < ends.written:
+            if deadline.expired:
+                raise BrokerUnavailable(
+                    f"{changelog[0]}-{changelog[1]} holds an open transaction after offset {ends.committed}"
+                )
+            await asyncio.sleep(_LOOK)
     elif after_outage:
         await producer.mark(outputs, committed=True)
 

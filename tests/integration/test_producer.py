@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiokafka
 import pytest
@@ -206,6 +206,12 @@ def trusting_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaTo
         yield KafkaTopics(server.bootstrap_servers)
 
 
+def settling(kafka: KafkaTopics, pool: ThreadPoolExecutor, topics: dict[str, int]) -> Any:
+    """What `settle` uses of a context."""
+    confluent = {"bootstrap.servers": kafka.bootstrap_servers}
+    return SimpleNamespace(confluent=confluent, partition_counts=topics, readers=pool)
+
+
 async def leave_unmarked(producer: PartitionProducer, rows: Rows) -> None:
     """Commit a transaction of which the coordinator does not know that it wrote these rows: as with KAFKA-20734, where it
     takes a partition for deleted, they are written and never get their end mark."""
@@ -238,15 +244,38 @@ async def test_rows_without_an_end_mark_are_decided(trusting_kafka: KafkaTopics,
     db = PartitionDB(tmp_path / "p")
     db.apply([b"a"], [b"1"], settled + 2 if known else settled)
     with ThreadPoolExecutor() as pool:
-        context = SimpleNamespace(
-            confluent={"bootstrap.servers": kafka.bootstrap_servers},
-            partition_counts={changelog: 1, letters: 1},
-            readers=pool,
-        )
-        await settle(context, second, (changelog, 0), db, Calls(pool), after_outage=False)  # type: ignore[arg-type]  all it uses
+        context = settling(kafka, pool, {changelog: 1, letters: 1})
+        await settle(context, second, (changelog, 0), db, Calls(pool), after_outage=False)
     db.close()
     await second.commit([Rows(changelog, 0, [b"d"], [b"4"])])
     await second.stop()
     between = [(b"b", b"2")] if known else []
     assert await read_ended(kafka, changelog) == [(b"a", b"1"), *between, (b"d", b"4")]
     assert await read_ended(kafka, letters) == [(b"c", b"3")]
+
+
+@in_a_loop
+@pytest.mark.parametrize("after_outage", [True, False], ids=["after an outage", "else"])
+async def test_dead_letters_without_an_end_mark(
+    trusting_kafka: KafkaTopics, tmp_path: Path, after_outage: bool
+) -> None:
+    """After an outage the topics that a partition writes to get the mark they may lack, although its changelog lacks none:
+    their readers would wait for the next dead letter. Without one nothing is written to them."""
+    kafka = trusting_kafka
+    changelog, letters = kafka.topic(), kafka.topic()
+    first = producer_of(kafka, "q")
+    await first.start()
+    await leave_unmarked(first, Rows(letters, 0, [b"c"], [b"3"]))
+    await first.stop()
+    second = producer_of(kafka, "q")
+    await second.start()
+    db = PartitionDB(tmp_path / "p")
+    with ThreadPoolExecutor() as pool:
+        context = settling(kafka, pool, {changelog: 1, letters: 1})
+        await settle(context, second, (changelog, 0), db, Calls(pool), after_outage=after_outage)
+    db.close()
+    await second.stop()
+    if after_outage:
+        assert await read_ended(kafka, letters) == [(b"c", b"3")]
+    else:
+        assert (await read(kafka, letters))[0] == []
