@@ -13,7 +13,9 @@ import pytest
 from tests.harness import running, wait_until
 from tests.providers.catchup import Steps, catchup
 from tests.scene import Scene, events
+from tidegate.config.pipeline import Pipeline
 from tidegate.errors import StoreHeld
+from tidegate.store.group import read_group
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -70,6 +72,9 @@ def test_a_worker_that_was_dead_starts_behind_the_catchup(make_scene: Make, spar
         # On Kafka, too: else it would owe a batch, and read that again with what was fetched behind it.
         wait_until(lambda: sum(scene.committed().values()) == 1500, 60, "the first are committed everywhere")
         worker.kill()
+    # The group keeps a member that was killed for a session's length, and takes no offsets meanwhile.
+    pipeline = Pipeline.model_validate(worker.pipeline)
+    wait_until(lambda: not read_group(pipeline, 10).members, 60, "the group has forgotten the worker")
     backlog = list(events(random, 2000, first=1500))
     scene.feed([*backlog, *first[1000:1100]])
     made = catchup(spark, scene, Steps())
