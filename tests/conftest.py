@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from tests.providers.kafka import KafkaTopics
+    from tests.providers.kafka import Broker, KafkaTopics
     from tests.providers.postgres import Database
     from tests.providers.s3 import S3Server
     from tests.scene import Scene
@@ -107,20 +107,21 @@ def embedded_stack() -> None:
 
 
 @pytest.fixture(scope="session")
-def kafka_server(server_directory: Path) -> Iterator[str]:
-    """The bootstrap servers of the run's broker."""
-    from tests.providers.kafka import kafka_address
+def kafka_broker(server_directory: Path) -> Iterator[Broker]:
+    """The run's broker."""
+    from tests.providers.kafka import run_broker
 
-    with kafka_address(server_directory / "kafka") as address:
-        yield address
+    with run_broker(server_directory / "kafka") as broker:
+        yield broker
 
 
 @pytest.fixture
-def kafka(kafka_server: str) -> Iterator[KafkaTopics]:
+def kafka(kafka_broker: Broker) -> Iterator[KafkaTopics]:
     """`.bootstrap_servers`, and `.topic(partitions=1, config=None)` for a fresh topic, deleted afterwards."""
     from tests.providers.kafka import KafkaTopics
 
-    topics = KafkaTopics(kafka_server)
+    kafka_broker.require_alive()
+    topics = KafkaTopics(kafka_broker.bootstrap_servers)
     yield topics
     topics.delete()
 

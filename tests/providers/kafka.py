@@ -6,23 +6,39 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.providers.availability import docker_answers, or_unavailable
 from tidegate.local.kafka import EmbeddedKafka
+from tidegate.local.process import tail
 
 _TIMEOUT = 30.0  # s; creating a topic takes milliseconds, a busy two-core machine some seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """The run's broker. `own`: the process, if this run has started one."""
+
+    bootstrap_servers: str
+    own: EmbeddedKafka | None = None
+
+    def require_alive(self) -> None:
+        """Fail with what a broker that has ended said last (a full disk, say), not with a timeout in every test."""
+        if self.own is not None and not self.own.running:
+            pytest.fail(f"the run's broker has ended; {self.own.log} ends with:\n{tail(self.own.log)}", pytrace=False)
+
+
 @contextmanager
-def kafka_address(directory: Path) -> Iterator[str]:
-    """The bootstrap servers of the run's broker. `directory`: where an embedded one keeps its data."""
+def run_broker(directory: Path) -> Iterator[Broker]:
+    """`directory`: where an embedded one keeps its data."""
     if given := os.environ.get("TIDEGATE_TEST_KAFKA"):
-        yield given
+        yield Broker(given)
     elif docker_answers():
         from testcontainers.community.kafka import KafkaContainer
 
@@ -32,10 +48,10 @@ def kafka_address(directory: Path) -> Iterator[str]:
         container.with_env("KAFKA_LOG_RETENTION_MS", "-1").with_env("KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS", "0")
         container.with_env("KAFKA_LOG_CLEANER_BACKOFF_MS", "200")
         with container:
-            yield container.get_bootstrap_server()
+            yield Broker(container.get_bootstrap_server())
     else:
         with embedded_kafka(directory) as server:
-            yield server.bootstrap_servers
+            yield Broker(server.bootstrap_servers, server)
 
 
 @contextmanager
