@@ -14,7 +14,7 @@ def test_a_broker_that_has_ended_says_why(tmp_path: Path) -> None:
     """Each test that asks for it fails at once with its last words, instead of waiting for a server that is gone."""
     server = EmbeddedKafka(tmp_path)
     server.log.write_text("ERROR LogDirFailureChannel: No space left on device\n")
-    with pytest.raises(pytest.fail.Exception, match="has ended; .* ends with:\n  ERROR .*No space left on device"):
+    with pytest.raises(pytest.fail.Exception, match=r"has ended; .* ends with:\n  ERROR .*No space left on device"):
         Broker("127.0.0.1:1", server).require_alive()
 
 
