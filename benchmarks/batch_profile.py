@@ -88,7 +88,7 @@ def _measure(bench: Bench, servers: Servers, keys: int, number: int) -> Stopwatc
     try:
         with watches.around(_PARTS):
             for start in range(0, max(ends.values()), step):
-                stretches = [Stretch(tp, start, start + step) for tp in tps if start < ends[tp]]
+                stretches = [Stretch(tp, start, min(start + step, ends[tp])) for tp in tps if start < ends[tp]]
                 with watches.running("the rest"):
                     _micro_batch(plan, claims, stretches)
     finally:
