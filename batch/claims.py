@@ -10,7 +10,7 @@ from tidegate.errors import ConfigError, StoreFenced
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.batch import PartitionState
-from tidegate.store.base import PartitionRow, Store, StoreBatch
+from tidegate.store.base import PartitionRow, Store, StoreBatch, new_after
 from tidegate.store.identity import of_topic
 
 
@@ -71,7 +71,8 @@ class Claims:
     def batch(self, tp: TopicPartition, state: PartitionState, **parts: object) -> StoreBatch:
         """A batch that starts from what the store has."""
         row = self._rows[tp]
-        return StoreBatch(tp, row.epoch, row.state.upto, state, complete=True, **parts)  # type: ignore[arg-type]  # fields of StoreBatch
+        known = new_after(row.state)
+        return StoreBatch(tp, row.epoch, row.state.upto, state, complete=True, new_after=known, **parts)  # type: ignore[arg-type]  # fields of StoreBatch
 
     def _are_written(self, batches: Sequence[StoreBatch]) -> bool:
         found = {row.tp: row for row in self._guard.call(self._store.partitions)}

@@ -114,9 +114,10 @@ class Share:
         yield wire.send(self._tp, self._written(result))
 
     def finish(self) -> Iterator[pa.RecordBatch]:
-        """What all of the chunks have changed."""
+        """What all of the chunks have changed, in order: a database's index then grows at its end, not all over the place (a
+        third of its time, with as many results as records)."""
         merged = {
-            a.name: merge_partials(a, self._deltas[a.name], self._tools.connection)
+            a.name: merge_partials(a, self._deltas[a.name], self._tools.connection, ordered=True)
             for a in self._plan.aggregations
             if self._deltas[a.name]
         }

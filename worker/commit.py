@@ -30,7 +30,7 @@ from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.batch import Answers, PartitionState
 from tidegate.store.answers import decode_answers, encode_answers
-from tidegate.store.base import PartitionRow, Store, StoreBatch
+from tidegate.store.base import PartitionRow, Store, StoreBatch, new_after
 from tidegate.store.seen import seen_table
 from worker.effects import Effects
 from worker.producer import PartitionProducer
@@ -125,6 +125,7 @@ class StoreClaim:
             result.late_windows,
             encoded,
             self._seen(result.seen),
+            new_after=new_after(row.state),
         )
         await self._guard.call_async(self._in_thread, lambda: self._store.write(batch))
         self._moved(row, step.state)

@@ -17,7 +17,7 @@ from tidegate.stages.batch import LATE_WINDOWS_SCHEMA, PartitionState
 from tidegate.stages.measures import MEASURES
 from tidegate.stages.measures.approx_distinct import sketch
 from tidegate.stages.plan import AggregationPlan, GroupColumn, MeasurePlan, Plan
-from tidegate.store.base import StoreBatch
+from tidegate.store.base import StoreBatch, new_after
 
 SIZE = 60_000
 START = 1_356_998_400_000  # 2013-01-01T00:00:00Z, the start of a window
@@ -211,4 +211,4 @@ def batch_of(
     state = PartitionState(flights[-1].offset, max(times), max(times), before.ledger + moved)
     rows = [dict(zip(LATE_WINDOWS_SCHEMA.names, (a, s, s + SIZE, n), strict=True)) for a, s, n in late]
     late_windows = pa.Table.from_pylist(rows, LATE_WINDOWS_SCHEMA)
-    return StoreBatch(tp, epoch, before.upto, state, deltas(plan, flights), late_windows)
+    return StoreBatch(tp, epoch, before.upto, state, deltas(plan, flights), late_windows, new_after=new_after(before))

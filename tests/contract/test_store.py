@@ -44,6 +44,7 @@ from tidegate.record import TopicPartition
 from tidegate.stages.batch import LATE_WINDOWS_SCHEMA, PartitionState
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.store import open_store
+from tidegate.store import postgres as postgres_module
 from tidegate.store import seen as seen_module
 from tidegate.store.base import Store, StoreBatch
 from tidegate.store.seen import SEEN_SCHEMA, seen_table
@@ -807,8 +808,10 @@ class TestPostgres(StoreSuite):
     """PostgreSQL, the real one."""
 
     @pytest.fixture(autouse=True)
-    def database(self, postgres: Database) -> None:
+    def database(self, postgres: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two rows are many here, so that the way of new rows is taken as well as the other."""
         self.url = postgres.url
+        monkeypatch.setattr(postgres_module, "_MANY_NEW", 2)
 
     @pytest.fixture
     def unprepared(self) -> Iterator[Open]:

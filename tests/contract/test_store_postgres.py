@@ -6,14 +6,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
-from tests.contract.store_records import DELAY, SIZE, START, Flight, batch_of, flights_plan
+from tests.contract.store_records import DELAY, SIZE, START, Flight, batch_of, flights_plan, window_of
 from tidegate.clock import ManualClock
 from tidegate.config.sinks import PostgresSink
 from tidegate.errors import ConfigError, StoreFenced, StoreUnavailable
@@ -21,6 +24,7 @@ from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import Plan
 from tidegate.store import open_store
+from tidegate.store import postgres as postgres_module
 from tidegate.store.base import PartitionRow, Store, StoreBatch
 
 if TYPE_CHECKING:
@@ -283,6 +287,44 @@ def test_reading_windows_back_is_done_in_chunks(opened: Open) -> None:
     chunks = list(store.windows(TP, "per_origin", open_after=0))
     assert [chunk.num_rows for chunk in chunks] == [50_000, 10_000]
     assert len({name for chunk in chunks for name in chunk.column("origin").to_pylist()}) == 60_000
+
+
+def many(first: int, minutes: int) -> list[Flight]:
+    """1 200 records, each of an origin of its own, shared out over windows of a minute from the `first` offset's on."""
+    return [Flight(first + n, START + (first // 1_200 + n % minutes) * SIZE, origin=f"o{n}") for n in range(1_200)]
+
+
+def test_rows_of_windows_that_are_new_are_copied_into_their_place(
+    opened: Open, postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be there to add them to; what falls in a window that has begun is added as ever."""
+    places: list[str] = []
+    copy = postgres_module._copy
+    monkeypatch.setattr(postgres_module, "_copy", lambda c, place, table: (places.append(place), copy(c, place, table)))
+    plan = flights_plan(measures=["flights", "miles_sum"], groups=["per_origin"])
+    store = opened(plan)
+    store.claim([TP], "w1")
+    first, second = many(0, 2), many(1_200, 1) + many(2_400, 1)
+    store.write(batch := batch_of(plan, TP, first))
+    store.write(batch_of(plan, TP, second, before=batch.state))
+    into = {place.strip('"').split("_")[0]: places.count(place) for place in places}
+    assert into == {'public"."per': 2, "tidegate": 1}
+    counted = sql(postgres, "SELECT window_start, origin, flights, revision FROM per_origin")
+    truth_of = Counter((window_of(flight), flight.origin) for flight in first + second)
+    assert {(int(at.timestamp() * 1000), origin): n for at, origin, n, _ in counted} == truth_of
+    assert {(n, revision) for *_, n, revision in counted} == {(1, 1), (2, 2)}
+
+
+def test_a_row_that_was_to_be_new_and_is_there_is_added_to(opened: Open, postgres: Database) -> None:
+    """A high water that a person has set back, say: the batch is written the other way, once."""
+    plan = flights_plan(measures=["flights"], groups=["per_origin"])
+    store = opened(plan)
+    store.claim([TP], "w1")
+    store.write(batch_of(plan, TP, many(0, 1)))
+    with capture_logs() as logs:
+        store.write(replace(batch_of(plan, TP, many(0, 1)), expected_upto=1_199, new_after=START - 1))
+    assert [line["event"] for line in logs] == ["store.not_new"]
+    assert sql(postgres, "SELECT DISTINCT flights, revision FROM per_origin") == [(2, 2)]
 
 
 def test_an_empty_batch_moves_the_row(opened: Open) -> None:

@@ -169,13 +169,18 @@ def partial_schema(plan: AggregationPlan) -> pa.Schema:
     return pa.schema([*fields, pa.field("records", pa.int64()), pa.field("upto", pa.int64())])
 
 
-def merge_partials(agg: AggregationPlan, tables: Sequence[pa.Table], con: duckdb.DuckDBPyConnection) -> pa.Table:
+def merge_partials(
+    agg: AggregationPlan, tables: Sequence[pa.Table], con: duckdb.DuckDBPyConnection, *, ordered: bool = False
+) -> pa.Table:
     """Partials of the same window and group (and lane, where the tables have it) become one, whatever their order.
 
-    The result has the columns of `partial_schema`, in any row order. Raises AggregateOverflow.
+    The result has the columns of `partial_schema`, in any row order, or by window and group. Raises AggregateOverflow.
     """
     has_lane = "lane" in tables[0].column_names
-    return _merge(agg, tables, lambda table: query(con, _merge_sql(agg, has_lane, "partials"), partials=table))
+    sql = _merge_sql(agg, has_lane, "partials")
+    if ordered:
+        sql += f" ORDER BY {', '.join(['window_start', *(quote(group.name) for group in agg.group)])}"
+    return _merge(agg, tables, lambda table: query(con, sql, partials=table))
 
 
 class Merger:

@@ -12,6 +12,8 @@ from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
 from tidegate.store.late import LateCounts, LateWindow, total
 
+_BEFORE_ALL = -(2**62)  # ms; before any window that starts
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionRow:
@@ -42,6 +44,8 @@ class StoreBatch:
     takes these instead of asking handlers and sink again. None: there are none. A later batch replaces them.
     `seen`: dedupe's memory of this batch (`key`, `at` in ms); None: the pipeline has none.
     `complete`: whatever else is to be written of the batch was written before it; False: its writer does that afterwards.
+    `new_after` (ms): what is in the store of this partition in the lane `live` is in windows that start no later: whatever is
+    added to a later one is new there. Nothing is lost if that is wrong, only time. None: not known.
     """
 
     tp: TopicPartition
@@ -53,6 +57,7 @@ class StoreBatch:
     answers: bytes | None = None
     seen: pa.Table | None = None
     complete: bool = False
+    new_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,11 @@ class LateAccount:
     @property
     def total(self) -> LateCounts:
         return total(self.windows.values())
+
+
+def new_after(before: PartitionState) -> int:
+    """`StoreBatch.new_after` for a batch that starts from this state: no live record of it was later than its high water."""
+    return before.high_water if before.high_water is not None else _BEFORE_ALL
 
 
 class Store(Protocol):

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from tidegate.record import TopicPartition
+from tidegate.record import Lane, TopicPartition
 from tidegate.store.base import Amendment, StoreBatch
 from tidegate.store.tables import WINDOW, AggregationTables
 
+NEW = "_new"  # a column beside those that are staged
+
 
 def sourced_deltas(batches: Sequence[StoreBatch | Amendment], tables: AggregationTables) -> pa.Table | None:
-    """All the batches' deltas of one aggregation, with the columns `topic` and `partition`; None when there are none."""
+    """All the batches' deltas of one aggregation, with the columns `topic`, `partition` and, of rows to which the store surely
+    has nothing to add them to, NEW; None when there are none."""
     parts = [
-        _of_source(_typed(deltas, tables), batch.tp)
+        _of_source(_marked(_typed(deltas, tables), batch), batch.tp)
         for batch in batches
         if (deltas := batch.deltas.get(tables.plan.name)) is not None and deltas.num_rows
     ]
@@ -28,6 +32,14 @@ def _typed(deltas: pa.Table, tables: AggregationTables) -> pa.Table:
     fields += [("lane", pa.string()), *((partial.name, partial.type) for partial in plan.partials)]
     fields += [("records", pa.int64()), ("upto", pa.int64())]
     return deltas.select([name for name, _ in fields]).cast(pa.schema(fields))
+
+
+def _marked(deltas: pa.Table, batch: StoreBatch | Amendment) -> pa.Table:
+    """With the column NEW."""
+    if isinstance(batch, Amendment) or batch.new_after is None:
+        return deltas.append_column(NEW, pa.repeat(pa.scalar(False), deltas.num_rows))
+    later = pc.greater(deltas.column("window_start"), batch.new_after)
+    return deltas.append_column(NEW, pc.and_(later, pc.equal(deltas.column("lane"), Lane.LIVE.value)))
 
 
 def _of_source(deltas: pa.Table, tp: TopicPartition) -> pa.Table:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, schema
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -21,10 +22,12 @@ from tidegate.stages.sql import literal, quote
 from tidegate.store.base import PartitionRow
 from tidegate.store.check import add_missing_columns, check_table
 from tidegate.store.csv import from_csv, to_csv
+from tidegate.store.deltas import NEW
 from tidegate.store.dialect import PostgresDialect
 from tidegate.store.failures import driver_error
 from tidegate.store.raw import execute, fetch
-from tidegate.store.sql import SqlStore
+from tidegate.store.sql import NotNew, SqlStore
+from tidegate.store.statements import Statements
 from tidegate.store.tables import WINDOW, AggregationTables, qualified, store_tables
 from tidegate.store.united import unite_hex
 
@@ -32,6 +35,7 @@ log = structlog.get_logger(__name__)
 _CONNECT_TIMEOUT = 5  # seconds; an outage must reach the breaker long before the broker thinks this worker dead
 _APPLICATION = "tidegate"
 _OLDEST = 150_000  # the first version with UNIQUE NULLS NOT DISTINCT
+_MANY_NEW = 1_000  # rows; for fewer a second COPY is not worth the way to the server
 _CHUNK_ROWS = 50_000  # of a reload: ~10 MB of CSV at a time
 
 
@@ -140,10 +144,27 @@ class PostgresStore(SqlStore):
                 yield _from_csv(rows, wanted, sketches)
 
     def _stage(self, connection: Connection, name: str, table: pa.Table) -> None:
-        columns = ", ".join(map(quote, table.column_names))
-        statement = f"COPY {quote(name)} ({columns}) FROM STDIN (FORMAT csv)"
-        with _cursor(connection) as cursor, cursor.copy(statement.encode()) as copy:
-            copy.write(memoryview(to_csv(table)))
+        _copy(connection, quote(name), table)
+
+    def _put_new(self, connection: Connection, statements: Statements, deltas: pa.Table) -> pa.Table:
+        """By COPY into their place: 1.7 to 3.3 µs of the server's time a row, where staging and adding takes 4.0 to 5.6.
+
+        Not with sketches, which are united over partitions.
+        """
+        new = deltas.column(NEW)
+        count = pc.sum(new).as_py() or 0
+        if count < _MANY_NEW or statements.tables.sketches:
+            return deltas
+        rows = deltas.filter(new).select(statements.staging.columns)
+        rows = rows.append_column("revision", pa.repeat(pa.scalar(1, pa.int64()), count))
+        try:
+            _copy(connection, statements.partials, self._instants(rows))
+        except psycopg.errors.UniqueViolation as error:
+            log.warning(
+                "store.not_new", table=statements.tables.partials.name, rows=count, detail=error.diag.message_detail
+            )
+            raise NotNew from error
+        return deltas.filter(pc.invert(new))
 
     def _create_staging(self, connection: Connection, statement: str) -> None:
         execute(connection, statement)
@@ -197,6 +218,14 @@ def take_turn(connection: Connection, name: str) -> None:
     execute(connection, f"SELECT pg_advisory_xact_lock(hashtext({literal('tidegate ' + name)}))")
     if name not in inspect(connection).get_schema_names():
         connection.execute(schema.CreateSchema(name))
+
+
+def _copy(connection: Connection, target: str, table: pa.Table) -> None:
+    """`target`: the table's name as SQL."""
+    columns = ", ".join(map(quote, table.column_names))
+    statement = f"COPY {target} ({columns}) FROM STDIN (FORMAT csv)"
+    with _cursor(connection) as cursor, cursor.copy(statement.encode()) as copy:
+        copy.write(memoryview(to_csv(table)))
 
 
 def _cursor(connection: Connection) -> psycopg.Cursor[Any]:

@@ -31,6 +31,11 @@ from tidegate.store.statements import Statements, null_patterns
 from tidegate.store.tables import StoreTables
 from tidegate.store.united import Existing, numbered_keys, with_united_sketches
 
+
+class NotNew(Exception):
+    """A row that was to be new is in the store; nothing is written."""
+
+
 Part = TypeVar("Part", StoreBatch, Amendment)
 
 
@@ -106,7 +111,10 @@ class SqlStore(SqlReading):
         """In one transaction: 1. compare and set the partition rows 2. keep the answers, add late windows 3. add deltas
         4. remember what dedupe has seen 5. commit.
         """
-        self._at_once(batches, self._write)
+        try:
+            self._at_once(batches, partial(self._write, put_new=True))
+        except NotNew:
+            self._at_once(batches, partial(self._write, put_new=False))
 
     def amend(self, *amendments: Amendment) -> None:
         """In one transaction: 1. compare and set how far is amended 2. move late windows' counts 3. add deltas 4. commit."""
@@ -136,7 +144,7 @@ class SqlStore(SqlReading):
                 if last_try or failure is not Failure.CONFLICT:
                     raise public_error(error, self._name) from error
 
-    def _write(self, connection: Connection, batches: Sequence[StoreBatch]) -> None:
+    def _write(self, connection: Connection, batches: Sequence[StoreBatch], *, put_new: bool) -> None:
         for batch in batches:
             self._fence(connection, batch)
         for batch in batches:
@@ -145,7 +153,9 @@ class SqlStore(SqlReading):
             if batch.late_windows is not None and batch.late_windows.num_rows:
                 self._count_late(connection, batch.tp, counted(batch.late_windows))
         for statements, deltas in self._deltas(batches):
-            self._add(connection, statements, deltas)
+            rest = self._put_new(connection, statements, deltas) if put_new else deltas
+            if rest.num_rows:
+                self._add(connection, statements, rest)
         for batch in batches:
             self._remember(connection, batch)
 
@@ -176,6 +186,13 @@ class SqlStore(SqlReading):
             deltas = sourced_deltas(batches, self._tables.aggregations[aggregation.name])
             if deltas is not None:
                 yield self._statements[aggregation.name], deltas
+
+    def _put_new(self, connection: Connection, statements: Statements, deltas: pa.Table) -> pa.Table:
+        """Write the rows that are surely new where the database has a shorter way for them; returns those that are left.
+
+        Raises NotNew if one was there all the same.
+        """
+        return deltas
 
     def _add(self, connection: Connection, statements: Statements, deltas: pa.Table) -> None:
         """Add deltas to the partials of their source partitions."""
