@@ -21,7 +21,7 @@ from batch.failure import SPARK_ERRORS, engine_failed
 from batch.idle import Idleness
 from batch.microbatch import MicroBatches
 from batch.options import Options
-from batch.source import planned_stream, starting_offsets
+from batch.source import even_limit, lags, planned_stream, starting_offsets
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import CircuitOpen, DependencyError, EngineFailed
 from tidegate.record import TopicPartition
@@ -95,8 +95,16 @@ class Queries:
         assert self.pipeline.source is not None
         return starting_offsets(self.pipeline.source, self.claims.states, self.reader)
 
+    def _limit(self) -> int | None:
+        """Offsets of a micro-batch; None: no limit. Of a run that goes on it is not known how many there will be."""
+        most = self.options.limit
+        if most is None or self.options.trigger.interval is not None:
+            return most
+        left = lags(self.claims.states, self.reader)
+        return even_limit(sum(left.values()), most, len(left))
+
     def _start(self, starts: dict[TopicPartition, int], checkpoint: Path) -> StreamingQuery:
-        stream = planned_stream(self.session, self.pipeline, starts, self.options.limit)
+        stream = planned_stream(self.session, self.pipeline, starts, self._limit())
         return (
             stream.writeStream.foreachBatch(self.batches)
             .trigger(**self.options.trigger.spark)  # type: ignore[arg-type]  # the one keyword that the trigger has

@@ -54,6 +54,16 @@ def lags(states: Mapping[TopicPartition, PartitionState], reader: TopicReader) -
     return found
 
 
+def even_limit(offsets: int, most: int, partitions: int) -> int:
+    """How many offsets a micro-batch should have, for as few of them as `most` allows, all of one size.
+
+    Spark gives each partition its proportion, rounded down: with `most` itself one or two offsets of each would be left for one
+    micro-batch more. Hence up to one more for each partition.
+    """
+    batches = max(1, -(-offsets // most))
+    return min(most, -(-offsets // batches)) + partitions
+
+
 def planned_stream(
     session: SparkSession, pipeline: Pipeline, starts: Mapping[TopicPartition, int], max_records: int | None
 ) -> DataFrame:

@@ -98,8 +98,8 @@ def _measure(bench: Bench, servers: Servers, keys: int, number: int) -> Stopwatc
 
 
 def _micro_batch(plan: Any, claims: Claims, stretches: list[Stretch]) -> None:
-    task = StageTask(plan, stretches, dict(claims.states), {})
-    numbers = pa.RecordBatch.from_pydict({"id": list(range(len(stretches)))})
+    task = StageTask(plan, [stretches], dict(claims.states), {})
+    numbers = pa.RecordBatch.from_pydict({"id": [0]})
     outcomes = wire.receive(pa.Table.from_batches(list(task(iter([numbers])))))
     claims.write(
         [

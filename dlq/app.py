@@ -27,11 +27,12 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.topics import indexed_topics
 from tidegate.errors import ConfigError, TidegateError
+from tidegate.garbage import quieten_garbage_collection
 from tidegate.resilience.guard import Guard
 from tidegate.telemetry.bind import bind_resilience
 from tidegate.telemetry.logs import configure_logging, logging_config
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
-from transport.lifecycle import Lifecycle, quieten_garbage_collection
+from transport.lifecycle import Lifecycle
 
 log = structlog.get_logger(__name__)
 _FETCH_BYTES = 8_388_608  # per partition: counters cost as much for a thousand letters as for ten thousand

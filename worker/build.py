@@ -24,6 +24,7 @@ from tidegate.config.topics import (
     watermarks_topic,
 )
 from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TidegateError, TopicRecreated
+from tidegate.garbage import quieten_garbage_collection
 from tidegate.reach import why_unreachable
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
@@ -34,7 +35,7 @@ from tidegate.store.base import Store
 from tidegate.telemetry.logs import logging_config
 from tidegate.topics import ensure_topics, partition_counts, topic_ids
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
-from transport.lifecycle import Lifecycle, quieten_garbage_collection
+from transport.lifecycle import Lifecycle
 from worker.beginning import settle
 from worker.context import Consumer, Context
 from worker.identity import require_same

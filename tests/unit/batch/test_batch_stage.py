@@ -101,7 +101,7 @@ def test_partials_that_the_store_refuses() -> None:
 def test_an_error_of_ours_reaches_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a row like any other, so that the driver raises what was raised."""
     plan = plan_of(sinks=SINKS, kafka={"bootstrapServers": "127.0.0.1:1"})
-    task = StageTask(plan, [Stretch(TP, 0, 5)], {TP: PartitionState()}, {})
+    task = StageTask(plan, [[Stretch(TP, 0, 5)]], {TP: PartitionState()}, {})
     number = pa.RecordBatch.from_pydict({"id": [0]})
     monkeypatch.setattr(fetch, "_SILENCE", 0.2)
     sent = pa.Table.from_batches(list(task(iter([number]))))
