@@ -7,6 +7,7 @@ from benchmarks.runner import main
 PARTS = {
     "batch": "benchmarks.batch_engines",
     "batch_native": "benchmarks.batch_native",
+    "batch_catchup": "benchmarks.batch_catchup",
     "batch_profile": "benchmarks.batch_profile",
 }
 

@@ -45,9 +45,9 @@ def run(bench: Bench) -> Section:
             warm[name] = {}
             truth = servers.truth(keys, bench.records)
             for engine, shown in _SHOWN.items():
-                passes = _passes(bench, servers, engine, keys, truth)
-                warm[name][engine] = done = _mean(passes[1:])
-                rows.append([name, shown, *_figures(passes[0], done)])
+                each = passes(bench, servers, engine, keys, truth)
+                warm[name][engine] = done = mean(each[1:])
+                rows.append([name, shown, *_figures(each[0], done)])
                 print("  " + "  ".join(map(str, rows[-1])), flush=True)
         columns = [
             "",
@@ -66,9 +66,10 @@ def run(bench: Bench) -> Section:
     return section
 
 
-def _passes(
+def passes(
     bench: Bench, servers: Servers, engine: str, keys: int, truth: Answer, master: str = "local[2]"
 ) -> list[Done]:
+    """One process of the engine goes over the topic, cold and then warm. Raises RuntimeError for a wrong answer."""
     topic = servers.topic(keys, bench.records)
     tables = [f"t_{uuid.uuid4().hex[:8]}" for _ in range(1 + _WARM)]
     file = bench.directory / f"{tables[0]}.parquet"
@@ -82,7 +83,7 @@ def _passes(
         }
         for table in tables
     ]
-    passes = perform(engine, Work(bench.servers, servers.url, jobs, master))
+    done = perform(engine, Work(bench.servers, servers.url, jobs, master))
     with psycopg.connect(servers.url, autocommit=True) as connection:
         for table in tables if engine in ("ours", "native") else ():
             _require(engine, _in_database(connection, table), truth)
@@ -90,7 +91,7 @@ def _passes(
                 _drop(connection, kind, name)
     if engine == "limit":
         _require(engine, _in_file(str(file)), truth)
-    return passes
+    return done
 
 
 def _in_database(connection: psycopg.Connection, table: str) -> Answer:
@@ -116,7 +117,8 @@ def _require(engine: str, found: Answer, truth: Answer) -> None:
         raise RuntimeError(f"{engine}: {wrong} of {len(truth)} windows of {WINDOW} ms are wrong or missing")
 
 
-def _mean(passes: list[Done]) -> Done:
+def mean(passes: list[Done]) -> Done:
+    """What one of them takes."""
     return Done(
         passes[0].records,
         statistics.mean(done.seconds for done in passes),
@@ -149,7 +151,7 @@ def _scaling(section: Section, bench: Bench, servers: Servers) -> None:
     keys, rates = 10_000, {}
     truth = servers.truth(keys, bench.records)
     for master in ("local[1]", "local[2]"):
-        rates[master] = _mean(_passes(bench, servers, "ours", keys, truth, master)[1:])
+        rates[master] = mean(passes(bench, servers, "ours", keys, truth, master)[1:])
     times = rates["local[2]"].rate / rates["local[1]"].rate
     section.text("One executor against two, 10 000 keys, warm; broker, database and driver have the same two cores:")
     section.table(
