@@ -52,7 +52,9 @@ def run(
         Path | None,
         typer.Option(help="Where Spark keeps its own account while the run lasts. Default: a temporary directory."),
     ] = None,
-    master: Annotated[str, typer.Option(help="Spark's master.")] = "local[*]",
+    master: Annotated[
+        str | None, typer.Option(help="Spark's master. Default: local[*]; under spark-submit, what it was told.")
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve /live, /ready and /metrics on this port (0: any) while it runs.", min=0)
     ] = None,

@@ -50,12 +50,15 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`checkpoint`: where Spark keeps its own account while the run lasts; None: in a temporary directory."""
+    """`checkpoint`: where Spark keeps its own account while the run lasts; None: in a temporary directory.
+
+    `master`: None is `local[*]`, or what spark-submit was told.
+    """
 
     trigger: Trigger = Trigger()
     max_records: int = MAX_RECORDS
     checkpoint: Path | None = None
-    master: str = "local[*]"
+    master: str | None = None
 
     @property
     def limit(self) -> int | None:

@@ -41,7 +41,7 @@ from tidegate.store.reading import TopicReader
 from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, partition_counts, topic_ids
 
 _FLUSH = 3.0  # seconds for dead letters that are gathered for S3 when a run fails; they stay in their topic
-OpenSession = Callable[[str, Path, str], AbstractContextManager[SparkSession]]
+OpenSession = Callable[[str, Path, str | None], AbstractContextManager[SparkSession]]
 """Name, directory for what Spark puts on the disk, master."""
 
 

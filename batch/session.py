@@ -17,12 +17,14 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tidegate.errors import StackError
+from tidegate.errors import ConfigError, StackError
 from tidegate.local import jars
 from tidegate.local.java import find_java
 
 _JVM_ENDS = 20.0  # seconds; the JVM ends by itself once its standard input is closed
 _LOOPBACK = "127.0.0.1"
+_LOCAL = "local[*]"
+_KAFKA_SOURCE = "org.apache.spark.sql.kafka010.KafkaSourceProvider"
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """The JVM plans and sends partials; records never pass through it (fetch.py). So what it compiles it should compile quickly:
 a run of 200 000 records takes 10 s of processor time in all, with Java's own choice 15."""
@@ -32,16 +34,20 @@ _HEAP = "1g"  # what passes through the JVM is partials, as Arrow
 
 @contextmanager
 def spark_session(
-    name: str, scratch: Path, master: str, *, shows: Callable[[str], None] | None = None
+    name: str, scratch: Path, master: str | None, *, shows: Callable[[str], None] | None = None
 ) -> Iterator[SparkSession]:
     """A session of this process's own, stopped at the end together with its JVM.
 
-    `scratch`: a directory for what Spark puts on the disk. `shows`: is told where Spark's own pages are (None: there are none,
-    and the session starts sooner). Raises StackError without Java or Spark's Kafka jars.
+    `scratch`: a directory for what Spark puts on the disk. `master`: None is `local[*]`; under spark-submit, what it was told.
+    `shows`: is told where Spark's own pages are (None: there are none, and the session starts sooner). Raises StackError
+    without Java or Spark's Kafka jars, ConfigError for a set-up that cannot run this.
     """
+    _require_own_driver(master)
     with _environment(master):
         session = _start({**_conf(name, scratch, master), "spark.ui.enabled": str(shows is not None).lower()})
         try:
+            if _submitted():
+                _require_jars()
             if shows is not None and (url := session.sparkContext.uiWebUrl):
                 shows(url)
             yield session
@@ -49,24 +55,62 @@ def spark_session(
             _stop(session)
 
 
-def _conf(name: str, scratch: Path, master: str) -> dict[str, str]:
+def _submitted() -> bool:
+    """Whether spark-submit has started the JVM: then master, memory and jars are what it was told."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def _require_own_driver(master: str | None) -> None:
+    if remote := os.environ.get("SPARK_REMOTE"):
+        raise ConfigError(
+            "Spark Connect runs the driver on its server, where nobody has this pipeline's claims and database connections",
+            field="SPARK_REMOTE",
+            value=remote,
+            expected="no SPARK_REMOTE",
+            hint="unset SPARK_REMOTE and give the cluster's own address: --master spark://…",
+        )
+    if _submitted() and master is not None:
+        raise ConfigError(
+            "spark-submit has started Spark already",
+            field="--master",
+            value=master,
+            expected="no --master behind the script",
+            hint="give --master to spark-submit, before the script",
+        )
+
+
+def _require_jars() -> None:
+    """Spark's own error for a missing source comes late and names a class."""
+    context: Any = SparkContext._active_spark_context
+    try:
+        context._jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(_KAFKA_SOURCE)
+    except Exception as error:
+        raise StackError(
+            f"spark-submit was not given Spark's Kafka jars ({_KAFKA_SOURCE} is missing); "
+            'give it: --jars "$(tidegate jars --spark-jars)"'
+        ) from error
+
+
+def _of_the_jvm(master: str) -> dict[str, str]:
+    """What can only be said before the JVM starts, or belongs to the master."""
+    local = master.startswith("local")
     return {
         "spark.master": master,
-        "spark.app.name": name,
         "spark.driver.memory": _HEAP,
         # Read from where they are: nothing is copied, nothing asked of a registry.
         "spark.driver.extraClassPath": f"{jars.ensure('spark')}/*",
-        "spark.jars": ""
-        if master.startswith("local")
-        else ",".join(map(str, sorted(jars.home("spark").glob("*.jar")))),
+        "spark.jars": "" if local else jars.listed("spark"),
         # The host's name often resolves to an address that it does not listen on.
-        **(
-            {"spark.driver.bindAddress": _LOOPBACK, "spark.driver.host": _LOOPBACK}
-            if master.startswith("local")
-            else {}
-        ),
-        "spark.ui.showConsoleProgress": "false",
+        **({"spark.driver.bindAddress": _LOOPBACK, "spark.driver.host": _LOOPBACK} if local else {}),
         "spark.driver.extraJavaOptions": f"{JAVA_OPTIONS} -Dlog4j2.configurationFile={_LOGGING}",
+    }
+
+
+def _conf(name: str, scratch: Path, master: str | None) -> dict[str, str]:
+    return {
+        **({} if _submitted() else _of_the_jvm(master or _LOCAL)),
+        "spark.app.name": name,
+        "spark.ui.showConsoleProgress": "false",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.shuffle.partitions": "1",  # nothing is shuffled: a partition's records stay in one task
@@ -79,12 +123,12 @@ def _conf(name: str, scratch: Path, master: str) -> dict[str, str]:
 
 
 @contextmanager
-def _environment(master: str) -> Iterator[None]:
+def _environment(master: str | None) -> Iterator[None]:
     """Executors run this very Python: Spark would take the first `python3` of PATH, which has no tidegate."""
     wanted = {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
     if (java := find_java()).parent.name == "bin":
         wanted["JAVA_HOME"] = str(java.parent.parent)
-    if master.startswith("local"):
+    if (master or _LOCAL).startswith("local") and not _submitted():
         wanted["SPARK_LOCAL_IP"] = _LOOPBACK  # else Spark warns of the address that the host's name resolves to
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -35,7 +35,9 @@ def catchup(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Where Spark keeps its own account meanwhile. Default: a temporary directory.")
     ] = None,
-    master: Annotated[str, typer.Option(help="Spark's master.")] = "local[*]",
+    master: Annotated[
+        str | None, typer.Option(help="Spark's master. Default: local[*]; under spark-submit, what it was told.")
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Stay, and suggest or do it whenever the file's `fallback` says so.")
     ] = False,

@@ -15,11 +15,18 @@ _SHOWN = 8  # problems that are listed; an empty cache has one for each of its j
 
 def jars(
     verify: Annotated[bool, typer.Option("--verify", help="Only compare what is cached with its checksums.")] = False,
+    spark_jars: Annotated[
+        bool, typer.Option("--spark-jars", help="Print those of Spark, as spark-submit's --jars takes them.")
+    ] = False,
 ) -> None:
     """Fetch the jars of the local Kafka and of Spark's Kafka source into the user's cache, unless they are there unchanged.
 
     With --verify nothing is fetched, and the exit code is 1 when a jar is missing or changed.
     """
+    if spark_jars:
+        fetch("spark")
+        typer.echo(local_jars.listed("spark"))
+        return
     for configuration in local_jars.CONFIGURATIONS:
         if verify:
             _verify(configuration)

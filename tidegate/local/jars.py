@@ -206,6 +206,11 @@ def find_ivy() -> Path:
     )
 
 
+def listed(configuration: str) -> str:
+    """The jars that are there, as Spark's settings take them: with commas between."""
+    return ",".join(map(str, sorted(home(configuration).glob("*.jar"))))
+
+
 def size(configuration: str) -> int:
     """Bytes of the cached jars."""
     return sum(file.stat().st_size for file in home(configuration).glob("*.jar"))

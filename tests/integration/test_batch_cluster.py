@@ -1,0 +1,123 @@
+"""`tidegate batch run` on a cluster of Spark's own, with a master and a worker, by spark-submit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import pyspark
+import pytest
+import yaml
+
+from batch import session
+from tests.harness import ROOT, free_port
+from tests.providers.spark import batch_scene, check
+from tests.scene import Scene, events
+from tidegate.errors import ConfigError
+from tidegate.local import jars
+from tidegate.local.java import find_java
+
+HOME = Path(pyspark.__file__).parent
+_RUN = "from tidegate.cli.main import run\nrun()\n"
+
+
+def environment() -> dict[str, str]:
+    java = find_java().resolve().parent.parent
+    own = {
+        "SPARK_HOME": str(HOME),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "JAVA_HOME": str(java),
+        "PYSPARK_PYTHON": sys.executable,
+    }
+    return {**os.environ, **own, "PYTHONPATH": str(ROOT)}
+
+
+@contextmanager
+def cluster(directory: Path) -> Iterator[str]:
+    """A standalone master with one worker of two cores; gives its address."""
+    address = f"spark://127.0.0.1:{(port := free_port())}"
+    local = ["-h", "127.0.0.1", "--webui-port", "0"]
+    commands = (
+        ["org.apache.spark.deploy.master.Master", *local, "-p", str(port)],
+        ["org.apache.spark.deploy.worker.Worker", *local, "-c", "2", "-m", "1g", "-d", str(directory), address],
+    )
+    processes = []
+    try:
+        for number, command in enumerate(commands):
+            with (directory / f"{number}.log").open("wb") as log:
+                started = subprocess.Popen(
+                    [str(HOME / "bin" / "spark-class"), *command],
+                    env={**environment(), "SPARK_DAEMON_MEMORY": "256m"},
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            processes.append(started)
+        yield address
+    finally:
+        for process in processes:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.spark
+@pytest.mark.timeout(400)
+@pytest.mark.usefixtures("spark_jars")
+def test_spark_submit_runs_a_pipeline_on_a_cluster(make_scene: Callable[..., Scene], tmp_path: Path, seed: int) -> None:
+    """Executors are other processes than the driver, and read Kafka themselves; the answer is the truth."""
+    scene = batch_scene(make_scene)
+    scene.feed(events(Random(seed), 600))
+    (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(scene.pipeline))
+    (tmp_path / "run.py").write_text(_RUN)
+    (spark := tmp_path / "spark").mkdir()
+    with cluster(spark) as address:
+        submitted = subprocess.run(
+            [
+                *(str(HOME / "bin" / "spark-submit"), "--master", address, "--jars", jars.listed("spark")),
+                *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.executor.memory=512m"),
+                *("run.py", "batch", "run", "pipeline.yaml", "--json"),
+            ],
+            env=environment(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    logs = "\n".join(log.read_text()[-3000:] for log in spark.glob("*.log"))
+    assert submitted.returncode == 0, submitted.stderr[-3000:] + logs
+    assert "Executor added" in submitted.stderr
+    document = submitted.stdout[submitted.stdout.index("\n{") :]  # spark-submit sends standard error the same way
+    assert json.loads(document)["read"] == 600
+    check(scene)
+
+
+def test_a_master_that_spark_submit_cannot_heed_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The JVM is there already, with the master that spark-submit was told."""
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    with (
+        pytest.raises(ConfigError, match="give --master to spark-submit") as caught,
+        session.spark_session("t", tmp_path, "local[2]"),
+    ):
+        pass
+    assert (caught.value.field, caught.value.value) == ("--master", "local[2]")
+
+
+def test_spark_connect_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its driver is a server, which has none of what a run holds."""
+    monkeypatch.setenv("SPARK_REMOTE", "sc://spark:15002")
+    with (
+        pytest.raises(ConfigError, match="--master spark://") as caught,
+        session.spark_session("t", tmp_path, None),
+    ):
+        pass
+    assert caught.value.field == "SPARK_REMOTE"
