@@ -22,11 +22,13 @@ _PLAIN_EVERY = 5.0  # s between two lines where there is no terminal to draw on
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is drawn: `produced` of `total` records are in the topic, and the worker's numbers."""
+    """What is drawn: `produced` of `total` records are in the topic, and the pipeline's numbers. `who`: who has it, where
+    that changes."""
 
     produced: int
     total: int
     worker: Snapshot
+    who: str | None = None
 
 
 class RateMeter:
@@ -66,6 +68,12 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
+    def tell(self, text: str | Text) -> None:
+        """A line that stays, above what is drawn, with the seconds so far."""
+        said = Text(text) if isinstance(text, str) else text
+        elapsed = self._clock.monotonic() - self._started
+        self._console.print(Text.assemble(f"{elapsed:4.0f} s  ", said), soft_wrap=True)
+
     def update(self, progress: Progress) -> None:
         """Draw the newest numbers."""
         elapsed, rate = self._clock.monotonic() - self._started, self._rate.add(progress.worker.records)
@@ -83,6 +91,7 @@ def one_line(progress: Progress, rate: float, elapsed: float) -> Text:
         f"{elapsed:4.0f} s  produced {progress.produced:,} of {progress.total:,}  processed {worker.records:,}  "
         f"{rate:,.0f} records/s  lag {worker.lag:,}  late {worker.processed.get('late', 0):,}  "
         f"dead letters {worker.processed.get('dead_lettered', 0):,}"
+        f"{'' if progress.who is None else f'  has the pipeline: {progress.who}'}"
     )
 
 
@@ -91,15 +100,21 @@ def draw(progress: Progress, rate: float, elapsed: float) -> RenderableType:
     worker = progress.worker
     head = Text.assemble(
         ("tidegate demo  ", "bold"),
-        f"{elapsed:.0f} s   produced {progress.produced:,} of {progress.total:,}   processed {worker.records:,}   ",
+        f"{elapsed:.0f} s  produced {progress.produced:,} of {progress.total:,}  processed {worker.records:,}  ",
         (f"{rate:,.0f} records/s", "bold green"),
-        f"   lag {worker.lag:,}",
+        f"  lag {worker.lag:,}",
     )
     return Group(
         head,
+        *([] if progress.who is None else [_owner(progress.who)]),
         Columns([_partitions(worker), _windows(worker), _outcomes(worker)], padding=(0, 3)),
         Columns([_dead_letters(worker), _breakers(worker)], padding=(0, 3)),
     )
+
+
+def _owner(who: str) -> Text:
+    style = {"worker": "green", "Spark": "yellow"}.get(who.split()[0], "red")
+    return Text.assemble(("has the pipeline  ", "bold"), (who, f"bold {style}"))
 
 
 def _partitions(worker: Snapshot) -> Table:
@@ -120,7 +135,9 @@ def _outcomes(worker: Snapshot) -> Table:
     return _counts("records", {name.replace("_", "-"): count for name, count in worker.processed.items() if count})
 
 
-def _dead_letters(worker: Snapshot) -> Table:
+def _dead_letters(worker: Snapshot) -> RenderableType:
+    if not worker.dead_letters:
+        return ""
     return _counts("dead letters", {f"{stage}: {error}": n for (stage, error), n in worker.dead_letters.items()})
 
 
