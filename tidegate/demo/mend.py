@@ -47,6 +47,7 @@ def mend(setting: Setting, agent: Service, accounts: Accounts) -> bool:
         f"the ledger: read {before.read:,} → {after.read:,}, accepted {before.accepted:,} → {after.accepted:,}, "
         f"dead-lettered {before.dead_lettered:,} → {after.dead_lettered:,}",
         highlight=False,
+        soft_wrap=True,
     )
     return True
 
@@ -72,7 +73,8 @@ def _open_biggest(setting: Setting) -> str | None:
     found = next((group for group in groups if _RULE in group.get("rule", {})), None)
     if found is None:
         return None
-    setting.console.print(f"\n{found['group']}: {found['open']:,} flights, {_MEANS}", highlight=False)
+    said = f"\nthe biggest, {found['group']}: {found['open']:,} flights, {_MEANS}"
+    setting.console.print(said, highlight=False, soft_wrap=True)
     return str(found["group"])
 
 
