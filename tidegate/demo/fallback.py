@@ -28,6 +28,7 @@ BEFORE, MEANWHILE = 0.4, 0.8
 _COUNTED = 0.1  # the share that the worker has counted when it is killed
 _ALONE = 3.0  # s before somebody notices that no worker is there
 _CATCHUP = ("batch", "catchup")
+_AT_ONCE = "50000"  # records of a micro-batch: fewer than it could, so that one sees it go on
 
 
 class Fallback:
@@ -78,7 +79,7 @@ class Fallback:
     def _alone(self) -> None:
         if self._setting.clock.monotonic() - self._since < _ALONE:
             return
-        options = ("--max-lag", "0")
+        options = ("--max-lag", "0", "--max-records", _AT_ONCE)
         file = self._setting.pipeline.path
         command = [*PROGRAM, *_CATCHUP, str(file), *options]
         self._catchup = self._setting.stack.run("catchup", command, env=self._setting.environment)

@@ -74,7 +74,7 @@ def _open_biggest(setting: Setting) -> str | None:
     if found is None:
         return None
     said = f"\nthe biggest, {found['group']}: {found['open']:,} flights, {_MEANS}"
-    setting.console.print(said, highlight=False, soft_wrap=True)
+    setting.console.print(said, highlight=False)
     return str(found["group"])
 
 

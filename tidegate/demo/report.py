@@ -17,7 +17,7 @@ from tidegate.ledger import LEDGER_COLUMNS
 
 _WORST_HOURS = """
 SELECT to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS hour, origin, carrier, flights, departed,
-       delay_total, round(delay_average::numeric, 1) AS delay_average, delay_worst, aircraft
+       delay_total, delay_worst, aircraft
 FROM hourly ORDER BY delay_total DESC NULLS LAST, window_start, origin, carrier LIMIT 8
 """
 _BUSIEST = """
@@ -105,11 +105,13 @@ def _value(letter: Row) -> str:
 
 
 def print_ledger(console: Console, rows: Sequence[Row]) -> None:
-    """The ledger's rows (`partitions` of `tidegate ledger --json`), and what does not balance."""
+    """The ledger's rows (`partitions` of `tidegate ledger --json`), and what does not balance. Without the places in which
+    no record is: all of them are wider than a terminal."""
+    used = [name for name in LEDGER_COLUMNS if any(row[name] for row in rows)]
     listed = [
         {
             "partition": f"{row['topic']}-{row['partition']}",
-            **{name.replace("_", "-"): row[name] for name in (*LEDGER_COLUMNS, "balanced")},
+            **{name.replace("_", "-"): row[name] for name in (*used, "balanced")},
         }
         for row in rows
     ]

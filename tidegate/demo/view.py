@@ -91,7 +91,7 @@ def one_line(progress: Progress, rate: float, elapsed: float) -> Text:
         f"{elapsed:4.0f} s  produced {progress.produced:,} of {progress.total:,}  processed {worker.records:,}  "
         f"{rate:,.0f} records/s  lag {worker.lag:,}  late {worker.processed.get('late', 0):,}  "
         f"dead letters {worker.processed.get('dead_lettered', 0):,}"
-        f"{'' if progress.who is None else f'  has the pipeline: {progress.who}'}"
+        f"{'' if progress.who is None else f'  with {progress.who}'}"
     )
 
 
@@ -107,14 +107,19 @@ def draw(progress: Progress, rate: float, elapsed: float) -> RenderableType:
     return Group(
         head,
         *([] if progress.who is None else [_owner(progress.who)]),
-        Columns([_partitions(worker), _windows(worker), _outcomes(worker)], padding=(0, 3)),
-        Columns([_dead_letters(worker), _breakers(worker)], padding=(0, 3)),
+        _side_by_side(_partitions(worker), _windows(worker), _outcomes(worker)),
+        _side_by_side(_dead_letters(worker), _breakers(worker)),
     )
+
+
+def _side_by_side(*tables: Table) -> Columns:
+    """Those that have a row: while no worker runs, nobody knows of windows."""
+    return Columns([table for table in tables if table.row_count], padding=(0, 3))
 
 
 def _owner(who: str) -> Text:
     style = {"worker": "green", "Spark": "yellow"}.get(who.split()[0], "red")
-    return Text.assemble(("has the pipeline  ", "bold"), (who, f"bold {style}"))
+    return Text.assemble(("who has the pipeline: ", "bold"), (who, f"bold {style}"))
 
 
 def _partitions(worker: Snapshot) -> Table:
@@ -135,9 +140,7 @@ def _outcomes(worker: Snapshot) -> Table:
     return _counts("records", {name.replace("_", "-"): count for name, count in worker.processed.items() if count})
 
 
-def _dead_letters(worker: Snapshot) -> RenderableType:
-    if not worker.dead_letters:
-        return ""
+def _dead_letters(worker: Snapshot) -> Table:
     return _counts("dead letters", {f"{stage}: {error}": n for (stage, error), n in worker.dead_letters.items()})
 
 
