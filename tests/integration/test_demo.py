@@ -56,6 +56,7 @@ def temporary() -> Iterator[Path]:
 @pytest.mark.kafka
 @pytest.mark.postgres
 @pytest.mark.spark
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("embedded_stack", "spark_jars")
 def test_all_acts_end_with_every_value_equal_and_the_console_open(temporary: Path) -> None:
     """Worker, SIGKILL, Spark, worker, late flights, mended dead letters: all as plain SQL says. Everything then answers until
@@ -142,23 +143,23 @@ def _family_words(process: subprocess.Popen[str]) -> Iterator[list[str]]:
 @pytest.mark.kafka
 @pytest.mark.postgres
 @pytest.mark.chaos
-@pytest.mark.parametrize(
-    ("moment", "options"),
-    [
-        ("reading", ()),
-        ("starting the servers", ()),
-        ("starting the worker", ()),
-        ("streaming", ()),
-        pytest.param(
-            "Spark at work", ("--fallback", "--limit", "10000"),
-            marks=[pytest.mark.spark, pytest.mark.usefixtures("spark_jars")],
-        ),
-    ],
-)  # fmt: skip
-def test_ctrl_c_at_any_moment_leaves_nothing(
-    moment: str, options: tuple[str, ...], temporary: Path, embedded_stack: None
-) -> None:
-    """While reading, starting, streaming or taking over: no process and no directory stays."""
+@pytest.mark.parametrize("moment", ["reading", "starting the servers", "starting the worker", "streaming"])
+def test_ctrl_c_at_any_moment_leaves_nothing(moment: str, temporary: Path, embedded_stack: None) -> None:
+    """While reading, starting or streaming: no process and no directory stays."""
+    _interrupt(moment, temporary)
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.spark
+@pytest.mark.chaos
+@pytest.mark.usefixtures("embedded_stack", "spark_jars")
+def test_ctrl_c_while_spark_has_the_pipeline_leaves_nothing(temporary: Path) -> None:
+    """Neither its processes nor its directories stay."""
+    _interrupt("Spark at work", temporary, "--fallback", "--limit", "10000")
+
+
+def _interrupt(moment: str, temporary: Path, *options: str) -> None:
     with _demo(temporary, *options) as process:
         _wait_for(moment, process)
         family = psutil.Process(process.pid).children(recursive=True)

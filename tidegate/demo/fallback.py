@@ -83,21 +83,22 @@ class Fallback:
         file = self._setting.pipeline.path
         command = [*PROGRAM, *_CATCHUP, str(file), *options]
         self._catchup = self._setting.stack.run("catchup", command, env=self._setting.environment)
+        self._before = self._account.total.read
         self._tell("tidegate", *_CATCHUP, file.name, *options, note="Spark is starting; the backlog grows")
         self._turn("nobody; Spark is starting", self._spark_starts)
 
     def _spark_starts(self) -> None:
-        self._require_catchup()
-        if (holder := self._account.holder) is not None:
-            self._before = self._account.total.read
+        holder = self._account.holder
+        if holder is not None:
             self._view.tell(f"Spark has the pipeline ({holder})")
+        if holder is not None or not self._catchup_runs():
             self._turn("Spark", self._spark_works)
 
     def _spark_works(self) -> None:
-        if self._require_catchup():
+        if self._catchup_runs():
             return
         seconds = self._setting.clock.monotonic() - self._since
-        records = self._account.total.read - self._before
+        records = self._accounts.read().total.read - self._before
         self._view.tell(f"handed back: Spark has done {records:,} records in {seconds:.0f} s")
         self.worker.start()
         self._tell("tidegate", "worker", self._setting.pipeline.path.name, note="a new worker is starting")
@@ -113,15 +114,13 @@ class Fallback:
     def _to_the_end(self) -> None:
         self.worker.require()
 
-    def _require_catchup(self) -> bool:
-        """Whether it is still at work. Raises StackError when it has failed, or has ended without taking over."""
+    def _catchup_runs(self) -> bool:
+        """Raises StackError when it has failed."""
         assert self._catchup is not None
         code = self._catchup.poll()
-        if code is None:
-            return True
-        if code != 0 or self._go_on == self._spark_starts:
+        if code:
             raise StackError(f"the catch-up ended with code {code}:\n{tail(self._catchup.log, 40)}")
-        return False
+        return code is None
 
     def _turn(self, who: str, go_on: Callable[[], None]) -> None:
         self.who, self._go_on, self._since = who, go_on, self._setting.clock.monotonic()

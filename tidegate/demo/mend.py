@@ -79,8 +79,9 @@ def _open_biggest(setting: Setting) -> str | None:
 
 
 def _shown(group: Mapping[str, Any]) -> dict[str, Any]:
-    rules = ", ".join(group.get("rule", {}))
-    return {**group, "error": rules or group["errorType"], "message": _cut(group["message"])}
+    rules: dict[str, int] = group.get("rule", {})
+    failed = max(rules, key=lambda rule: rules[rule], default=group["errorType"])
+    return {**group, "error": failed, "message": _cut(group["message"])}
 
 
 def _cut(text: str, most: int = 46) -> str:

@@ -61,5 +61,11 @@ def _row(message: Message) -> tuple[int | None, int | None, int, int, int]:
     of = headers.get(REPLAY_OF)
     if of is None:
         raise StackError(f"offset {message.offset()} of partition {message.partition()} is no flight and no replay")
-    origin = (of if isinstance(of, str) else of.decode()).rsplit("-", 2)
-    return message.partition(), message.offset(), message.timestamp()[1], int(origin[1]), int(origin[2])
+    origin = place_of(of if isinstance(of, str) else of.decode())
+    return message.partition(), message.offset(), message.timestamp()[1], *origin
+
+
+def place_of(id: str) -> tuple[int, int]:
+    """The partition and the offset in a record's id: departures-5-227."""
+    _, partition, offset = id.rsplit("-", 2)
+    return int(partition), int(offset)

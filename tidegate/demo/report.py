@@ -73,7 +73,9 @@ def print_dead_letters(console: Console, letters: Iterable[Row]) -> None:
     for letter in letters:
         groups.setdefault((letter["stage"], _reason(letter)), []).append(letter)
     largest = sorted(groups.items(), key=lambda group: -len(group[1]))
-    console.print(Text("\nDead letters by reason, with one example each\n", style="bold"))
+    console.print(
+        Text("\nDead letters by reason, with one example each (the topic keeps those that went back)\n", style="bold")
+    )
     for (stage, reason), group in largest:
         first = group[0]
         said = Text.assemble(f"{len(group):>6}  ", (f"{stage}  {reason}", "bold"), f"  {first['message']}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -18,7 +20,7 @@ from tidegate.demo.flights import Departure, read_departures
 from tidegate.demo.mend import mend
 from tidegate.demo.poison import with_poison
 from tidegate.demo.produce import DepartureProducer
-from tidegate.demo.replayed import read_replays
+from tidegate.demo.replayed import place_of, read_replays
 from tidegate.demo.report import print_comparison, print_dead_letters, print_ledger, print_results
 from tidegate.demo.service import Service
 from tidegate.demo.setting import TOPIC, Setting, create_topic, write_pipeline
@@ -130,7 +132,7 @@ class Run:
             compared = self._compare(producer, letters)
         return print_comparison(console, compared) and audit.returncode == 0
 
-    def _compare(self, producer: DepartureProducer, letters: list[dict[str, int]]) -> list[Comparison]:
+    def _compare(self, producer: DepartureProducer, letters: list[dict[str, Any]]) -> list[Comparison]:
         setting = self.setting
         stack = setting.stack
         replayed = read_replays(stack.kafka.bootstrap_servers, TOPIC, producer.ends())
@@ -175,10 +177,10 @@ class Run:
         return service
 
 
-def _lines(setting: Setting, *words: str) -> list[dict[str, int]]:
+def _lines(setting: Setting, *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in setting.shell.ask(*words).stdout.splitlines()]
 
 
-def _place(letter: dict[str, int]) -> tuple[int, int]:
-    """Of the record that it is of."""
-    return letter["partition"], letter["offset"]
+def _place(letter: Mapping[str, Any]) -> tuple[int, int]:
+    """Of the record that failed; of a replay that failed again it is the replay's own."""
+    return place_of(letter["id"])
