@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +24,7 @@ import pytest
 
 from tests.harness import wait_until
 from tests.providers.postgres import Database
-from tidegate.demo.compare import Comparison, compare_dead_letters, compare_with_store
+from tidegate.demo.compare import Comparison, compare_places, compare_with_store
 from tidegate.demo.flights import read_departures
 from tidegate.demo.truth import PRODUCED_SCHEMA, compute_truth, dead_letters
 
@@ -52,15 +55,67 @@ def temporary() -> Iterator[Path]:
 
 @pytest.mark.kafka
 @pytest.mark.postgres
-def test_the_demo_ends_with_every_value_equal(temporary: Path, embedded_stack: None) -> None:
-    """Three weeks of flights through Kafka, worker and PostgreSQL are what plain SQL says; nothing stays behind."""
-    with _demo(temporary, "--limit", "20000") as process:
-        out, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, out
-    assert re.search(r"All [\d,]+ values are equal", out)
-    for part in ("Hours with the most delay", "Busiest three hours", "Dead letters by reason", "Windows that miss most",
-                 "notNull(tailnum)", "registration", "MalformedJson", "Ledger"):  # fmt: skip
-        assert part in out
+@pytest.mark.spark
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("embedded_stack", "spark_jars")
+def test_all_acts_end_with_every_value_equal_and_the_console_open(temporary: Path) -> None:
+    """Worker, SIGKILL, Spark, worker, late flights, mended dead letters: all as plain SQL says. Everything then answers until
+    Ctrl-C, and nothing stays behind."""
+    with _demo(temporary, "--limit", "10000", "--fallback", "--console") as process:
+        out = _read_up_to("console   http", process)
+        assert re.search(r"All [\d,]+ values are equal", out), out
+        for part in ("kill -KILL", "Hours with the most delay", "Busiest three hours",
+                     "Dead letters by reason", "notNull(tailnum)", "registration", "MalformedJson", "Ledger"):  # fmt: skip
+            assert part in out
+        by_spark = re.search(r"Spark has done ([\d,]+) records", out)
+        assert by_spark is not None
+        assert int(by_spark[1].replace(",", "")) > 4000
+        assert re.search(r"missing in windows: [1-9]\d* before, 0 now", out)
+        mended = re.search(r"(\d+) of (\d+) would pass now", out)
+        assert mended is not None
+        assert mended[1] == mended[2]
+        assert f"is done: {mended[1]} ok" in out
+        url, console, token = _addresses(out)
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT sum(flights) > 9900 FROM hourly").fetchone() == (True,)
+        biggest = re.search(r"the biggest, (\w+):", out)
+        assert biggest is not None
+        assert _state(console, token, biggest[1]) == "resolved"
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            _state(console, "somebody else's token", biggest[1])
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(url, connect_timeout=2)
+
+
+def _read_up_to(last: str, process: subprocess.Popen[str]) -> str:
+    """What it prints until a line has `last`, or it ends."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if last in line:
+            break
+    return "".join(lines)
+
+
+def _addresses(out: str) -> tuple[str, str, str]:
+    """The database's URL, the console's, and its token."""
+    database = re.search(r"psql '(postgresql://\S+)'", out)
+    console = re.search(r"console   (http://\S+)  token (\S+)", out)
+    assert database is not None
+    assert console is not None
+    return database[1], console[1], console[2]
+
+
+def _state(console: str, token: str, group: str) -> str:
+    """Of a group, as the console's API says."""
+    address = f"{console}/api/group?group={group}"
+    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return str(json.load(answer)["state"])
 
 
 def _wait_for(moment: str, process: subprocess.Popen[str]) -> None:
@@ -71,6 +126,8 @@ def _wait_for(moment: str, process: subprocess.Popen[str]) -> None:
         time.sleep(0.5)
     elif moment == "streaming":
         assert any("produced" in line for line in process.stdout)
+    elif moment == "Spark at work":
+        assert "Spark has the pipeline" in _read_up_to("Spark has the pipeline", process)
     else:
         program = {"starting the servers": "postgres", "starting the worker": "worker.app"}[moment]
         wait_until(lambda: any(program in words for words in _family_words(process)), 60, moment)
@@ -89,7 +146,21 @@ def _family_words(process: subprocess.Popen[str]) -> Iterator[list[str]]:
 @pytest.mark.parametrize("moment", ["reading", "starting the servers", "starting the worker", "streaming"])
 def test_ctrl_c_at_any_moment_leaves_nothing(moment: str, temporary: Path, embedded_stack: None) -> None:
     """While reading, starting or streaming: no process and no directory stays."""
-    with _demo(temporary) as process:
+    _interrupt(moment, temporary)
+
+
+@pytest.mark.kafka
+@pytest.mark.postgres
+@pytest.mark.spark
+@pytest.mark.chaos
+@pytest.mark.usefixtures("embedded_stack", "spark_jars")
+def test_ctrl_c_while_spark_has_the_pipeline_leaves_nothing(temporary: Path) -> None:
+    """Neither its processes nor its directories stay."""
+    _interrupt("Spark at work", temporary, "--fallback", "--limit", "10000")
+
+
+def _interrupt(moment: str, temporary: Path, *options: str) -> None:
+    with _demo(temporary, *options) as process:
         _wait_for(moment, process)
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
@@ -97,27 +168,6 @@ def test_ctrl_c_at_any_moment_leaves_nothing(moment: str, temporary: Path, embed
     assert process.returncode == 130, out
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
-
-
-@pytest.mark.kafka
-@pytest.mark.postgres
-def test_with_keep_the_stack_answers_until_ctrl_c(temporary: Path, embedded_stack: None) -> None:
-    """How to connect is printed, holds, and ends with everything else."""
-    with _demo(temporary, "--limit", "2000", "--keep") as process:
-        assert process.stdout is not None
-        url = ""
-        for line in process.stdout:
-            if found := re.search(r"psql '(postgresql://\S+)'", line):
-                url = found[1]
-            if "tidegate dlq list" in line:
-                break
-        with psycopg.connect(url) as connection:
-            assert connection.execute("SELECT sum(flights) > 1900 FROM hourly").fetchone() == (True,)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 0
-    with pytest.raises(psycopg.OperationalError):
-        psycopg.connect(url, connect_timeout=2)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +198,8 @@ def _store(connection: psycopg.Connection, truth: duckdb.DuckDBPyConnection) -> 
         "carriers bigint)"
     )
     connection.execute(
-        f"CREATE TABLE tidegate_late_windows (pipeline text, aggregation text, {window}, partition int, missing bigint)"
+        f"CREATE TABLE tidegate_late_windows (pipeline text, aggregation text, {window}, partition int, missing bigint, "
+        "amended bigint)"
     )
     connection.execute(
         "CREATE TABLE tidegate_partitions (pipeline text, partition int, read bigint, accepted bigint, "
@@ -158,7 +209,7 @@ def _store(connection: psycopg.Connection, truth: duckdb.DuckDBPyConnection) -> 
         "hourly": "hourly",
         "destinations": "destinations",
         "tidegate_late_windows": (
-            "(SELECT 'flights', aggregation, window_start, window_end, 0, missing FROM late_windows)"
+            "(SELECT 'flights', aggregation, window_start, window_end, 0, missing, amended FROM late_windows)"
         ),
         "tidegate_partitions": "(SELECT 'flights', * FROM ledger)",
     }.items():
@@ -190,6 +241,7 @@ def _compare(postgres: Database, truth: duckdb.DuckDBPyConnection) -> dict[str, 
         ("UPDATE destinations SET window_start = window_start + interval '1 hour' WHERE dest = 'ATL'",
          "destinations"),
         ("UPDATE tidegate_late_windows SET missing = missing + 1", "late windows"),
+        ("UPDATE tidegate_late_windows SET amended = amended + 1", "late windows"),
         ("UPDATE tidegate_partitions SET late = late - 1, accepted = accepted + 1", "ledger"),
     ],
 )  # fmt: skip
@@ -208,8 +260,7 @@ def test_one_wrong_row_is_found(postgres: Database, truth: duckdb.DuckDBPyConnec
 
 def test_a_dead_letter_too_few_too_many_or_twice_is_found(truth: duckdb.DuckDBPyConnection) -> None:
     """The topic must hold exactly the right records, each once."""
-    right = [{"partition": partition, "offset": offset} for partition, offset in dead_letters(truth)]
-    assert compare_dead_letters(truth, right).equal
-    assert not compare_dead_letters(truth, right[1:]).equal
-    assert not compare_dead_letters(truth, [*right, {"partition": 0, "offset": 1}]).equal
-    assert not compare_dead_letters(truth, [*right, right[0]]).equal
+    right = list(expected := dead_letters(truth))
+    assert compare_places("dead letters", expected, right).equal
+    for wrong in (right[1:], [*right, (0, 1)], [*right, right[0]]):
+        assert not compare_places("dead letters", expected, wrong).equal

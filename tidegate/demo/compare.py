@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import duckdb
 import psycopg
 from psycopg import sql
 
-from tidegate.demo.truth import AGGREGATIONS, dead_letters
+from tidegate.demo.truth import AGGREGATIONS, Places
 
 _EXAMPLES = 3
 _DOUBLES = 1e-9  # relative: sums of doubles depend on the order of adding
@@ -60,9 +60,9 @@ def _tables(pipeline: str) -> Iterable[_Table]:
     yield _Table(
         "late_windows",
         ("aggregation", "window_start", "window_end"),
-        ("missing",),
+        ("missing", "amended"),
         sql.SQL(
-            "SELECT aggregation, {}, {}, sum(missing) AS missing FROM tidegate_late_windows "
+            "SELECT aggregation, {}, {}, sum(missing) AS missing, sum(amended) AS amended FROM tidegate_late_windows "
             "WHERE pipeline = {} GROUP BY 1, 2, 3"
         ).format(_milliseconds("window_start"), _milliseconds("window_end"), sql.Literal(pipeline)),
     )
@@ -154,13 +154,11 @@ def _examples(truth: duckdb.DuckDBPyConnection, table: _Table) -> Iterable[str]:
             yield f"{word}: nothing for these keys (see {other})"
 
 
-def compare_dead_letters(truth: duckdb.DuckDBPyConnection, found: Iterable[Mapping[str, object]]) -> Comparison:
-    """The dead letters of the topic (as `tidegate dlq list --json` has them): exactly the right records, each once."""
-    expected, there = dead_letters(truth), [(letter["partition"], letter["offset"]) for letter in found]
+def compare_places(what: str, expected: Places, found: Iterable[tuple[int, int]]) -> Comparison:
+    """Exactly the right records (partition, offset), each once."""
+    there = list(found)
     different = expected.symmetric_difference(there)
     examples = [
         f"{'missing' if place in expected else 'not expected'}: {place}" for place in sorted(different, key=str)
     ]
-    return Comparison(
-        "dead letters", len(expected), len(there), len(expected), len(different), tuple(examples[:_EXAMPLES])
-    )
+    return Comparison(what, len(expected), len(there), len(expected), len(different), tuple(examples[:_EXAMPLES]))

@@ -18,13 +18,18 @@ _CHECK_EVERY = 1000  # records between two looks at the pace and at `stop`
 
 class DepartureProducer:
     """Produces in order, from a thread of its own, so that the view can draw. `speed`: times real time; None: as fast
-    as it goes.
+    as it goes. `hold`: stop behind so many records until `release` is called; None: do not.
 
     `produced` is the number of records confirmed so far.
     """
 
     def __init__(
-        self, bootstrap_servers: str, topic: str, departures: Iterable[Departure], speed: float | None
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        departures: Iterable[Departure],
+        speed: float | None,
+        hold: int | None = None,
     ) -> None:
         self._producer = Producer(
             {
@@ -35,8 +40,9 @@ class DepartureProducer:
                 "log_level": 0,
             }
         )
-        self._topic, self._departures, self._speed = topic, departures, speed
+        self._topic, self._departures, self._speed, self._hold = topic, departures, speed, hold
         self._where: list[tuple[int | None, str | None, int, int, int]] = []
+        self._ends: dict[int, int] = {}
         self._error: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="producer", daemon=True)
@@ -52,8 +58,16 @@ class DepartureProducer:
             raise self._error
         return not self._thread.is_alive()
 
+    def ends(self) -> dict[int, int]:
+        """The offset behind the last confirmed record of each partition."""
+        return dict(self._ends)
+
     def start(self) -> None:
         self._thread.start()
+
+    def release(self, hold: int | None) -> None:
+        """Go on up to `hold` records; None: to the end."""
+        self._hold = hold
 
     def stop(self) -> None:
         """Give up what is not yet sent."""
@@ -81,12 +95,20 @@ class DepartureProducer:
                 due = started + (departure.timestamp - first) / 1000 / self._speed
                 while (wait := due - time.monotonic()) > 0 and not self._stop.is_set():
                     self._producer.poll(min(wait, 0.1))
-            if number % _CHECK_EVERY == 0 and self._stop.is_set():
+            if not self._may_go_on(number):
                 self._producer.purge()
                 return
             self._send(departure)
         if self._producer.flush(_FLUSH_TIMEOUT):
             raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
+
+    def _may_go_on(self, number: int) -> bool:
+        """Wait while record `number` (0: the first) is held. False: it was told to stop."""
+        while (hold := self._hold) is not None and number >= hold:
+            if self._stop.is_set():
+                return False
+            self._producer.poll(0.1)
+        return number % _CHECK_EVERY != 0 or not self._stop.is_set()
 
     def _send(self, departure: Departure) -> None:
         confirm = self._confirm(departure)
@@ -112,6 +134,7 @@ class DepartureProducer:
                 assert partition is not None
                 assert offset is not None
                 self._where.append((departure.row, departure.poison, partition, offset, departure.timestamp))
+                self._ends[partition] = offset + 1
             elif not self._stop.is_set():
                 self._error = KafkaException(error)
 

@@ -17,7 +17,7 @@ from tidegate.ledger import LEDGER_COLUMNS
 
 _WORST_HOURS = """
 SELECT to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS hour, origin, carrier, flights, departed,
-       delay_total, round(delay_average::numeric, 1) AS delay_average, delay_worst, aircraft
+       delay_total, delay_worst, aircraft
 FROM hourly ORDER BY delay_total DESC NULLS LAST, window_start, origin, carrier LIMIT 8
 """
 _BUSIEST = """
@@ -27,9 +27,10 @@ FROM destinations ORDER BY flights DESC, window_start, dest LIMIT 8
 """
 _LATE_WINDOWS = """
 SELECT aggregation, to_char(window_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS "from",
-       to_char(window_end AT TIME ZONE 'UTC', 'HH24:MI') AS "to", sum(missing)::bigint AS missing
+       to_char(window_end AT TIME ZONE 'UTC', 'HH24:MI') AS "to", sum(missing)::bigint AS missing,
+       sum(amended)::bigint AS amended
 FROM tidegate_late_windows WHERE pipeline = %s GROUP BY aggregation, window_start, window_end
-ORDER BY missing DESC, window_start, aggregation LIMIT 8
+ORDER BY sum(missing + amended) DESC, window_start, aggregation LIMIT 8
 """
 _SHOWN_VALUE = 110  # characters of an example
 
@@ -41,7 +42,7 @@ def print_results(console: Console, url: str, pipeline: str) -> None:
     with psycopg.connect(url) as connection:
         _print(console, "Hours with the most delay (table hourly, minutes)", _rows(connection, _WORST_HOURS))
         _print(console, "Busiest three hours by destination (table destinations)", _rows(connection, _BUSIEST))
-        _print(console, "Windows that miss most late flights", _rows(connection, _LATE_WINDOWS, [pipeline]))
+        _print(console, "Windows with most late flights", _rows(connection, _LATE_WINDOWS, [pipeline]))
 
 
 def _rows(connection: psycopg.Connection, statement: str, parameters: Sequence[str] = ()) -> list[Row]:
@@ -72,11 +73,20 @@ def print_dead_letters(console: Console, letters: Iterable[Row]) -> None:
     for letter in letters:
         groups.setdefault((letter["stage"], _reason(letter)), []).append(letter)
     largest = sorted(groups.items(), key=lambda group: -len(group[1]))
-    console.print(Text("\nDead letters by reason, with one example each\n", style="bold"))
+    console.print(
+        Text("\nDead letters by reason, with one example each (the topic keeps those that went back)\n", style="bold")
+    )
     for (stage, reason), group in largest:
         first = group[0]
-        console.print(Text.assemble(f"{len(group):>6}  ", (f"{stage}  {reason}", "bold"), f"  {first['message']}"))
-        console.print(Text(f"        {first['id']}  {_value(first)}", style="dim"))
+        said = Text.assemble(f"{len(group):>6}  ", (f"{stage}  {reason}", "bold"), f"  {first['message']}")
+        _print_line(console, said)
+        _print_line(console, Text(f"        {first['id']}  {_value(first)}", style="dim"))
+
+
+def _print_line(console: Console, text: Text) -> None:
+    """As much as a line of the terminal takes; all of it where there is none."""
+    seen = console.is_terminal
+    console.print(text, no_wrap=True, overflow="ellipsis" if seen else "ignore", crop=seen)
 
 
 def _reason(letter: Row) -> str:
@@ -97,11 +107,13 @@ def _value(letter: Row) -> str:
 
 
 def print_ledger(console: Console, rows: Sequence[Row]) -> None:
-    """The ledger's rows (`partitions` of `tidegate ledger --json`), and what does not balance."""
+    """The ledger's rows (`partitions` of `tidegate ledger --json`), and what does not balance. Without the places in which
+    no record is: all of them are wider than a terminal."""
+    used = [name for name in LEDGER_COLUMNS if any(row[name] for row in rows)]
     listed = [
         {
             "partition": f"{row['topic']}-{row['partition']}",
-            **{name.replace("_", "-"): row[name] for name in (*LEDGER_COLUMNS, "balanced")},
+            **{name.replace("_", "-"): row[name] for name in (*used, "balanced")},
         }
         for row in rows
     ]

@@ -1,8 +1,8 @@
 """The demo's answer, computed a second time: plain SQL over the CSV, sharing no code with tidegate's stages.
 
 The definitions are those of the README: lateness by the stream time of a record's own partition, so what is taken
-from the run is only which record got which partition and offset. The numbers below are those of flights.yaml, written
-out again.
+from the run is only which record, and which replay of one, got which partition and offset. Which engine has read a record
+does not matter. The numbers below are those of flights.yaml, and the mend is mend.py's, written out again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,17 +29,35 @@ PRODUCED_SCHEMA = pa.schema(
     ]
 )
 
+REPLAYED_SCHEMA = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("timestamp", pa.int64(), nullable=False),  # ms
+        pa.field("of_partition", pa.int32(), nullable=False),  # where the dead letter came from
+        pa.field("of_offset", pa.int64(), nullable=False),
+    ]
+)
+
 HOURLY_MEASURES = (
     "flights", "departed", "delay_total", "delay_average", "delay_worst", "kilometres", "aircraft", "first_flight",
     "last_flight",
 )  # fmt: skip
 DESTINATION_MEASURES = ("flights", "late_arrivals", "arrival_worst", "carriers")
 
+# Every flight in the stream, and the mended ones: what was never given an aircraft has a placeholder.
 _RECORDS = """
 CREATE TABLE records AS
 SELECT p."partition", p."offset", p.timestamp, p.poison, epoch_ms(f.time_hour) + f.minute * 60000 AS event_time,
-       f.carrier, f.flight, f.tailnum, f.origin, f.dest, f.distance, f.dep_delay, f.arr_delay, f.air_time
+       f.carrier, f.flight, f.tailnum, f.origin, f.dest, f.distance, f.dep_delay, f.arr_delay, f.air_time,
+       false AS replay
 FROM produced p LEFT JOIN flights f ON f.row = p.row
+UNION ALL
+SELECT r."partition", r."offset", r.timestamp, p.poison, epoch_ms(f.time_hour) + f.minute * 60000,
+       f.carrier, f.flight, coalesce(f.tailnum, 'N1TBA'), f.origin, f.dest, f.distance, f.dep_delay, f.arr_delay, f.air_time,
+       true
+FROM replayed r JOIN produced p ON p."partition" = r.of_partition AND p."offset" = r.of_offset
+LEFT JOIN flights f ON f.row = p.row
 """
 
 # What the rules of severity `error` and maxFutureSkew refuse.
@@ -58,16 +75,17 @@ SELECT *, CASE
 FROM records
 """
 
-# highWater = the largest event time among the valid records before; bar = highWater − delay − allowedLateness.
+# highWater = the largest event time among the valid records before; bar = highWater − delay − allowedLateness. A replay is
+# never late, and moves nothing.
 _VALID = """
 CREATE TABLE valid AS
-SELECT *, max(event_time) OVER (
-    PARTITION BY "partition" ORDER BY "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-) - 15 * 60000 - 60 * 60000 AS bar
+SELECT *, CASE WHEN NOT replay THEN max(event_time) OVER (
+    PARTITION BY "partition", replay ORDER BY "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+) - 15 * 60000 - 60 * 60000 END AS bar
 FROM judged WHERE verdict = 'valid'
 """
 
-# One row for each valid record and each window that it belongs to.
+# One row for each valid record and each window that it belongs to. `missed`: late for it; it counts once that is amended.
 _PANES = """
 CREATE TABLE panes AS
 SELECT *, coalesce(window_end <= bar, false) AS missed FROM (
@@ -97,7 +115,7 @@ SELECT window_start, window_end, origin, carrier,
        count(DISTINCT tailnum) AS aircraft,
        arg_min(flight, (event_time, "offset")) AS first_flight,
        arg_max(flight, (event_time, "offset")) AS last_flight
-FROM panes WHERE aggregation = 'hourly' AND NOT missed GROUP BY ALL
+FROM panes WHERE aggregation = 'hourly' AND (NOT missed OR getvariable('amended')) GROUP BY ALL
 """
 
 _DESTINATIONS = """
@@ -107,12 +125,15 @@ SELECT window_start, window_end, dest,
        count(*) FILTER (WHERE arr_delay > 15) AS late_arrivals,
        max(arr_delay) AS arrival_worst,
        count(DISTINCT carrier) AS carriers
-FROM panes WHERE aggregation = 'destinations' AND NOT missed GROUP BY ALL
+FROM panes WHERE aggregation = 'destinations' AND (NOT missed OR getvariable('amended')) GROUP BY ALL
 """
 
 _LATE_WINDOWS = """
 CREATE TABLE late_windows AS
-SELECT aggregation, window_start, window_end, count(*) AS missing FROM panes WHERE missed GROUP BY ALL
+SELECT aggregation, window_start, window_end,
+       count(*) FILTER (WHERE NOT getvariable('amended')) AS missing,
+       count(*) FILTER (WHERE getvariable('amended')) AS amended
+FROM panes WHERE missed GROUP BY ALL
 """
 
 _LEDGER = """
@@ -124,6 +145,10 @@ SELECT j."partition", count(*) AS read,
        count(*) FILTER (WHERE verdict = 'skipped') AS skipped
 FROM judged j LEFT JOIN late l USING ("partition", "offset") GROUP BY ALL
 """
+
+
+Places = set[tuple[int, int]]
+"""Of records: partition and offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +166,19 @@ AGGREGATIONS = (
 )
 
 
-def compute_truth(produced: pa.Table) -> duckdb.DuckDBPyConnection:
+def compute_truth(
+    produced: pa.Table, replayed: pa.Table | None = None, *, amended: bool = False
+) -> duckdb.DuckDBPyConnection:
     """A database with what must come out of a run: tables hourly, destinations, late_windows, ledger, judged, late.
 
-    `produced`: a row for each record that was written, as PRODUCED_SCHEMA. Times are bigint ms since the epoch.
+    `produced`: a row for each record that was written, as PRODUCED_SCHEMA. `replayed`: one for each replay, as
+    REPLAYED_SCHEMA. `amended`: the late records have been brought in. Times are bigint ms since the epoch.
     """
     database = duckdb.connect()
     database.execute("SET TimeZone = 'UTC'")
+    database.execute("SET VARIABLE amended = ?", [amended])
     database.register("produced", produced)
+    database.register("replayed", REPLAYED_SCHEMA.empty_table() if replayed is None else replayed)
     database.execute(
         "CREATE TABLE skipped_poisons AS SELECT unnest(?) AS name", [[p.name for p in POISONS if p.skipped]]
     )
@@ -167,9 +197,21 @@ def _load_flights(database: duckdb.DuckDBPyConnection, file: Path) -> None:
     database.execute("CREATE TABLE flights AS SELECT rowid AS row, * FROM lines")
 
 
-def dead_letters(database: duckdb.DuckDBPyConnection) -> set[tuple[int, int]]:
-    """(partition, offset) of every record that must be in the dead-letter topic."""
-    found: Sequence[tuple[int, int]] = database.execute(
-        """SELECT "partition", "offset" FROM judged WHERE verdict NOT IN ('valid', 'skipped')"""
-    ).fetchall()
+def dead_letters(database: duckdb.DuckDBPyConnection) -> Places:
+    """Every record that must be in the dead-letter topic."""
+    return _places(database, "verdict NOT IN ('valid', 'skipped')")
+
+
+def to_mend(database: duckdb.DuckDBPyConnection) -> Places:
+    """Every record that must have been replayed, once the dead letters are mended."""
+    return _places(database, "verdict = 'no aircraft'")
+
+
+def open_letters(database: duckdb.DuckDBPyConnection) -> Places:
+    """Every record whose dead letter must still be open after that: a replay that failed again is one of them."""
+    return _places(database, "verdict NOT IN ('valid', 'skipped', 'no aircraft')")
+
+
+def _places(database: duckdb.DuckDBPyConnection, condition: str) -> Places:
+    found = database.execute(f'SELECT "partition", "offset" FROM judged WHERE {condition}').fetchall()
     return {(partition, offset) for partition, offset in found}

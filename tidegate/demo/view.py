@@ -22,11 +22,13 @@ _PLAIN_EVERY = 5.0  # s between two lines where there is no terminal to draw on
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What is drawn: `produced` of `total` records are in the topic, and the worker's numbers."""
+    """What is drawn: `produced` of `total` records are in the topic, and the pipeline's numbers. `who`: who has it, where
+    that changes."""
 
     produced: int
     total: int
     worker: Snapshot
+    who: str | None = None
 
 
 class RateMeter:
@@ -66,6 +68,12 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
 
+    def tell(self, text: str | Text) -> None:
+        """A line that stays, above what is drawn, with the seconds so far."""
+        said = Text(text) if isinstance(text, str) else text
+        elapsed = self._clock.monotonic() - self._started
+        self._console.print(Text.assemble(f"{elapsed:4.0f} s  ", said), soft_wrap=True)
+
     def update(self, progress: Progress) -> None:
         """Draw the newest numbers."""
         elapsed, rate = self._clock.monotonic() - self._started, self._rate.add(progress.worker.records)
@@ -83,6 +91,7 @@ def one_line(progress: Progress, rate: float, elapsed: float) -> Text:
         f"{elapsed:4.0f} s  produced {progress.produced:,} of {progress.total:,}  processed {worker.records:,}  "
         f"{rate:,.0f} records/s  lag {worker.lag:,}  late {worker.processed.get('late', 0):,}  "
         f"dead letters {worker.processed.get('dead_lettered', 0):,}"
+        f"{'' if progress.who is None else f'  with {progress.who}'}"
     )
 
 
@@ -91,15 +100,26 @@ def draw(progress: Progress, rate: float, elapsed: float) -> RenderableType:
     worker = progress.worker
     head = Text.assemble(
         ("tidegate demo  ", "bold"),
-        f"{elapsed:.0f} s   produced {progress.produced:,} of {progress.total:,}   processed {worker.records:,}   ",
+        f"{elapsed:.0f} s  produced {progress.produced:,} of {progress.total:,}  processed {worker.records:,}  ",
         (f"{rate:,.0f} records/s", "bold green"),
-        f"   lag {worker.lag:,}",
+        f"  lag {worker.lag:,}",
     )
     return Group(
         head,
-        Columns([_partitions(worker), _windows(worker), _outcomes(worker)], padding=(0, 3)),
-        Columns([_dead_letters(worker), _breakers(worker)], padding=(0, 3)),
+        *([] if progress.who is None else [_owner(progress.who)]),
+        _side_by_side(_partitions(worker), _windows(worker), _outcomes(worker)),
+        _side_by_side(_dead_letters(worker), _breakers(worker)),
     )
+
+
+def _side_by_side(*tables: Table) -> Columns:
+    """Those that have a row: while no worker runs, nobody knows of windows."""
+    return Columns([table for table in tables if table.row_count], padding=(0, 3))
+
+
+def _owner(who: str) -> Text:
+    style = {"worker": "green", "Spark": "yellow"}.get(who.split()[0], "red")
+    return Text.assemble(("who has the pipeline: ", "bold"), (who, f"bold {style}"))
 
 
 def _partitions(worker: Snapshot) -> Table:

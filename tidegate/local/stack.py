@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import shutil
 import signal
@@ -60,13 +59,10 @@ class LocalStack:
     ) -> GuardedProcess:
         """Start a process that ends before the servers do.
 
-        Its log is `{name}.log` in the directory; `env` is added to ours.
+        Its log is `{name}.log` in the directory; `env` is its whole environment (None: ours).
         """
-        environment = {**os.environ, **(env or {})}
         log = self.directory / f"{name}.log"
-        process = GuardedProcess(
-            command, log=log, env=environment, cwd=self.directory, grace=grace, remove=[self.directory]
-        )
+        process = GuardedProcess(command, log=log, env=env, cwd=self.directory, grace=grace, remove=[self.directory])
         self._processes.append(process)
         return process
 

@@ -70,6 +70,29 @@ def test_the_picture_has_every_part(snapshot: Snapshot) -> None:
         assert part in drawn
 
 
+def test_who_has_the_pipeline_is_said_where_that_changes(snapshot: Snapshot) -> None:
+    """In the picture and in the line; and without a worker there is nothing of windows."""
+    console = Console(file=io.StringIO(), width=100)
+    gone = Snapshot(processed=snapshot.processed, partitions=snapshot.partitions)
+    console.print(draw(Progress(120, 336_776, gone, "nobody"), rate=0, elapsed=12.3))
+    assert isinstance(console.file, io.StringIO)
+    drawn = console.file.getvalue()
+    assert "who has the pipeline: nobody" in drawn
+    assert "dead-lettered" in drawn
+    assert "windows" not in drawn
+    assert one_line(Progress(120, 200, gone, "Spark"), rate=0, elapsed=3).plain.endswith("with Spark")
+
+
+def test_what_is_told_stays_above_the_picture() -> None:
+    """With the seconds since the start."""
+    clock, console = ManualClock(), Console(file=io.StringIO(), width=200)
+    with LiveView(console, clock) as view:
+        clock.advance(12)
+        view.tell("the worker is gone")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == "  12 s  the worker is gone\n"
+
+
 def test_one_line_says_what_matters(snapshot: Snapshot) -> None:
     """For logs, where nothing can be drawn in place."""
     line = one_line(Progress(120, 200, snapshot), rate=50, elapsed=3).plain

@@ -27,9 +27,11 @@ from tidegate.stages.handle import HandlerChain
 from tidegate.store.base import PartitionRow
 from transport.batch import SourceBatch
 from worker import partition as module
-from worker.commit import StoreClaim
+from worker.commit import StoreClaim, commit
 from worker.context import Delivery
+from worker.effects import Effects
 from worker.observe import Observer
+from worker.producer import Rows
 from worker.restore import Restored
 from worker.source_partition import SourcePartition
 from worker.statedb import PartitionDB
@@ -73,7 +75,7 @@ class World:
     async def commit(self, rows: Any) -> dict[tuple[str, int], int]:
         self.happens("kafka")
         self.offset += 1
-        return {(part.topic, part.partition): self.offset for part in rows}
+        return {(part.topic, part.partition): self.offset for part in rows if len(part)}
 
 
 class Scene:
@@ -156,6 +158,20 @@ def test_the_order_of_a_commit(scene: Scene) -> None:
         await scene.task.stop(Deadline(5))
         assert scene.world.events == ["open", "claim", "store", "kafka", "state", "ack"]
         assert scene.world.row.state.upto == scene.task.upto == 2
+
+    run()
+
+
+def test_a_step_may_change_no_row_of_the_state(scene: Scene) -> None:
+    """A reload without late windows has nothing to write, or results alone: the local state stays as it is."""
+    world, nowhere = cast(Any, scene.world), cast(Any, None)
+
+    @in_a_loop
+    async def run() -> None:
+        with ThreadPoolExecutor(1) as executor:
+            for effects in (Effects(), Effects(topics=[Rows("results", 0, [b"key"], [b"value"])])):
+                await commit(effects, changelog=("log", 0), producer=world, db=nowhere, in_thread=Calls(executor))
+        assert scene.world.events == ["kafka", "kafka"]
 
     run()
 
