@@ -10,3 +10,9 @@ RETRY_OF = "tidegate.retry.of"
 
 RETRY_ATTEMPT = "tidegate.retry.attempt"
 """The how manieth delayed retry this is, from 1."""
+
+RETRY_FROM = "tidegate.retry.from"
+"""The offset at which the record was put away before this attempt: how it is found in its key's line (`keepOrder`)."""
+
+RETRY_BEHIND = "tidegate.retry.behind"
+"""Of a record that waited for its turn: the offset at which the first of its line had been put away then."""

@@ -16,7 +16,7 @@ from dlq.limits import MAX_MESSAGE_BYTES, cut_text, well_formed
 from dlq.placement import target_partition
 from tidegate.clock import Clock
 from tidegate.config.topics import retry_topics
-from tidegate.headers import RETRY_ATTEMPT, RETRY_OF
+from tidegate.headers import RETRY_ATTEMPT, RETRY_BEHIND, RETRY_FROM, RETRY_OF
 from tidegate.record import OutRow, TopicPartition, record_id
 from tidegate.stages.batch import BatchResult, Deferral
 from tidegate.stages.plan import Plan
@@ -49,10 +49,11 @@ def _headers(one: Deferral, record: RawRecord, now: int, due: int) -> Headers:
     topic, partition, offset = (
         (origin.topic, origin.partition, origin.offset) if origin else (*record.tp, record.offset)
     )
-    failed = now if earlier.first_failure is None else earlier.first_failure
+    failed = now if earlier.first_failure is None and one.behind is None else earlier.first_failure
     headers: Headers = [
         (RETRY_OF, values.get(RETRY_OF) or record_id(record.tp, record.offset).encode()),
-        (RETRY_ATTEMPT, b"%d" % (one.rung + 1)),
+        (RETRY_ATTEMPT, b"%d" % one.tries),
+        (RETRY_FROM, b"%d" % record.offset),
         (h.RETRY_DUE, b"%d" % due),
         (h.RETRY_TOPIC, record.tp.topic.encode()),
         (h.RETRY_PARTITION, b"%d" % record.tp.partition),
@@ -62,8 +63,11 @@ def _headers(one: Deferral, record: RawRecord, now: int, due: int) -> Headers:
         (h.ORIGIN_TOPIC, topic.encode()),
         (h.ORIGIN_PARTITION, b"%d" % partition),
         (h.ORIGIN_OFFSET, b"%d" % offset),
-        (h.FAILED_FIRST, iso_utc(failed).encode()),
     ]
+    if failed is not None:
+        headers.append((h.FAILED_FIRST, iso_utc(failed).encode()))
+    if one.behind is not None:
+        headers.append((RETRY_BEHIND, b"%d" % one.behind))
     timestamp = record.timestamp if origin is None else origin.timestamp
     if timestamp is not None:
         headers.append((h.ORIGIN_TIMESTAMP, b"%d" % timestamp))

@@ -142,13 +142,19 @@ class StoreSuite(ABC):
         assert [(row.tp, row.epoch, row.owner) for row in store.partitions()] == [(TP, 2, "w2"), (OTHER, 2, "w2")]
 
     def test_partition_rows_move_with_the_results(self, opened: Open) -> None:
-        """Offset, high water, dedupe clock, ledger and the topic's id are what the batch said, read back by anyone."""
+        """Offset, high water, dedupe clock, ledger, the topic's id and the lines of what waits are what the batch said, read
+        back by anyone; lines that are done are gone."""
         store = opened(flights_plan())
         store.claim([TP], "w1")
         ledger = Ledger(36, 1, 2, 3, 4, 5, 6, 15)
-        state = PartitionState(41, START, START + 5, ledger, idle=True, topic_id="ISPDDGvUTi6qXfro6PdaRg")
+        state = PartitionState(
+            41, START, START + 5, ledger, idle=True, topic_id="ISPDDGvUTi6qXfro6PdaRg", lines=b"\x81\x00"
+        )
         store.write(StoreBatch(TP, 1, -1, state))
         assert [row.state for row in store.partitions()] == [state]
+        after = replace(state, upto=42, lines=b"")
+        store.write(StoreBatch(TP, 1, 41, after))
+        assert [row.state for row in store.partitions()] == [after]
 
     def test_pipelines_do_not_see_each_other(self, opened: Open) -> None:
         """Two pipelines in one database have partition rows of their own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -18,9 +19,15 @@ import yaml
 from dlq.retry.agent import RetryAgent
 from tests.harness import ROOT, Message, WorkerProcess, produce, read_topic, running, wait_until
 from tests.providers.kafka import KafkaTopics
+from tests.reference import Record
 from tests.scene import Scene, events
+from tests.unit.worker.pieces import partition, plan_of
+from tests.unit.worker.test_turns import CALLS
+from tidegate.clock import SystemClock
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.topics import retry_topics
 from tidegate.local.kafka import EmbeddedKafka
+from tidegate.record import TopicPartition
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka]
 
@@ -94,9 +101,9 @@ def test_when_they_are_due(kafka: KafkaTopics) -> None:
         number = int(message.key or b"")
         assert (message.partition, message.value) == (number % 2, b"\xff%d" % number)
         assert {name for name, _ in message.headers} == {"tidegate.retry.of", "tidegate.retry.attempt"}
-    for partition in range(2):
+    for number in range(2):
         for group in (range(10), range(100, 110)):
-            mine = [int(m.key or b"") for m in scene.back() if m.partition == partition and int(m.key or b"") in group]
+            mine = [int(m.key or b"") for m in scene.back() if m.partition == number and int(m.key or b"") in group]
             assert mine == sorted(mine)
 
 
@@ -161,6 +168,57 @@ agent._MOST = 40  # many small transactions
 agent.RetryAgent(load_pipeline(Path(sys.argv[1]))).start()
 time.sleep(60)
 """
+
+
+def test_the_order_of_a_key(kafka: KafkaTopics, tmp_path: Path, seed: int) -> None:
+    """With `keepOrder` the handler gets each record of a key when the one before it is done with, through real retry topics and
+    their agent, over restarts of the partition in between."""
+    random, source = Random(seed), kafka.topic(1)
+    settings = {"delays": ["100 ms", "200 ms"], "keepOrder": True}
+    plan = plan_of(
+        pipelineId=f"p-{source}",
+        kafka={"bootstrapServers": kafka.bootstrap_servers, "sessionTimeout": "6 s"},
+        source={"topics": [source], "key": {"column": "k"}},
+        aggregations=[],
+        sinks=[],
+        handlers=[{"call": "tests.unit.worker.test_turns:stubborn"}],
+        errorHandling={"retryTopics": settings, "floodGuard": {"enabled": False}},
+    )
+    for topic in retry_topics(plan.pipeline):
+        kafka.topic(2, name=topic)
+    names = [f"{random.choice('abc')}{n}" for n in range(15)]
+    values = [{"id": name, "colour": str(random.choice([0, 0, 1, 9])), "amount": 1, "seen": 1} for name in names]
+    rows = [{"key": one["id"][:1].encode(), "value": json.dumps(one).encode()} for one in values]
+    produce(kafka.bootstrap_servers, source, rows)
+    CALLS.clear()
+    agent = RetryAgent(plan.pipeline)
+    agent.start()
+    try:
+        with partition(plan, tmp_path / "state", TopicPartition(source, 0), SystemClock()) as p:
+
+            def all_done() -> bool:
+                new = [m for m in read_topic(kafka.bootstrap_servers, source) if m.offset > p.state.upto][:7]
+                if not new:
+                    return p.state.ledger.read > 0 and p.state.lines == b""
+                step = p.take(*(Record(m.offset, m.timestamp, m.value, tuple(m.headers), m.key) for m in new))
+                for out in step.effects.topics:
+                    if out.topic in retry_topics(plan.pipeline):
+                        sent = [{"key": k, "value": v, "headers": dict(h)} for k, v, h, _ in out]
+                        produce(
+                            kafka.bootstrap_servers, out.topic, [{**one, "partition": out.partition} for one in sent]
+                        )
+                p.restart()
+                return False
+
+            wait_until(all_done, 60, "nothing waits any more")
+    finally:
+        agent.stop(10)
+    for key in "abc":
+        calls, mine = [name for name in CALLS if name[0] == key], [name for name in names if name[0] == key]
+        assert calls == [name for name in mine for _ in range(calls.count(name))]
+    ledger = p.state.ledger
+    assert ledger.accepted + ledger.dead_lettered == len(names)
+    assert Counter(map(CALLS.count, names)) == Counter({"0": 1, "1": 2, "9": 3}[str(one["colour"])] for one in values)
 
 
 @pytest.mark.postgres

@@ -74,6 +74,23 @@ class RetryTopics(Model):
     """Such as `[10 seconds, 1 minute, 10 minutes]`. Default: none, so that what fails is a dead letter at once."""
     stages: tuple[Literal["handle", "aggregate", "sink"], ...] = ("handle",)
     """What is worth trying again: failures of these stages. Malformed records and broken rules stay as they are."""
+    keep_order: bool = False
+    """Later records of a key wait behind the one that failed. Handlers get one record of a key at a time then."""
+
+    @model_validator(mode="after")
+    def _order_of_handlers(self) -> RetryTopics:
+        if self.keep_order and not self.delays:
+            refuse(Problem("there is no order to keep without delays", ("keep_order",), "`delays`, or no `keepOrder`"))
+        if self.keep_order and self.stages != ("handle",):
+            refuse(
+                Problem(
+                    "the order of a key is kept where handlers refuse: when a sink or an aggregation does, later records have "
+                    "been handled already",
+                    ("stages",),
+                    "`[handle]`, or no `keepOrder`",
+                )
+            )
+        return self
 
     @model_validator(mode="after")
     def _different(self) -> RetryTopics:

@@ -78,7 +78,8 @@ class PartitionState:
     (None: none yet). `dedupe_clock` is the largest event time among validated records, duplicates included, in ms.
     `idle`: the partition was at its end for `idleTimeout` and no longer holds windows open; any record ends that.
     `topic_id` says which log the offsets are of: a topic that is deleted and made anew has another id ("": not known, as
-    in a row of before there were ids; it is filled in by the next batch).
+    in a row of before there were ids; it is filled in by the next batch). `lines`: what waits for a delayed retry of each
+    key, where its order is kept (turns.py writes and reads it).
     """
 
     upto: int = -1
@@ -87,6 +88,7 @@ class PartitionState:
     ledger: Ledger = field(default_factory=Ledger)
     idle: bool = False
     topic_id: str = ""
+    lines: bytes = b""
 
 
 class Seen(Protocol):
@@ -127,10 +129,15 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Deferral:
-    """A record that was refused and is tried again later: after the delay number `rung`, from 0."""
+    """A record that is tried again later: after the delay number `rung`, from 0. It has been tried `tries` times.
+
+    `behind`: it was not tried this time but waits for its turn, and the first in its line was put away at that offset.
+    """
 
     rejection: Rejection
     rung: int
+    tries: int
+    behind: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

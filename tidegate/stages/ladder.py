@@ -27,23 +27,33 @@ class Ladder:
         if not self._rungs or not refused:
             return list(refused), []
         stay, deferred = list[Rejection](), list[Deferral]()
-        offsets = raw.records.column("offset").to_numpy()
         for rejection in refused:
-            rung = None
-            if rejection.stage.value in self._stages:
-                rung = self._rung(raw, int(np.searchsorted(offsets, rejection.offset)))
+            rung = self.rung(rejection, raw)
             if rung is None:
                 stay.append(rejection)
             else:
-                deferred.append(Deferral(rejection, rung))
+                deferred.append(Deferral(rejection, rung, rung + 1))
         return stay, deferred
 
-    def _rung(self, raw: RawBatch, row: int) -> int | None:
-        key, value, headers = (raw.records.column(name)[row].as_py() for name in ("key", "value", "headers"))
-        pairs = [(header["key"], header["value"]) for header in headers or ()]
-        size = len(key or b"") + len(value or b"") + sum(len(name) + len(data or b"") for name, data in pairs)
+    def rung(self, rejection: Rejection, raw: RawBatch) -> int | None:
+        """Which delay the record has to wait, from 0; None when it is a dead letter."""
+        if rejection.stage.value not in self._stages:
+            return None
+        pairs, size = _headers_and_size(raw, rejection.offset)
         done = retries_done(pairs)
         return done if done is not None and done < self._rungs and size <= _LARGEST else None
+
+
+def is_small_enough(raw: RawBatch, offset: int) -> bool:
+    """Whether the record fits into a retry topic."""
+    return _headers_and_size(raw, offset)[1] <= _LARGEST
+
+
+def _headers_and_size(raw: RawBatch, offset: int) -> tuple[list[tuple[str, bytes | None]], int]:
+    row = int(np.searchsorted(raw.records.column("offset").to_numpy(), offset))
+    key, value, headers = (raw.records.column(name)[row].as_py() for name in ("key", "value", "headers"))
+    pairs = [(header["key"], header["value"]) for header in headers or ()]
+    return pairs, len(key or b"") + len(value or b"") + sum(len(name) + len(data or b"") for name, data in pairs)
 
 
 def retries_done(headers: Iterable[tuple[str, bytes | None]]) -> int | None:

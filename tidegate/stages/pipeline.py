@@ -22,6 +22,7 @@ from tidegate.stages.parts import Recollection, join
 from tidegate.stages.plan import Plan
 from tidegate.stages.rules import RuleSet
 from tidegate.stages.sql import connect, query, quote
+from tidegate.stages.turns import Taken, ask_in_turn
 from tidegate.stages.types import EVENT_TIME, LANE, OFFSET, TIMESTAMP
 
 
@@ -43,6 +44,7 @@ class StagePipeline:
         self._owns_handlers = handlers is None
         self._aggregator = Aggregator(plan, self._con)
         self._ladder = Ladder(plan.pipeline.error_handling.retry_topics)
+        self._keeps_order = plan.pipeline.error_handling.retry_topics.keep_order and bool(plan.pipeline.handlers)
         self._nothing = accepted_schema(plan).empty_table()
 
     def run(
@@ -78,7 +80,8 @@ class StagePipeline:
         5. event time  decides: records whose windows have all closed are late; valid ones move the high water;
                        replays of records whose windows are forgotten are rejected
         6. handle      the user's Python steps; they may reject, filter and change records. Whatever they, or a sink,
-                       have said of a record before (`known`) holds, and they are not asked again
+                       have said of a record before (`known`) holds, and they are not asked again. With `keepOrder` a
+                       record behind one that waits for a delayed retry is put away, too (turns.py)
         7. aggregate   partials per window, group and lane
         8. account     what may succeed later is deferred; the ledger moves by what happened, and must balance
         """
@@ -97,14 +100,16 @@ class StagePipeline:
         watch.lap(Stage.DEDUPE)
         judged = self._event_times.judge(deduped.rows, state.high_water)
         watch.lap(Stage.EVENT_TIME)
-        asked = ask(self._handlers, judged.rows, raw, state.upto, known)
+        asked, deferred, lines = self._ask(judged.rows, raw, state, known)
         handled = asked.handled
         watch.lap(Stage.HANDLE)
         aggregated = self._aggregator.apply(handled.rows, OpenWindows(judged.bar_of(handled.rows)))
         watch.lap(Stage.AGGREGATE)
 
-        refused = [*judged.rejected, *handled.rejected, *aggregated.rejected]
-        dead, deferred = self._ladder.split(refused, raw)
+        dead = [*judged.rejected, *handled.rejected, *aggregated.rejected]
+        if not self._keeps_order:
+            dead, deferred = self._ladder.split(dead, raw)
+        refused = [*dead, *(one.rejection for one in deferred)]
         invalid = [*decoded.rejected, *checked.rejected, *timed.rejected, *deduped.rejected]
         moved = Ledger(
             read=len(raw),
@@ -121,7 +126,9 @@ class StagePipeline:
         result = BatchResult(
             raw,
             state,
-            PartitionState(raw.last, judged.high_water, deduped.clock, state.ledger + moved, topic_id=state.topic_id),
+            PartitionState(
+                raw.last, judged.high_water, deduped.clock, state.ledger + moved, topic_id=state.topic_id, lines=lines
+            ),
             aggregated.rows,
             aggregated.deltas,
             sorted([*invalid, *dead], key=lambda rejection: rejection.offset),
@@ -134,6 +141,12 @@ class StagePipeline:
             watch.seconds,
         )
         return result, _split(raw, raw.last)[1]
+
+    def _ask(self, rows: pa.Table, raw: RawBatch, state: PartitionState, known: Answers | None) -> Taken:
+        """The handlers, and what of it waits for its turn, where a key's order is kept."""
+        if self._keeps_order:
+            return ask_in_turn(self._handlers, self._ladder, rows, raw, state, known)
+        return Taken(ask(self._handlers, rows, raw, state.upto, known), [], b"")
 
     def offsets_of(self, result: BatchResult, aggregation: str, rows: Sequence[int]) -> list[int]:
         """The offsets of the records behind these rows (by index) of `result.deltas[aggregation]`, ascending.

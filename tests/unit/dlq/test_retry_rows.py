@@ -21,7 +21,7 @@ COUNTS = {"flights..retry.10s": 3, "flights..retry.90s": 3}
 def row(rung: int, headers: Any = None, offset: int = 7) -> Any:
     raw, state = batch([offset], headers=headers), PartitionState()
     refused = rejection(offset, "not yet", stage=Stage.HANDLE)
-    result = BatchResult(raw, state, state, pa.table({}), deferred=[Deferral(refused, rung)])
+    result = BatchResult(raw, state, state, pa.table({}), deferred=[Deferral(refused, rung, rung + 1)])
     clock = ManualClock()
     (made,) = retry_rows(result, PLAN, clock, COUNTS)
     return made, int(clock.time() * 1000)

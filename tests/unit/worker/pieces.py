@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.reference import Record
 from tests.reference import raw_batch as _raw_batch
-from tidegate.clock import ManualClock
+from tidegate.clock import Clock, ManualClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState, RawBatch
@@ -82,6 +82,7 @@ class Partition:
     sent_to: list[tuple[str, int, Any, Any]] = field(default_factory=list)
     changelog: int = 0
     handlers: HandlerChain | None = None
+    clock: Clock = field(default_factory=ManualClock)
 
     def __post_init__(self) -> None:
         self.open()
@@ -90,7 +91,7 @@ class Partition:
         """Start over the state that is there, as a new owner does."""
         self.db = PartitionDB(self.path)
         handlers = self.handlers or HandlerChain(self.plan.pipeline, self.plan.decoded)
-        self.stages = SourceStages(self.plan, self.tp, self.db, dict(COUNTS), ManualClock(), handlers)
+        self.stages = SourceStages(self.plan, self.tp, self.db, dict(COUNTS), self.clock, handlers)
         self.state, self.closed_upto = self.stages.load()
 
     def restart(self) -> None:
@@ -139,8 +140,8 @@ async def same_topics(_: Any, topics: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def partition(plan: Plan, path: Path) -> Iterator[Partition]:
-    made = Partition(plan, path)
+def partition(plan: Plan, path: Path, tp: TopicPartition = TP, clock: Clock | None = None) -> Iterator[Partition]:
+    made = Partition(plan, path, tp, clock=clock or ManualClock())
     try:
         yield made
     finally:
