@@ -98,6 +98,10 @@ class _Queue:
     lines: dict[bytes, Line]
     deferred: list[Deferral] = field(default_factory=list)
     dead: list[Rejection] = field(default_factory=list)
+    waiting: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.waiting = sum(map(len, self.lines.values()))
 
     def next(self, key: bytes, lane: deque[_Record]) -> _Record | None:
         """The next record of this key whose turn it is; those before it are put away. None: there is none any more."""
@@ -115,8 +119,9 @@ class _Queue:
         """What the handlers have said of it."""
         rung = None if refused is None else self.ladder.rung(refused, self.raw)
         self._leave(key, record)
-        if refused is None or rung is None or self._is_full():
+        if refused is None or rung is None or self.waiting >= MOST:
             return
+        self.waiting += 1
         self.lines.setdefault(key, []).insert(0, (record.offset, rung))
         self.deferred.append(Deferral(refused, rung, rung + 1))
 
@@ -136,7 +141,7 @@ class _Queue:
         first, rung = line[0]
         at = _find(line, record)
         why = "it is too large to wait" if not is_small_enough(self.raw, record.offset) else None
-        if at is None and self._is_full():
+        if at is None and self.waiting >= MOST:
             why = f"{MOST} records of its partition wait already"
         if why is not None:
             message = f"an earlier record of its key waits for a delayed retry, and {why}"
@@ -144,6 +149,7 @@ class _Queue:
             self._leave(key, record)
             return
         if at is None:
+            self.waiting += 1
             line.append((record.offset, rung))
         else:
             line[at] = (record.offset, rung)
@@ -158,15 +164,16 @@ class _Queue:
             self._drop(key, at)
 
     def _drop(self, key: bytes, at: int) -> None:
+        self.waiting -= 1
         del self.lines[key][at]
         if not self.lines[key]:
             del self.lines[key]
 
-    def _is_full(self) -> bool:
-        return sum(map(len, self.lines.values())) >= MOST
-
 
 def _find(line: Sequence[tuple[int, int]], record: _Record) -> int | None:
+    """Where in its line it stands. What comes back does so in the line's order, as a rule: near its beginning."""
+    if record.left is None:
+        return None
     return next((at for at, (offset, _) in enumerate(line) if offset == record.left), None)
 
 
