@@ -6,6 +6,7 @@ console console: in a browser
 files   import: from S3, or a folder, into the index
 index   groups, search, stats, export; ack, resolve: on the index
 replay  preview, replay, edit: dead letters go back; park: they do not
+audit   audit: who did what
 jobs    jobs list, show, pause, resume, cancel: the replays under way
 """
 
@@ -15,6 +16,7 @@ import typer
 
 from dlq.cli import files, index, replay, topic
 from dlq.cli.agent import agent
+from dlq.cli.audit import audit
 from dlq.cli.console import console
 from dlq.cli.jobs import jobs
 
@@ -34,4 +36,5 @@ app.command()(replay.preview)
 app.command()(replay.replay)
 app.command()(replay.edit)
 app.command()(replay.park)
+app.command()(audit)
 app.add_typer(jobs, name="jobs")

@@ -13,6 +13,7 @@ from dlq.cli import options as o
 from dlq.document import moment, one_line, safe_json
 from dlq.export import LETTER_COLUMNS, exported, group_document, write_csv
 from dlq.index.filters import LetterFilter
+from dlq.index.groups import GROUP_STATES, GroupCursor
 from dlq.index.history import HistoryFilter
 from dlq.index.search import Cursor, Document
 from dlq.service import DeadLetterIndex, open_index
@@ -25,7 +26,7 @@ _CELL = 120  # characters
 _MINUTE = 60_000
 
 
-@o.choosing(only=["topic", "source", "stage", "error", "rule", "since"])
+@o.choosing(only=["topic", "source", "pipeline", "stage", "error", "rule", "since"])
 def groups(
     pipeline: o.PipelineFile,
     wanted: LetterFilter,
@@ -36,6 +37,7 @@ def groups(
     all_: Annotated[bool, typer.Option("--all", help="Resolved ones, too.")] = False,
     order: Annotated[Literal["impact", "newest", "oldest"], typer.Option(help="What comes first.")] = "impact",
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    after: o.AfterOption = None,
     index: o.IndexUrl = None,
     as_json: o.AsJson = False,
 ) -> None:
@@ -44,18 +46,21 @@ def groups(
         if group is not None:
             _show_group(opened, group, as_json)
             return
-        states = tuple(state or (() if all_ else ("open", "acknowledged")))
-        rows = opened.reader.groups(wanted, state=states, order=order, limit=limit)
+        states = o.known(state, GROUP_STATES) or (() if all_ else ("open", "acknowledged"))
+        place = None if after is None else GroupCursor.parse(after, order)
+        page = opened.reader.group_page(wanted, state=states, order=order, after=place, limit=limit)
         expiring = opened.expiring()
     if as_json:
-        typer.echo(safe_json([group_document(row) for row in rows], indent=2))
-        return
-    if not rows:
-        typer.echo("no groups: nothing has failed, or all of it is resolved (--all shows it)")
-        return
-    columns = ["open", "count", "per hour", "group", "state", "stage", "error", "message", "first", "last"]
-    print_table([_group_row(row) for row in rows], columns)
-    _warn(expiring, opened)
+        typer.echo(safe_json([group_document(row) for row in page.groups], indent=2))
+    elif page.groups:
+        columns = ["open", "count", "per hour", "group", "state", "stage", "error", "message", "first", "last"]
+        print_table([_group_row(row) for row in page.groups], columns)
+    else:
+        typer.echo("no such groups: nothing has failed like this, or all of it is resolved (--all shows it)")
+    if page.next is not None:
+        typer.echo(f"more: --after {page.next}", err=as_json)
+    if not as_json:
+        _warn(expiring, opened)
 
 
 @o.choosing(without=["text"])
@@ -66,7 +71,7 @@ def search(
         list[str] | None, typer.Argument(metavar="[WORDS]...", help="Words of the message, all of them.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
-    after: Annotated[str | None, typer.Option(help="Go on where a page ended: what it gave as `next`.")] = None,
+    after: o.AfterOption = None,
     index: o.IndexUrl = None,
     as_json: o.AsJson = False,
 ) -> None:
@@ -113,35 +118,49 @@ def export(
     pipeline: o.PipelineFile,
     wanted: LetterFilter,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file. Default: standard output.")] = None,
-    form: Annotated[Literal["csv", "json"], typer.Option("--format", help="json: one object per line.")] = "csv",
     index: o.IndexUrl = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line. Default: CSV.")] = False,
 ) -> None:
-    """Write all dead letters that the options choose, masked, for a spreadsheet or a program."""
+    """Write all dead letters that the options choose, masked: CSV for a spreadsheet, or JSON for a program."""
     with open_index(load_pipeline(pipeline), index) as opened:
         letters = (exported(letter) for letter in opened.reader.every(wanted))
         target = sys.stdout if out is None else out.open("w", newline="", encoding="utf-8")
         try:
-            if form == "csv":
-                write_csv(letters, LETTER_COLUMNS, target)
-            else:
+            if as_json:
                 target.writelines(safe_json(letter) + "\n" for letter in letters)
+            else:
+                write_csv(letters, LETTER_COLUMNS, target)
         finally:
             if out is not None:
                 target.close()
 
 
-def ack(pipeline: o.PipelineFile, group: o.Fingerprint, note: o.Note = "", index: o.IndexUrl = None) -> None:
+def ack(
+    pipeline: o.PipelineFile,
+    group: o.Fingerprint,
+    note: o.Note = "",
+    index: o.IndexUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
     """Say that somebody is looking at a group."""
     with open_index(load_pipeline(pipeline), index) as opened:
         opened.lifecycle.acknowledge(group, actor=o.actor(), note=note)
-    typer.echo(f"{group} is acknowledged")
+    done = {"group": group, "state": "acknowledged"}
+    typer.echo(safe_json(done) if as_json else f"{group} is acknowledged")
 
 
-def resolve(pipeline: o.PipelineFile, group: o.Fingerprint, note: o.Note = "", index: o.IndexUrl = None) -> None:
+def resolve(
+    pipeline: o.PipelineFile,
+    group: o.Fingerprint,
+    note: o.Note = "",
+    index: o.IndexUrl = None,
+    as_json: o.AsJson = False,
+) -> None:
     """Close a group and its open dead letters by hand. It opens again by itself when it fails again."""
     with open_index(load_pipeline(pipeline), index) as opened:
         closed = opened.lifecycle.resolve(group, actor=o.actor(), note=note)
-    typer.echo(f"{group} is resolved, {closed} dead letters closed")
+    done = {"group": group, "state": "resolved", "letters": closed}
+    typer.echo(safe_json(done) if as_json else f"{group} is resolved, {closed} dead letters closed")
 
 
 def _show_group(opened: DeadLetterIndex, fingerprint: str, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from dlq.document import moment, one_line, safe_json
 from dlq.export import job_document
 from dlq.index.history import HistoryFilter
 from dlq.replay.jobs import Job
+from dlq.replay.names import JOB_STATES
 from dlq.service import open_index
 from tidegate.cli.output import print_table
 from tidegate.config.loading import load_pipeline
@@ -25,13 +26,18 @@ jobs = typer.Typer(no_args_is_help=True, help="Replays under way, and what becam
 @jobs.command("list")
 def list_(
     pipeline: o.PipelineFile,
+    state: Annotated[
+        o.Several, typer.Option(help=f"Only {', '.join(JOB_STATES)} ones. The option can be repeated.")
+    ] = None,
+    before: Annotated[str | None, typer.Option(help="Only those older than this job, the last one of a page.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
     index: o.IndexUrl = None,
     as_json: o.AsJson = False,
 ) -> None:
     """List replay jobs, newest first."""
     with open_index(load_pipeline(pipeline), index) as opened:
-        documents = [job_document(job, opened.jobs.outcomes(job.id)) for job in opened.jobs.newest(limit)]
+        found = opened.jobs.newest(limit, state=o.known(state, JOB_STATES), before=before)
+        documents = [job_document(job, opened.jobs.outcomes(job.id)) for job in found]
     if as_json:
         typer.echo(safe_json(documents, indent=2))
         return
@@ -73,28 +79,35 @@ def show(
 
 
 @jobs.command()
-def pause(pipeline: o.PipelineFile, job: o.Job, index: o.IndexUrl = None) -> None:
+def pause(pipeline: o.PipelineFile, job: o.Job, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
     """Send no more for now. What was sent is still followed."""
     with open_index(load_pipeline(pipeline), index) as opened:
-        _say(opened.jobs.pause(job, actor=o.actor()))
+        _say(opened.jobs.pause(job, actor=o.actor()), as_json)
 
 
 @jobs.command()
-def resume(pipeline: o.PipelineFile, job: o.Job, index: o.IndexUrl = None) -> None:
+def resume(pipeline: o.PipelineFile, job: o.Job, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
     """Go on, also with a job that has stopped because too much failed: then whatever fails."""
     with open_index(load_pipeline(pipeline), index) as opened:
-        _say(opened.jobs.resume(job, actor=o.actor()))
+        _say(opened.jobs.resume(job, actor=o.actor()), as_json)
 
 
 @jobs.command()
-def cancel(pipeline: o.PipelineFile, job: o.Job, index: o.IndexUrl = None, yes: o.Yes = False) -> None:
+def cancel(
+    pipeline: o.PipelineFile,
+    job: o.Job,
+    index: o.IndexUrl = None,
+    yes: o.Yes = False,
+    as_json: o.AsJson = False,
+) -> None:
     """Give up what has not been sent yet; those letters stay open."""
+    o.require_answer(yes, as_json)
     with open_index(load_pipeline(pipeline), index) as opened:
         found = opened.jobs.get(job)
         if not yes:
             typer.confirm(f"Give up {found.total - found.sent} of {found.total} dead letters?", abort=True)
-        _say(opened.jobs.cancel(job, actor=o.actor()))
+        _say(opened.jobs.cancel(job, actor=o.actor()), as_json)
 
 
-def _say(job: Job) -> None:
-    typer.echo(f"job {job.id} is {job.state}")
+def _say(job: Job, as_json: bool) -> None:
+    typer.echo(safe_json({"job": job.id, "state": job.state}) if as_json else f"job {job.id} is {job.state}")

@@ -70,7 +70,7 @@ def replay(
     Ends with 0 when all of them were accepted, else with 1.
     """
     request = Request(wanted, to, tuple(assignments or ()), canary=canary, rate=rate, max_failures=max_failures)
-    _require_answer(yes, as_json)
+    o.require_answer(yes, as_json)
     with open_index(load_pipeline(pipeline), index) as opened:
         _ask(opened, request, yes=yes)
         job = opened.replay(request, actor=o.actor())
@@ -94,7 +94,7 @@ def edit(
     """
     from dlq.replay.editing import edited, require_open  # brings the stages with it
 
-    _require_answer(yes, as_json)
+    o.require_answer(yes, as_json)
     loaded = load_pipeline(pipeline)
     with open_index(loaded, index) as opened:
         letter = _letter(opened, id)
@@ -122,7 +122,7 @@ def park(
     as_json: o.AsJson = False,
 ) -> None:
     """Set dead letters aside: they are not open any more, and are not replayed."""
-    _require_answer(yes, as_json)
+    o.require_answer(yes, as_json)
     with open_index(load_pipeline(pipeline), index) as opened:
         if not yes:
             which = "the parked ones" if undo else "the open ones"
@@ -133,14 +133,6 @@ def park(
     typer.echo(
         safe_json({"letters": number}) if as_json else f"{number} dead letters {'are open again' if undo else 'parked'}"
     )
-
-
-def _require_answer(yes: bool, as_json: bool) -> None:
-    if as_json and not yes:
-        raise ConfigError(
-            "with --json nobody is asked", field="--json", expected="--yes besides it",
-            hint="`tidegate dlq preview --json` shows what would happen",
-        )  # fmt: skip
 
 
 def _ask(opened: DeadLetterIndex, request: Request, *, yes: bool, hand: ByHand | None = None) -> None:

@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
 from dlq.index.filters import LetterFilter
-from dlq.index.groups import GroupCursor, GroupOrder
+from dlq.index.groups import GroupCursor, GroupOrder, GroupState
 from dlq.index.history import HistoryFilter
 from dlq.index.search import Cursor
+from dlq.replay.names import JobState
 from dlq.replay.request import MAX_FAILURES, Request
 from tidegate.clock import Clock
 
@@ -21,8 +22,6 @@ Content = Annotated[str, StringConstraints(max_length=1_048_576)]
 Several = Annotated[list[Text], Field(max_length=100)]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]
 LetterState = Literal["open", "resolved", "parked", "replaced"]
-GroupState = Literal["open", "acknowledged", "resolved"]
-JobState = Literal["running", "paused", "stopped", "cancelling", "cancelled", "done"]
 Period = Literal["24h", "7d", "30d"]
 Format = Literal["csv", "json"]
 Limit = Annotated[int, Field(ge=1, le=500)]

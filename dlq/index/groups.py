@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, tuple_
 
@@ -14,6 +14,8 @@ from tidegate.errors import ConfigError
 
 _HOUR = 3_600_000
 
+GroupState = Literal["open", "acknowledged", "resolved"]
+GROUP_STATES: tuple[str, ...] = get_args(GroupState)
 GroupOrder = Literal["impact", "newest", "oldest"]
 _SORTED_BY: dict[str, tuple[str, ...]] = {
     "impact": ("open", "count"),

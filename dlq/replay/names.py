@@ -1,6 +1,11 @@
-"""What may become of a letter in a job, by name (docs/dead-letters.md says what each means)."""
+"""What may become of a job, and of a letter in one, by name (docs/dead-letters.md says what each means)."""
 
 from __future__ import annotations
+
+from typing import Literal, get_args
+
+JobState = Literal["running", "paused", "stopped", "cancelling", "cancelled", "done"]
+JOB_STATES: tuple[str, ...] = get_args(JobState)
 
 OK, FAILED_AGAIN, SENT = "ok", "failed_again", "sent"
 PARKED, INVALID, GONE, CANCELLED = "parked", "invalid", "gone", "cancelled"

@@ -166,7 +166,7 @@ def test_hostile_letters_are_harmless_in_a_terminal_and_in_a_spreadsheet(make: C
     (group,) = [group for group in scene.json("groups") if group["count"] and "evil" in group["message"]]
     commands = [
         ("groups",), ("groups", "--json"), ("groups", group["group"]), ("groups", group["group"], "--json"), ("search",),
-        ("search", "--json"), ("stats",), ("stats", "--json"), ("export",), ("export", "--format", "json"), ("list",),
+        ("search", "--json"), ("stats",), ("stats", "--json"), ("export",), ("export", "--json"), ("list",),
         ("list", "--json"), ("show", "flights-1-0"), ("show", "flights-1-0", "--json"), ("show", "flights-1-1"),
     ]  # fmt: skip
     for command in commands:
@@ -177,7 +177,7 @@ def test_hostile_letters_are_harmless_in_a_terminal_and_in_a_spreadsheet(make: C
     rows = list(csv.DictReader(io.StringIO(scene.run("export").stdout)))
     assert {row["key"] for row in rows} == {"'=1+1"}
     assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@"))]
-    lines = [json.loads(line) for line in scene.run("export", "--format", "json").stdout.splitlines()]
+    lines = [json.loads(line) for line in scene.run("export", "--json").stdout.splitlines()]
     assert {line["id"] for line in lines} == {"flights-1-0", "flights-1-1"}
     assert next(line["value"]["n"] for line in lines if line["id"] == "flights-1-0") == HOSTILE
 
