@@ -22,6 +22,7 @@ from dlq.replay.request import Request
 from dlq.s3.archive import import_files, place_of
 from dlq.s3.files import Kept, encode
 from tests.contract.replay_scene import ReplayScene
+from tests.openapi import check_operation, operations_of
 from tests.providers.kafka import KafkaTopics
 from tidegate import record as names
 from tidegate.config.deadletters import Mask
@@ -155,6 +156,17 @@ def test_edited_through_the_console_s_api(make_replays: Callable[..., ReplayScen
     assert job.id == made.json()["job"]
     assert scene.outcomes(scene.carry_out(job)) == {"ok": 1}
     assert len(scene.read(scene.source)) == 1
+
+
+def test_previews_keep_the_api_s_word(replays: ReplayScene) -> None:
+    """Made-up previews, fit for the API's document or not, of records in a real topic, are answered as it says."""
+    replays.letters([500], value=b'{"n": 500}')
+    client = TestClient(create_app(replays.index, "ada"), base_url="http://127.0.0.1:6062")
+    (operation,) = (one for one in operations_of(client) if one.path == "/api/preview")
+    assert {200, 400} >= set(check_operation(client, operation, "positive"))
+    assert set(check_operation(client, operation, "negative")) <= {400, 422}
+    chosen = client.post("/api/preview", json={"filter": {}, "set": ["value.n = 7"]})
+    assert (chosen.status_code, chosen.json()["pass"]) == (200, 1)
 
 
 _ORIGIN = "tidegate.dlq.origin."
