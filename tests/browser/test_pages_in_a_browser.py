@@ -35,7 +35,8 @@ def paths(console: Scene) -> list[str]:
     record, group = urlencode({"id": letter["id"]}), urlencode({"group": console.group})
     return [
         "/", "/groups", "/groups?state=resolved", f"/group?{group}", "/search", "/search?text=nothing&key=x",
-        f"/record?{record}", f"/record?{record}&view=hex", f"/replay?{group}&set=value.distance+%3D+1", f"/park?{group}",
+        f"/record?{record}", f"/record?{record}&view=hex", f"/record/edit?{record}",
+        f"/replay?{group}&set=value.distance+%3D+1", f"/park?{group}",
         "/jobs", f"/jobs/{jobs[0].id}", "/pipeline", "/audit", "/login",
     ]  # fmt: skip
 
@@ -44,10 +45,16 @@ def paths(console: Scene) -> list[str]:
     ("scheme", "size"), [("light", WIDE), ("dark", PHONE)], ids=["light and wide", "dark on a phone"]
 )
 def test_no_page_shuts_anybody_out(
-    console: tuple[str, Scene], open_page: Callable[..., Page], scheme: str, size: dict[str, int]
+    console: tuple[str, Scene],
+    open_page: Callable[..., Page],
+    scheme: str,
+    size: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """axe finds nothing serious on any page, and no page is wider than the screen."""
     url, opened = console
+    kept = {(one.topic, one.partition, one.offset): one for one in opened.written}
+    monkeypatch.setattr("dlq.replay.editing.read_one", lambda _, *place: kept[place])  # no Kafka is here
     page = open_page(color_scheme=scheme, viewport=size)
     found: list[str] = []
     for path in paths(opened):
@@ -109,7 +116,9 @@ def test_without_javascript_everything_works(console: tuple[str, Scene], open_pa
     assert page.locator("html").get_attribute("data-theme") == "dark"
 
 
-def test_a_browser_obeys_nothing_that_a_record_says(tmp_path: Path, open_page: Callable[..., Page]) -> None:
+def test_a_browser_obeys_nothing_that_a_record_says(
+    tmp_path: Path, open_page: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Scripts, handlers, markup and direction marks in every place of a record: no dialog, no blocked script, no element."""
     text = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e\"'><svg onload=alert(3)>{{7*7}}"
     with scene(tmp_path, clock=SystemClock()) as opened:
@@ -117,6 +126,7 @@ def test_a_browser_obeys_nothing_that_a_record_says(tmp_path: Path, open_page: C
             dead(0, at=time.time(), message=text, error=text, rule=text, key=text.encode(), topic=text,
                  value=json.dumps({text: [text]}).encode(), headers=[(text, text.encode())])
         )  # fmt: skip
+        monkeypatch.setattr("dlq.replay.editing.read_one", lambda *_: opened.written[0])  # no Kafka is here
         group = opened.index.reader.groups()[0]["fingerprint"]
         opened.index.lifecycle.acknowledge(group, actor=text, note=text)
         letter = opened.index.reader.page(LetterFilter()).letters[0]
@@ -124,7 +134,7 @@ def test_a_browser_obeys_nothing_that_a_record_says(tmp_path: Path, open_page: C
         with served(opened.index) as url:
             page = open_page()
             for path in ("/", "/groups", f"/group?{urlencode({'group': group})}", "/search", f"/record?{record}",
-                         f"/record?{record}&view=raw", f"/replay?{record}", "/audit"):  # fmt: skip
+                         f"/record?{record}&view=raw", f"/record/edit?{record}", f"/replay?{record}", "/audit"):  # fmt: skip
                 page.goto(url + path)
                 assert page.locator("main img, main svg[onload], main script").count() == 0, path
                 assert "\u202e" not in page.locator("main").inner_text(), path

@@ -155,6 +155,23 @@ def test_what_is_revealed_is_text_too(attacked: Scene, monkeypatch: pytest.Monke
     assert [entry["action"] for entry in attacked.index.reader.history(limit=5)] == ["reveal"] * 5
 
 
+def test_the_form_that_edits_it_holds_it_as_text(attacked: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the page where it is edited, and again when what was sent is refused: the form's own tags and nothing of the
+    record's; what is sent back unchanged is known to be unchanged."""
+    letter = attacked.index.reader.page(_all()).letters[0]
+    monkeypatch.setattr("dlq.replay.editing.read_one", lambda *place: attacked.written[0])
+    browser, of = attacked.browser(), {"id": letter["id"], "topic": letter["dlq_topic"]}
+    for page, status in ((browser.get("/record/edit", **of), 200), (browser.post("/record/edit/check", **of), 400)):
+        assert page.status_code == status, page.text[:500]
+        tags = Tags(page.text)
+        assert tags.wrong == []
+        assert tags.scripts == [{"src": "/static/app.js", "defer": None}]
+        assert CONTROL.search(re.sub(r"<textarea[^>]*>[^<]*</textarea>", "", shown(page.text))) is None
+    answer = attacked.client().get("/api/letter/editable", params=of)
+    assert answer.headers["content-type"] == "application/json"
+    assert CONTROL.search(answer.text) is None
+
+
 def test_the_api_and_exports_give_it_harmlessly(attacked: Scene) -> None:
     """Valid JSON of a type that no browser runs, without raw control characters; files are attachments."""
     client = attacked.client()
