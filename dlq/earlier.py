@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dlq import headers as h
 from dlq.dialects import DIALECT_PREFIXES, Origin, read_foreign
-from dlq.dialects.base import number, text, textual_origin
+from dlq.dialects.base import number, text, textual_place
 from dlq.encoding import parse_iso_utc
 
 # Headers of an earlier failure. They are taken off when the record fails again: piled up, they end in RecordTooLarge.
@@ -43,16 +43,15 @@ def read_earlier(values: dict[str, bytes]) -> Earlier:
         origin=_origin(values),
         first_failure=parse_iso_utc(text(values, h.FAILED_FIRST)),
         replays=number(values, h.REPLAYS) or 0,
-        truncated=tuple(part for part in (text(values, h.TRUNCATED) or "").split(",") if part),
+        truncated=tuple(filter(None, (text(values, h.TRUNCATED) or "").split(","))) if h.TRUNCATED in values else (),
         value_size=number(values, h.VALUE_SIZE),
         value_sha256=text(values, h.VALUE_SHA256),
     )
 
 
 def _origin(values: dict[str, bytes]) -> Origin | None:
-    own = textual_origin(values, h.ORIGIN_TOPIC, h.ORIGIN_PARTITION, h.ORIGIN_OFFSET)
+    own = textual_place(values, h.ORIGIN_TOPIC, h.ORIGIN_PARTITION, h.ORIGIN_OFFSET)
     if own is None:
         foreign = read_foreign(values)
         return None if foreign is None else foreign.origin
-    timestamp, timestamp_type = number(values, h.ORIGIN_TIMESTAMP), text(values, h.ORIGIN_TIMESTAMP_TYPE)
-    return Origin(own.topic, own.partition, own.offset, timestamp, timestamp_type)
+    return Origin(*own, number(values, h.ORIGIN_TIMESTAMP), text(values, h.ORIGIN_TIMESTAMP_TYPE))

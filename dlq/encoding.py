@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
+from msgspec.structs import replace
 
 from dlq.limits import MAX_REASONS_BYTES, cut_text, well_formed
 from tidegate.stages.batch import Reason
@@ -25,6 +25,7 @@ class ReasonDocument(msgspec.Struct, omit_defaults=True, rename="camel"):
     found: str | None = None
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DECODER = msgspec.json.Decoder(list[ReasonDocument])
 
 
@@ -91,5 +92,5 @@ def parse_iso_utc(text: str | None) -> int | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000
+    since = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - _EPOCH
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000

@@ -65,6 +65,10 @@ class RawRecord(NamedTuple):
     timestamp_type: str | None = None
 
 
+_SILENT = Foreign(Origin(UNKNOWN, -1, -1), None, None, None, None, None)
+"""What headers tell that are nobody's, or ours."""
+
+
 class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fields takes several times as long to make
     """One dead letter. Times in ms since the epoch.
 
@@ -188,9 +192,8 @@ class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fi
         """
         values = last_values(headers) if values is None else values
         earlier = read_earlier(values)
-        foreign = None if h.ID in values else read_foreign(values)
-        foreign = foreign or Foreign(Origin(*tp, offset), None, None, None, None, None)
-        origin = earlier.origin or foreign.origin
+        foreign = (None if h.ID in values else read_foreign(values)) or _SILENT
+        origin = earlier.origin or (Origin(*tp, offset) if foreign is _SILENT else foreign.origin)
         stage = text(values, h.STAGE) or foreign.stage or UNKNOWN
         error_type = text(values, h.ERROR_TYPE) or foreign.error_type or UNKNOWN
         message = text(values, h.ERROR_MESSAGE)
@@ -218,7 +221,7 @@ class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fi
             origin=origin,
             key=key,
             value=value,
-            headers=tuple(headers[index] for index in kept_headers(tuple([name for name, _ in headers]))),
+            headers=tuple(headers[index] for index in kept_headers(_names(headers, values))),
             schema=text(values, h.SCHEMA) or UNKNOWN,
             fingerprint=text(values, h.FINGERPRINT) or fingerprint(stage, error_type, None, None, message),
             replays=earlier.replays,
@@ -282,6 +285,11 @@ def _after_earlier_failure(envelope: Envelope) -> Envelope:
         value_size=earlier.value_size,
         value_sha256=earlier.value_sha256,
     )
+
+
+def _names(headers: Headers, values: dict[str, bytes]) -> tuple[str, ...]:
+    """The headers' names in their order: those of `values`, unless one is there twice or has no value."""
+    return tuple(values) if len(values) == len(headers) else tuple([name for name, _ in headers])
 
 
 def _context(values: dict[str, bytes]) -> dict[str, Any] | None:

@@ -68,12 +68,7 @@ def last_values(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]
 def text(values: dict[str, bytes], name: str) -> str | None:
     """A header as text; bytes that are no UTF-8 become replacement characters: reading a dead letter never fails."""
     value = values.get(name)
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("utf-8", "replace")
+    return None if value is None else value.decode("utf-8", "replace")
 
 
 def number(values: dict[str, bytes], name: str) -> int | None:
@@ -87,7 +82,11 @@ def number(values: dict[str, bytes], name: str) -> int | None:
 
 def textual_origin(values: dict[str, bytes], topic: str, partition: str, offset: str) -> Origin | None:
     """An origin whose three headers are text, or None unless all are there and readable."""
+    place = textual_place(values, topic, partition, offset)
+    return None if place is None else Origin(*place)
+
+
+def textual_place(values: dict[str, bytes], topic: str, partition: str, offset: str) -> tuple[str, int, int] | None:
+    """The same, without its timestamp."""
     name, index, position = text(values, topic), number(values, partition), number(values, offset)
-    if name is None or index is None or position is None:
-        return None
-    return Origin(name, index, position)
+    return None if name is None or index is None or position is None else (name, index, position)

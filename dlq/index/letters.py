@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +33,22 @@ _NUL = re.compile(r"\x00|[\ud800-\udfff]")  # PostgreSQL's text has no NUL, and 
 _JSON_BEGINS = frozenset(bytes([byte]) for byte in b' \t\r\n{["-0123456789tfn') | {b""}
 _MOST = 2**63 - 1
 _LONGEST_ID = 600  # characters: a topic has at most 249; a B-tree entry 2 700 bytes
+
+
+class _Detail(msgspec.Struct, omit_defaults=True, rename="camel"):
+    """The column `detail`, as JSON without what is not there."""
+
+    reasons: list[dict[str, str | None]]
+    headers: list[list[str | None]]
+    stack: str | None = None
+    text: str | None = None
+    context: Mapping[str, Any] | None = None
+    trace: str | None = None
+    truncated: tuple[str, ...] | None = None
+    value_size: int | None = None
+    value_sha256: str | None = msgspec.field(name="valueSha256", default=None)
+    timestamp_type: str | None = None
+
 
 Row = dict[str, Any]
 """A row by column name (dlq/index/tables.py: COPIED); `payload` and `detail` are JSON text."""
@@ -133,8 +150,8 @@ def _detail(envelope: Envelope, masker: Masker, hidden: dict[str, str], blind: b
     def shown(value: str | None) -> str | None:
         return None if value is None else _message(value, masker, hidden, blind)
 
-    detail = {
-        "reasons": [
+    detail = _Detail(
+        reasons=[
             {
                 "errorType": _text(reason.error_type),
                 "message": shown(reason.message),
@@ -144,21 +161,20 @@ def _detail(envelope: Envelope, masker: Masker, hidden: dict[str, str], blind: b
             }
             for reason in envelope.reasons[:_MAX_HEADERS]
         ],
-        "headers": [
+        headers=[
             [name, None if value is None else masker.header(name, value[:_MAX_TEXT].decode("utf-8", "replace"), hidden)]
             for name, value in envelope.headers[:_MAX_HEADERS]
         ],
-        "stack": None if envelope.stack is None else shown(envelope.stack[-_MAX_TEXT:]),
-        "text": plain,
-        "context": None if masker.changes_values else envelope.context,
-        "trace": envelope.traceparent,
-        "truncated": list(envelope.truncated) or None,
-        "valueSize": envelope.value_size or (None if envelope.value is None else len(envelope.value)),
-        "valueSha256": envelope.value_sha256,
-        "timestampType": envelope.origin.timestamp_type,
-    }
-    encoded = msgspec.json.encode({name: value for name, value in detail.items() if value is not None}).decode()
-    return encoded.replace("\\u0000", "\\ufffd")
+        stack=None if envelope.stack is None else shown(envelope.stack[-_MAX_TEXT:]),
+        text=plain,
+        context=None if masker.changes_values else envelope.context,
+        trace=envelope.traceparent,
+        truncated=envelope.truncated or None,
+        value_size=envelope.value_size or (None if envelope.value is None else len(envelope.value)),
+        value_sha256=envelope.value_sha256,
+        timestamp_type=envelope.origin.timestamp_type,
+    )
+    return msgspec.json.encode(detail).decode().replace("\\u0000", "\\ufffd")
 
 
 def _text(value: str) -> str:

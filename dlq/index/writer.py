@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, case, func, select, text, update
@@ -28,6 +29,7 @@ AGENT = "index"
 """The actor of what happens by itself."""
 
 _COLUMNS = ", ".join(COPIED)
+_COPIED: Callable[[Row], tuple[Any, ...]] = itemgetter(*COPIED)
 
 
 class IndexWriter:
@@ -148,15 +150,13 @@ class IndexWriter:
             )
             cursor: Any = connection.connection.cursor()
             with cursor, cursor.copy(f"COPY incoming ({_COLUMNS}) FROM STDIN") as copy:
-                for row in rows:
-                    copy.write_row([row[name] for name in COPIED])
+                for values in map(_COPIED, rows):
+                    copy.write_row(values)
             return
         connection.execute(text(f"CREATE TEMPORARY TABLE IF NOT EXISTS incoming ({_COLUMNS})"))
         connection.execute(text("DELETE FROM incoming"))
         places = ", ".join("?" * len(COPIED))
-        connection.exec_driver_sql(
-            f"INSERT INTO incoming VALUES ({places})", [tuple(row[name] for name in COPIED) for row in rows]
-        )
+        connection.exec_driver_sql(f"INSERT INTO incoming VALUES ({places})", list(map(_COPIED, rows)))
 
     def _insert(self, connection: Connection) -> set[int]:
         """Returns the offsets, in the dead-letter topic, of the letters that are new."""
@@ -168,7 +168,7 @@ class IndexWriter:
                 "ORDER BY dlq_offset ON CONFLICT (dlq_topic, id) DO NOTHING RETURNING dlq_offset"
             )
         ).scalars()
-        found = set(new)
+        found = set(new.all())
         if not self._database.is_postgres:
             words = (
                 "INSERT INTO letters_words (rowid, message) SELECT letter, message FROM letters WHERE letter > :highest"
