@@ -66,6 +66,10 @@ def full_document(letter: DeadLetter) -> dict[str, Any]:
 def safe_json(document: object, *, indent: int | None = None) -> str:
     """JSON that is harmless in a terminal: what could steer it is escaped, and means the same to a program."""
     written = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
+    if (
+        written.isascii() and written.isprintable()
+    ):  # most are: to look for what is hostile takes as long as all the rest
+        return written
     written = _CONTROL.sub(lambda match: match[0] if match[0] in "\r\n" else f"\\u{ord(match[0]):04x}", written)
     return written.encode("utf-8", "backslashreplace").decode()
 

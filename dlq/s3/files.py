@@ -92,7 +92,10 @@ def encode(records: Sequence[tuple[Kept, Envelope]], form: str) -> bytes:
     """The file. The same records give the same bytes. `form`: parquet or json."""
     if form == "json":
         return "".join(safe_json(_document(kept, envelope)) + "\n" for kept, envelope in records).encode()
-    table = pa.Table.from_pylist([_row(kept, envelope) for kept, envelope in records], SCHEMA)
+    columns = zip(*(_row(kept, envelope) for kept, envelope in records), strict=True)
+    table = pa.Table.from_arrays(
+        [pa.array(values, f.type) for values, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
+    )
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
@@ -107,41 +110,42 @@ def decode(data: bytes, name: str) -> Iterator[Kept]:
         raise ConfigError(problem, file=name) from error
 
 
-def _row(kept: Kept, envelope: Envelope) -> dict[str, Any]:
+def _row(kept: Kept, envelope: Envelope) -> tuple[Any, ...]:
+    """The columns of SCHEMA, in their order."""
     origin = envelope.origin
-    return {
-        "id": envelope.id,
-        "pipeline": envelope.pipeline,
-        "stage": envelope.stage,
-        "error_type": envelope.error_type,
-        "message": envelope.message,
-        "stack": envelope.stack,
-        "reasons": [{name: getattr(reason, name) for name, _ in _REASON} for reason in envelope.reasons],
-        "attempt": _number(envelope.attempt),
-        "first_failure": _number(envelope.first_failure),
-        "last_failure": _number(envelope.last_failure),
-        "origin_topic": origin.topic,
-        "origin_partition": _number(origin.partition),
-        "origin_offset": _number(origin.offset),
-        "origin_timestamp": None if origin.timestamp is None else _number(origin.timestamp),
-        "origin_timestamp_type": origin.timestamp_type,
-        "key": kept.key,
-        "value": kept.value,
-        "headers": _headers(envelope.headers),
-        "schema": envelope.schema,
-        "fingerprint": envelope.fingerprint,
-        "replays": _number(envelope.replays),
-        "context": None if envelope.context is None else msgspec.json.encode(envelope.context).decode(),
-        "traceparent": envelope.traceparent,
-        "truncated": list(envelope.truncated),
-        "value_size": None if envelope.value_size is None else _number(envelope.value_size),
-        "value_sha256": envelope.value_sha256,
-        "dlq_topic": kept.tp.topic,
-        "dlq_partition": kept.tp.partition,
-        "dlq_offset": kept.offset,
-        "dlq_timestamp": kept.timestamp,
-        "dlq_headers": _headers(kept.headers),
-    }
+    return (
+        envelope.id,
+        envelope.pipeline,
+        envelope.stage,
+        envelope.error_type,
+        envelope.message,
+        envelope.stack,
+        [tuple(getattr(reason, name) for name, _ in _REASON) for reason in envelope.reasons],
+        _number(envelope.attempt),
+        _number(envelope.first_failure),
+        _number(envelope.last_failure),
+        origin.topic,
+        _number(origin.partition),
+        _number(origin.offset),
+        None if origin.timestamp is None else _number(origin.timestamp),
+        origin.timestamp_type,
+        kept.key,
+        kept.value,
+        envelope.headers,
+        envelope.schema,
+        envelope.fingerprint,
+        _number(envelope.replays),
+        None if envelope.context is None else msgspec.json.encode(envelope.context).decode(),
+        envelope.traceparent,
+        envelope.truncated,
+        None if envelope.value_size is None else _number(envelope.value_size),
+        envelope.value_sha256,
+        kept.tp.topic,
+        kept.tp.partition,
+        kept.offset,
+        kept.timestamp,
+        kept.headers,
+    )
 
 
 def _document(kept: Kept, envelope: Envelope) -> dict[str, Any]:
@@ -171,10 +175,6 @@ def _from_json(data: bytes) -> Iterator[Kept]:
             tp = TopicPartition(place["topic"], place["partition"])
             key, value = _bytes(document, "key"), _bytes(document, "value")
             yield Kept(tp, place["offset"], place["timestamp"], key, value, headers)
-
-
-def _headers(headers: Sequence[tuple[str, bytes | None]]) -> list[dict[str, Any]]:
-    return [{"name": name, "value": value} for name, value in headers]
 
 
 def _bytes(document: dict[str, Any], name: str) -> bytes | None:

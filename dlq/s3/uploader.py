@@ -32,22 +32,22 @@ from dlq.s3.buffer import Buffer
 from dlq.s3.files import CONTENT_TYPES, Kept, encode
 from dlq.s3.naming import Cut, folder, object_name
 from dlq.s3.progress import Progress
+from dlq.s3.telling import Telling
 from dlq.trim import delete_before
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import dead_letter_topic, letters_topic
 from tidegate.errors import BrokerUnavailable, BucketUnavailable, CircuitOpen, DependencyError, TidegateError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
-from tidegate.telemetry import metric_defs as m
 from tidegate.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 _POLL_RECORDS = 500
+_MORE = 0.02  # seconds for what is under way from the broker already
 _LOOK = 0.5  # seconds between looks at what is due
 _TIMEOUT = 15.0  # seconds for an answer of the broker
 _OUTAGE = (1.0, 30.0)  # seconds: first and longest wait after a failure when no breaker says how long
 _MEMORY = 4  # times bufferBytes: what all partitions together may hold
-_LAG = 2.0  # seconds between two accounts of the lag
 
 
 class _Stopped(Exception):
@@ -61,14 +61,15 @@ class Uploader:
         topic = letters_topic(pipeline)
         assert topic is not None
         self.group = f"{pipeline.pipeline_id}-dlq-s3"
-        self._pipeline, self._bucket, self._topic, self._metrics = pipeline, bucket, topic, metrics
+        self._pipeline, self._bucket, self._topic = pipeline, bucket, topic
+        self._telling = Telling(metrics, self.group, topic)
         self._config = pipeline.error_handling.dead_letter_queue.config
         self._is_ours = topic != dead_letter_topic(pipeline)  # then what is in S3 is not needed in the topic any more
         self._guard = Guard("s3", pipeline.error_handling, sleep=self._stay)
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._stopping, self._hurry = threading.Event(), threading.Event()
         self._deadline = float("inf")
-        self._not_before, self._outage, self._lag_at = 0.0, _OUTAGE[0], 0.0
+        self._not_before, self._outage = 0.0, _OUTAGE[0]
         self.trouble: str | None = None
         """Why nothing is written at the moment."""
         self._thread = threading.Thread(target=self._run, name="dlq-s3", daemon=True)
@@ -120,10 +121,9 @@ class Uploader:
                 [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
             )
             while not self._stopping.is_set():
-                for message in self._consumer.consume(_POLL_RECORDS, timeout=self._until_due()):
-                    self._take(message)
+                self._gather()
                 self._write_due()
-                self._tell_lag()
+                self._telling.lag(self._consumer, self._buffers.values())
             self._hurry.set()
             self._write_due()
         finally:
@@ -144,6 +144,22 @@ class Uploader:
         """What is gathered of them is read again by the next owner."""
         for one in partitions:
             self._buffers.pop(TopicPartition(one.topic, one.partition), None)
+
+    def _gather(self) -> None:
+        """Read on until something is due; and while more is there already, up to what an object may have: each object costs a
+        request and two commits, whatever is in it."""
+        messages = self._consumer.consume(_POLL_RECORDS, timeout=self._until_due())
+        while messages:
+            for message in messages:
+                self._take(message)
+            if len(messages) < _POLL_RECORDS or self._gathered >= self._config.buffer_bytes:
+                return
+            messages = self._consumer.consume(_POLL_RECORDS, timeout=_MORE)
+
+    @property
+    def _gathered(self) -> int:
+        """Bytes, of all partitions."""
+        return sum(buffer.nbytes for buffer in self._buffers.values())
 
     def _take(self, message: Message) -> None:
         topic, partition, offset = cast(str, message.topic()), cast(int, message.partition()), message.offset()
@@ -186,7 +202,7 @@ class Uploader:
         now = time.monotonic()
         if now < self._not_before and not self._stopping.is_set():
             return
-        full = sum(buffer.nbytes for buffer in self._buffers.values()) >= _MEMORY * self._config.buffer_bytes
+        full = self._gathered >= _MEMORY * self._config.buffer_bytes
         all_of_them = full or self._hurry.is_set()
         for buffer in list(self._buffers.values()):
             if not buffer.records or (buffer.due(self._config) > now and not all_of_them):
@@ -213,7 +229,7 @@ class Uploader:
         for name, records in objects.items():
             body, begun = encode(records, self._config.format), time.monotonic()
             self._guard.call(self._bucket.put, name, body, CONTENT_TYPES[self._config.format])
-            self._uploaded(len(records), time.monotonic() - begun)
+            self._telling.uploaded(len(records), time.monotonic() - begun)
             if not self._has(buffer):
                 return  # another process has the partition, and the cut that was agreed on
         self._commit(buffer, cut.last + 1)
@@ -253,28 +269,7 @@ class Uploader:
         self._consumer.pause(self._consumer.assignment())
         say = log.warning if isinstance(error, DependencyError) else log.error
         say("dlq.s3.waiting", seconds=round(pause, 3), error=str(error))
-        if self._metrics is not None:
-            self._metrics.inc(m.DLQ_PUBLISH_ERRORS, {"sink": "s3"})
-
-    # Telling
-
-    def _uploaded(self, records: int, seconds: float) -> None:
-        if self._metrics is not None:
-            self._metrics.inc(m.DLQ_UPLOADED, {"topic": self._topic}, records)
-            self._metrics.observe(m.DLQ_PUBLISH_DURATION, {"sink": "s3"}, seconds)
-
-    def _tell_lag(self) -> None:
-        now = time.monotonic()
-        if self._metrics is None or now < self._lag_at:
-            return
-        self._lag_at = now + _LAG
-        for buffer in self._buffers.values():
-            place = KafkaPartition(buffer.tp.topic, buffer.tp.partition)
-            bounds = self._consumer.get_watermark_offsets(place, cached=True)
-            if bounds is not None and bounds[1] >= 0:
-                labels = {"topic": buffer.tp.topic, "partition": str(buffer.tp.partition)}
-                behind = max(0, bounds[1] - max(buffer.committed, bounds[0], 0))
-                self._metrics.set(m.CONSUMER_LAG, {"consumergroup": self.group, **labels}, behind)
+        self._telling.failed()
 
 
 def open_uploader(pipeline: Pipeline, *, metrics: Metrics | None = None) -> Uploader | None:
