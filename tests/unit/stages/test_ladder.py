@@ -74,9 +74,11 @@ def test_too_large_to_wait() -> None:
 
 
 def test_a_retry_is_no_duplicate() -> None:
-    """Dedupe lets the retry of a deferred record through."""
+    """Dedupe lets the retry of a deferred record through; a second one, after an outage has doubled it, is a duplicate."""
     stages = stages_of(handlers=[HANDLER], errorHandling=LADDER, dedupe={"key": "small", "horizon": "1 hour"})
     first, second = log({"at": 5, "small": 1, "text": "refuse"}), log({"at": 5, "small": 1, "text": "ok"}, start=1)
-    result = run(stages, [*first, Record(1, 0, second[0].value, retry(b"1"))])
+    back = [Record(offset, 0, second[0].value, retry(b"1")) for offset in (1, 2)]
+    results = [run(stages, [*first, *back[:number]]) for number in (1, 2)]
     stages.close()
-    assert (result.ledger.deferred, result.ledger.accepted, result.ledger.duplicate) == (1, 1, 0)
+    counts = [(one.ledger.deferred, one.ledger.accepted, one.ledger.duplicate) for one in results]
+    assert counts == [(1, 1, 0), (1, 1, 1)]
