@@ -7,6 +7,7 @@ from benchmarks.runner import main
 PARTS = {
     "index": "benchmarks.dlq_index",
     "replay": "benchmarks.dlq_replay",
+    "publish": "benchmarks.dlq_publish",
 }
 
 if __name__ == "__main__":
