@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_address
+from string import Formatter
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -40,6 +42,35 @@ class ConsoleToken(Model):
     """At least 20 characters, for example `openssl rand -hex 24`."""
 
 
+def _template(*names: str) -> Callable[[str], str]:
+    """What checks a template of an address that may have these places in braces."""
+
+    def check(template: str) -> str:
+        try:
+            found = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        except ValueError as error:
+            refuse(Problem(f"not a template: {error}", (), "braces in pairs"))
+        allowed = " ".join(f"{{{name}}}" for name in names)
+        if unknown := sorted(found - set(names)):
+            refuse(Problem(f"there is no {{{unknown[0]}}} to put in", (), allowed))
+        if not template.startswith(("https://", "http://")):
+            refuse(Problem("not an address that a browser can open", (), "https://…"))
+        if not found:
+            refuse(Problem("every record would lead to the same page", (), f"some of {allowed}"))
+        return template
+
+    return check
+
+
+class ConsoleLinks(Model):
+    """Where else something is to be seen of a record. What is put in is escaped."""
+
+    trace: Annotated[str, AfterValidator(_template("traceId", "spanId"))] | None = None
+    """For example `https://tempo.example.org/trace/{traceId}`; also `{spanId}`."""
+    origin: Annotated[str, AfterValidator(_template("topic", "partition", "offset"))] | None = None
+    """The source record, for example `https://kafka-ui.example.org/topics/{topic}?partition={partition}&offset={offset}`."""
+
+
 class Console(Model):
     """The console of dead letters. It speaks plain HTTP: put it behind a proxy that speaks TLS where others can listen."""
 
@@ -51,6 +82,7 @@ class Console(Model):
     """Further names under which browsers reach it: a proxy's, or this machine's when `host` is 0.0.0.0."""
     tokens: tuple[ConsoleToken, ...] = ()
     """Without any, whoever can reach it (on loopback) may do everything, under the name of the user who started it."""
+    links: ConsoleLinks = ConsoleLinks()
     session: Millis = Field(default=28_800_000, gt=0)
     """How long a browser stays signed in."""
 

@@ -11,6 +11,7 @@ from dlq.console import payload
 from dlq.console import queries as q
 from dlq.console.desk import Desk, Json, NotFound, TheDesk, Who
 from dlq.console.gate import GuardedRoute
+from dlq.console.links import origin_link, trace_link
 from dlq.console.render import page
 from dlq.console.rights import Principal, Right, needs
 from dlq.reader import DeadLetter
@@ -103,9 +104,12 @@ def _context(found: Json) -> payload.Shown | None:
 
 
 def _page(request: Request, found: Json, view: View, *, shown: payload.Shown | None, revealed: str | None) -> Response:
-    masks = request.app.state.desk.index.pipeline.dead_letters.masking
+    settings = request.app.state.desk.index.pipeline.dead_letters
+    masks, links = settings.masking, settings.console.links
     return page(
         request, "record.html", title=f"Record {found['id']}", found=found, view=view, shown=shown,
         context=_context(found), revealed=revealed, masked=bool(masks),
+        trace=trace_link(links, found["detail"].get("trace")),
+        origin=origin_link(links, found["source"], found["partition"], found["offset"]),
         params=[("id", found["id"]), ("topic", found["deadLetterTopic"])],
     )  # fmt: skip
