@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 
 from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
+from tidegate.rowkeys import aggregation_prefix, decode_keys, encode_keys, order_preserving
 from tidegate.stages.aggregate import Merger, merge_partials
 from tidegate.stages.plan import AggregationPlan, GroupColumn
-from worker.keys import LAYOUT, WINDOW, aggregation_prefix
-from worker.rowcodec import RowCodec, decode_keys, encode_keys, order_preserving
+from worker.keys import LAYOUT, WINDOW
+from worker.rowcodec import RowCodec
 from worker.statedb import PartitionDB
 
 # Where no window ends: the open end of a range of window ends.
