@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,9 @@ class Quiet:
 
     def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
         self.lags.append(lag)
+
+    def published(self, sink: str, results: Mapping[str, int]) -> None:
+        """Nothing to remember."""
 
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self.waits.append(error)

@@ -6,6 +6,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 
 import pytest
 
@@ -33,6 +34,9 @@ class Heard:
 
     def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
         self.told.append(lag)
+
+    def published(self, sink: str, results: Mapping[str, int]) -> None:
+        self.told.append((sink, results))
 
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self.told.append(seconds)
