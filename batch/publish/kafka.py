@@ -11,7 +11,7 @@ import pyarrow as pa
 from batch.producer import ConfirmedProducer
 from tidegate.config.kafka import confluent_options
 from tidegate.config.sinks import KafkaSink
-from tidegate.config.topic_settings import RESULTS
+from tidegate.config.topic_settings import RESULTS, STATE
 from tidegate.config.topics import partials_topic, result_topics
 from tidegate.errors import ConfigError
 from tidegate.record import OutRow
@@ -25,7 +25,7 @@ class KafkaTarget:
     """A pipeline's Kafka sink. A repeat is a record with the same key and a revision that is not smaller."""
 
     def __init__(self, plan: Plan, sink: KafkaSink, partitions: int) -> None:
-        """`partitions`: of the topic of partials, as it is or as a worker would make it."""
+        """`partitions`: of the topic of partials."""
         self.name = sink.name
         self._topics, self._partitions = result_topics(plan.pipeline), partitions
         self._documents = {aggregation.name: ResultDocuments(aggregation) for aggregation in plan.aggregations}
@@ -53,19 +53,25 @@ class KafkaTarget:
 def open_kafka(plan: Plan, sink: KafkaSink, sources: Mapping[str, int]) -> KafkaTarget:
     """The target, its topics made if they are missing. `sources`: partitions of each source topic.
 
+    Among them is the topic of partials, which only workers use, where groups spread: how many partitions it was made with says
+    where a group's results go, whoever writes them and however the source grows.
+
     Raises ConfigError, BrokerUnavailable.
     """
-    options, most = confluent_options(plan.pipeline.kafka), max(sources.values())
-    topics = [TopicSpec(topic, most, RESULTS) for topic in result_topics(plan.pipeline).values()]
+    options, most, topics = confluent_options(plan.pipeline.kafka), max(sources.values()), result_topics(plan.pipeline)
     partials = partials_topic(plan.pipeline)
 
     async def reach() -> int:
-        if topics:
-            await ensure_topics(options, topics)
         try:
-            return (await partition_counts(options, [partials]))[partials]
-        except ConfigError:  # no worker has made it yet
-            return most
+            count = (await partition_counts(options, [partials]))[partials]
+        except ConfigError:  # it does not exist yet
+            count = most
+        specs = [TopicSpec(topic, most, RESULTS) for topic in topics.values()]
+        if any(aggregation.spreads for aggregation in plan.aggregations):
+            specs.append(TopicSpec(partials, count, STATE, holds_state=True))
+        if specs:
+            await ensure_topics(options, specs)
+        return count
 
     return KafkaTarget(plan, sink, asyncio.run(reach()))
 

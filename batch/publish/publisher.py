@@ -76,7 +76,7 @@ class Publisher:
         while (
             publication := self._store.call(self._published.plan, follower.target.name, self._claims.epochs)
         ) is not None:
-            exact = None if publication.again or publication.amended else known
+            exact = None if publication.amended else known
             self._publish(follower, publication, exact)
             known = None
         follower.current = True

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
+import pyarrow as pa
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from batch.publish.kafka import KafkaTarget, open_kafka
 from tests.contract.publishing import SOURCES, Recorded, Run, published_plan
 from tests.harness import read_topic
-from tests.reference import Record
+from tests.reference import Record, raw_batch
 from tests.unit.worker.pieces import COUNTS, SIZE, Partition, record
 from tidegate.config.sinks import KafkaSink
-from tidegate.errors import BrokerUnavailable
+from tidegate.errors import BrokerUnavailable, StoreUnavailable
 from tidegate.record import TopicPartition
+from tidegate.stages.batch import NothingSeen, PartitionState
 from tidegate.stages.plan import Plan
+from tidegate.store.base import Amendment
 from worker.merge import MergeStages
 from worker.statedb import PartitionDB
 
@@ -68,6 +71,25 @@ def test_each_sink_follows_at_its_own_pace(start: Start, postgres: Database) -> 
         ("first", {"totals": 1, "colours": 1}),
         ("second", {"totals": 1, "colours": 1}),
     ]
+
+
+def test_a_micro_batch_is_not_all_that_there_is(start: Start, postgres: Database) -> None:
+    """Late records that were brought in meanwhile, and a micro-batch before it that no sink has heard of, are published too."""
+    run, target = start(published_plan(postgres.url)), Recorded("kafka")
+    publisher, plan = run.publisher(run.follower(target)), run.published.plan
+    publisher.catch_up()
+    publisher.follow(run.commit(p0=[record(4, 1000, "a")]))
+    late = run.stages.run(raw_batch(SOURCES[0], [record(2, 1000, "late")]), PartitionState(), NothingSeen()).deltas
+    lanes = {name: table.set_column(2, "lane", pa.array(["late"])) for name, table in late.items()}
+    run.store.amend(Amendment(SOURCES[0], "backfill", -1, 4, lanes, {}))
+    publisher.follow(run.commit(p1=[record(0, 1000, "b")]))
+    assert sorted(target.given[-2][2]["k"].to_pylist()) == ["b", "late"]
+    run.published.plan = _away  # type: ignore[method-assign]  # stands for a database that is away
+    with pytest.raises(StoreUnavailable):
+        publisher.follow(run.commit(p1=[record(1, 1000, "c")]))
+    run.published.plan = plan  # type: ignore[method-assign]  # it is back
+    publisher.follow(run.commit(p1=[record(2, 1000, "d")]))
+    assert sorted(target.given[-2][2]["k"].to_pylist()) == ["c", "d"]
 
 
 def test_what_is_in_the_store_alone_is_published_first(start: Start, postgres: Database) -> None:
@@ -279,6 +301,10 @@ def test_append_sends_final_results_only(start: Start, plan: Callable[..., Plan]
     messages = read_topic(made.pipeline.kafka.bootstrap_servers, f"{made.pipeline.pipeline_id}.totals")
     assert all(message.json["final"] for message in messages)
     assert len({(message.key, message.json["revision"]) for message in messages}) == len(messages) > 5
+
+
+def _away(*_: object) -> None:
+    raise StoreUnavailable("away")
 
 
 def _die(_: object) -> None:

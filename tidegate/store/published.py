@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -46,10 +46,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What a sink is to have next. `closed`: windows that end up to there (ms) are final; None: none is.
-
-    `again`: it was planned before, by whoever did not come to its end.
-    """
+    """What a sink is to have next. `closed`: windows that end up to there (ms) are final; None: none is."""
 
     sink: str
     version: int
@@ -57,7 +54,6 @@ class Publication:
     after: Mapping[TopicPartition, Position]
     closed_before: int | None
     closed: int | None
-    again: bool = field(compare=False)
 
     @property
     def amended(self) -> bool:
@@ -194,7 +190,7 @@ class Published:
             .values(version=version, next_closed=closed),
             rows,
         )  # fmt: skip
-        return Publication(sink, version, before, after, closed_before, closed, again=False)
+        return Publication(sink, version, before, after, closed_before, closed)
 
     def _amended(self, connection: Connection) -> dict[TopicPartition, int]:
         columns = self._stored.amended.c
@@ -232,7 +228,7 @@ def _planned(sink: str, rows: Mapping[TopicPartition, Any]) -> Publication:
     before = {tp: Position(row.upto, row.amended) for tp, row in rows.items()}
     after = {tp: Position(row.next_upto, row.next_amended) for tp, row in rows.items()}
     one = next(iter(rows.values()))
-    return Publication(sink, one.version, before, after, one.closed, one.next_closed, again=True)
+    return Publication(sink, one.version, before, after, one.closed, one.next_closed)
 
 
 def _table(metadata: MetaData) -> Table:
