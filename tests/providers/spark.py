@@ -68,11 +68,14 @@ def batch_scene(make_scene: Callable[..., Scene], **options: Any) -> Scene:
     return scene
 
 
-def check(scene: Scene, *, repeats: bool = False) -> int:
-    """The database, the dead letters and the late records are the truth. With `repeats` a record may be in its topic
-    more than once, under one id; returns how many are."""
+def check(scene: Scene, *, repeats: bool = False, engines: int = 1) -> int:
+    """The database, the dead letters and the late records are the truth, and results on Kafka if there is such a sink. With
+    `repeats` a record may be in its topic more than once, under one id; returns how many are. `engines`: that wrote results."""
     truth = scene.truth()
     scene.check_database(truth)
+    if any(sink["type"] == "kafka" for sink in scene.pipeline["sinks"]):
+        for name in truth.aggregates:
+            scene.check_results(truth, name, final=False, engines=engines)
     if not repeats:
         scene.check_dead_letters(truth)
         scene.check_late(truth)
