@@ -1,9 +1,12 @@
-"""A batch run without Spark: records through the stages into a real store, and from there to its sinks."""
+"""A batch run without Spark: records through the stages into a real store, and from there to its sinks. And a worker without
+Kafka, to compare it with."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +14,7 @@ import pyarrow as pa
 from batch.claims import Claims
 from batch.publish.publisher import Follower, Publisher
 from tests.reference import Record, raw_batch
-from tests.unit.worker.pieces import SIZE, plan_of
+from tests.unit.worker.pieces import COUNTS, SIZE, Partition, plan_of
 from tidegate.config.sinks import PostgresSink
 from tidegate.errors import BrokerUnavailable
 from tidegate.record import TopicPartition
@@ -21,6 +24,8 @@ from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.store import open_store
 from tidegate.store.published import Published
+from worker.merge import MergeStages
+from worker.statedb import PartitionDB
 
 SOURCES = [TopicPartition("flights", 0), TopicPartition("flights", 1)]
 
@@ -93,3 +98,49 @@ class Run:
     def close(self) -> None:
         self.store.close()
         self.published.close()
+
+
+class Workers:
+    """Two source partitions and the merge agents of a worker, over real local states."""
+
+    def __init__(self, plan: Plan, path: Path) -> None:
+        self.plan = plan
+        name = plan.pipeline.pipeline_id
+        COUNTS[f"{name}..partials"] = 2
+        self.sources = [Partition(plan, path / str(tp), tp) for tp in SOURCES]
+        self.sent: list[tuple[str, int, Any, Any]] = []
+        self.dbs = [PartitionDB(path / f"merge-{number}") for number in range(2)]
+
+    def newest(self, name: str) -> dict[str, tuple[int, Any]]:
+        """Key → partition and document, of the result with the largest revision; of equal ones the last."""
+        topic, found = f"{self.plan.pipeline.pipeline_id}.{name}", dict[str, tuple[int, Any]]()
+        for to, partition, key, value in self.sent:
+            if to == topic:
+                row = json.loads(value)
+                if found.get(key.decode(), (0, row))[1]["revision"] <= row["revision"]:
+                    found[key.decode()] = partition, row
+        return found
+
+    def merge(self) -> None:
+        """Let the merge agents read what the sources have sent."""
+        self.sent = [one for source in self.sources for one in source.sent_to]
+        topic = f"{self.plan.pipeline.pipeline_id}..partials"
+        for number, db in enumerate(self.dbs):
+            log = [_Wire(o, *row[2:]) for o, row in enumerate(one for one in self.sent if one[:2] == (topic, number))]
+            stages = MergeStages(self.plan, TopicPartition(topic, number), db, lambda: SOURCES)
+            state, closed = stages.load()
+            for wire in log:
+                step = stages.batch([wire], state, closed)
+                state, closed = step.state, step.closed_upto
+                step.effects.apply(db, wire.offset + 1)
+                for rows in step.effects.topics:
+                    self.sent += [(rows.topic, rows.partition, key, value) for key, value, _, _ in rows]
+
+    def close(self) -> None:
+        for db in (*self.dbs, *(source.db for source in self.sources)):
+            db.close()
+
+
+class _Wire:
+    def __init__(self, offset: int, key: bytes, value: bytes | None) -> None:
+        self.offset, self.key, self.value = offset, key, value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -15,18 +14,16 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from batch.publish.kafka import KafkaTarget, open_kafka
-from tests.contract.publishing import SOURCES, Recorded, Run, published_plan
+from tests.contract.publishing import SOURCES, Recorded, Run, Workers, published_plan
 from tests.harness import read_topic
 from tests.reference import Record, raw_batch
-from tests.unit.worker.pieces import COUNTS, SIZE, Partition, record
+from tests.unit.worker.pieces import SIZE, record
 from tidegate.config.sinks import KafkaSink
+from tidegate.config.topic_settings import STATE
 from tidegate.errors import BrokerUnavailable, StoreUnavailable
-from tidegate.record import TopicPartition
 from tidegate.stages.batch import NothingSeen, PartitionState
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Amendment
-from worker.merge import MergeStages
-from worker.statedb import PartitionDB
 
 if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics
@@ -136,9 +133,9 @@ def test_output_modes(start: Start, postgres: Database, mode: str, rows: list[in
 def plan(kafka: KafkaTopics, postgres: Database) -> Iterator[Callable[..., Plan]]:
     """Plans of one pipeline, whose topics are deleted afterwards."""
     name = f"publish-{uuid4().hex[:8]}"
-    kafka.topic(partitions=2, name=f"{name}..partials")  # as a worker made it, before the source grew
+    kafka.topic(2, STATE, name=f"{name}..partials")  # as a worker made it, before the source grew
     yield lambda **settings: published_plan(postgres.url, name, kafka.bootstrap_servers, **settings)
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
     made = [topic for topic in admin.list_topics(timeout=10).topics if topic.startswith(f"{name}.")]
     for done in admin.delete_topics(made).values():
         done.exception(30)
@@ -159,52 +156,6 @@ def on_kafka(plan: Plan, name: str) -> dict[str, tuple[int, Any]]:
         if key not in newest or newest[key][1]["revision"] <= row["revision"]:
             newest[key] = message.partition, row
     return newest
-
-
-class Workers:
-    """Two source partitions and the merge agents of a worker, over real local states."""
-
-    def __init__(self, plan: Plan, path: Path) -> None:
-        self.plan = plan
-        name = plan.pipeline.pipeline_id
-        COUNTS[f"{name}..partials"] = 2
-        self.sources = [Partition(plan, path / str(tp), tp) for tp in SOURCES]
-        self.sent: list[tuple[str, int, Any, Any]] = []
-        self.dbs = [PartitionDB(path / f"merge-{number}") for number in range(2)]
-
-    def newest(self, name: str) -> dict[str, tuple[int, Any]]:
-        """As `on_kafka`."""
-        topic, found = f"{self.plan.pipeline.pipeline_id}.{name}", dict[str, tuple[int, Any]]()
-        for to, partition, key, value in self.sent:
-            if to == topic:
-                row = json.loads(value)
-                if found.get(key.decode(), (0, row))[1]["revision"] <= row["revision"]:
-                    found[key.decode()] = partition, row
-        return found
-
-    def merge(self) -> None:
-        """Let the merge agents read what the sources have sent."""
-        self.sent = [one for source in self.sources for one in source.sent_to]
-        topic = f"{self.plan.pipeline.pipeline_id}..partials"
-        for number, db in enumerate(self.dbs):
-            log = [_Wire(o, *row[2:]) for o, row in enumerate(one for one in self.sent if one[:2] == (topic, number))]
-            stages = MergeStages(self.plan, TopicPartition(topic, number), db, lambda: SOURCES)
-            state, closed = stages.load()
-            for wire in log:
-                step = stages.batch([wire], state, closed)
-                state, closed = step.state, step.closed_upto
-                step.effects.apply(db, wire.offset + 1)
-                for rows in step.effects.topics:
-                    self.sent += [(rows.topic, rows.partition, key, value) for key, value, _, _ in rows]
-
-    def close(self) -> None:
-        for db in (*self.dbs, *(source.db for source in self.sources)):
-            db.close()
-
-
-class _Wire:
-    def __init__(self, offset: int, key: bytes, value: bytes | None) -> None:
-        self.offset, self.key, self.value = offset, key, value
 
 
 def batches(random: Random) -> Iterator[dict[str, list[Record]]]:
