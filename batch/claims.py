@@ -29,6 +29,11 @@ class Claims:
         """What the store has, of the partitions that are claimed."""
         return {tp: row.state for tp, row in self._rows.items()}
 
+    @property
+    def epochs(self) -> Mapping[TopicPartition, int]:
+        """Of the partitions that are claimed."""
+        return {tp: row.epoch for tp, row in self._rows.items()}
+
     def claim(self, tps: Iterable[TopicPartition]) -> list[TopicPartition]:
         """Take the partitions that are not claimed yet. Returns those that nobody has had before.
 

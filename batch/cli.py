@@ -128,6 +128,8 @@ def _print(report: Report, *, as_json: bool) -> None:
     typer.echo(f"{report.pipeline}: {report.outcome}, {report.batches} micro-batches in {report.seconds:.1f} s{rate}")
     counts = ("read", "accepted", "failed", "deadLettered", "late")
     typer.echo("  ".join(f"{name} {found[name]}" for name in counts))
+    for sink, number in report.published.items():
+        typer.echo(f"results for sink {sink}: {number}")
     rows = [{"source": f"{row['topic']}-{row['partition']}", **row} for row in report.partitions()]
     if rows:
         columns = {"source": "partition", "upto": "upto"} | {name: name.replace("_", "-") for name in LEDGER_COLUMNS}

@@ -31,14 +31,15 @@ class Idleness:
         self._idle: dict[TopicPartition, int] = {}  # the end at which the partition was said to be idle
         self._next = 0.0
 
-    def look(self, progress: Mapping[str, Any] | None) -> None:
-        """`progress`: Spark's of the query, which knows how far it is where a log ends with markers of transactions.
+    def look(self, progress: Mapping[str, Any] | None) -> bool:
+        """Whether a partition has become idle. `progress`: Spark's of the query, which knows how far it is where a log ends with
+        markers of transactions.
 
         Raises DependencyError.
         """
         now = self._clock.monotonic()
         if now < self._next:
-            return
+            return False
         self._next = now + _LOOK
         reached = _ends(progress)
         for tp, state in self._claims.states.items():
@@ -52,6 +53,7 @@ class Idleness:
         if new:
             self._guard.call(self._store.set_idle, new, True)
             self._idle |= {tp: idle[tp] for tp in new}
+        return bool(new)
 
 
 def _ends(progress: Mapping[str, Any] | None) -> dict[TopicPartition, int]:

@@ -17,6 +17,7 @@ from batch import wire
 from batch.claims import Claims
 from batch.failure import SPARK_ERRORS, engine_failed
 from batch.fetch import BEGINNING, Stretch
+from batch.publish.publisher import Publisher
 from batch.session import silent_about_pandas
 from batch.sink import BatchSink, Commit, Refusals
 from batch.source import lags, planned_ends
@@ -60,10 +61,13 @@ class MicroBatches:
         reader: TopicReader,
         stop: threading.Event,
         committed: Callable[[Commit, int | None], None],
+        publisher: Publisher | None,
     ) -> None:
-        """`committed` is told of each micro-batch, and how many offsets are left (None: not known)."""
+        """`committed` is told of each micro-batch, and how many offsets are left (None: not known). `publisher`: None where there
+        is no sink but the store."""
         self._plan, self._sink, self._claims, self._counts = plan, sink, claims, counts
         self._reader, self._stop, self._committed = reader, stop, committed
+        self._publisher = publisher
         self._busy = threading.Lock()
         self._checkpoint, self._reached = Path(), dict[TopicPartition, int]()
         self.error: BaseException | None = None
@@ -112,10 +116,13 @@ class MicroBatches:
                 stretches = self._stretches(ends)
                 commit = self._sink.commit(lambda refusals: self._compute(frame.sparkSession, stretches, refusals))
                 self._reached |= ends
-                left = self._left()
-                seconds = time.monotonic() - began
-                whole = replace(commit, lags=left, seconds=seconds)
-                self._committed(whole, None if left is None else sum(left.values()))
+                try:
+                    if self._publisher is not None:
+                        self._publisher.follow(commit.touched)
+                finally:  # it is in the store, whoever else has not heard of it
+                    left = self._left()
+                    whole = replace(commit, lags=left, seconds=time.monotonic() - began)
+                    self._committed(whole, None if left is None else sum(left.values()))
             except BaseException as error:
                 self.failed = True
                 self.error = None if isinstance(error, Stopped) else error

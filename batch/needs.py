@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tidegate.config.pipeline import Pipeline
-from tidegate.config.sinks import KafkaSink, PostgresSink, SqliteSink
+from tidegate.config.sinks import Follower, PostgresSink, SqliteSink
 from tidegate.errors import ConfigError
 
 
@@ -37,22 +37,13 @@ def require_shadow(pipeline: Pipeline) -> PostgresSink:
 def require_runnable(pipeline: Pipeline) -> PostgresSink:
     """The database that holds results and state. Raises ConfigError that names the field which does not fit."""
     _require_whole(pipeline)
-    for index, sink in enumerate(pipeline.sinks):
-        if isinstance(sink, KafkaSink):
-            raise ConfigError(
-                "a batch run writes no results to Kafka",
-                field=f"sinks[{index}].type",
-                value=sink.type,
-                expected="a postgres sink alone",
-                hint="leave this sink out for `tidegate batch run`, or run the pipeline with `tidegate worker`",
-            )
-    databases = [sink for sink in pipeline.sinks if isinstance(sink, PostgresSink)]
-    if len(databases) != 1 or len(pipeline.sinks) != 1:
+    databases = [sink for sink in pipeline.sinks if not isinstance(sink, Follower)]
+    if len(databases) != 1 or not isinstance(databases[0], PostgresSink):
         raise ConfigError(
             "a batch run keeps its state beside the results, in one PostgreSQL database",
             field="sinks",
             value=", ".join(sink.type for sink in pipeline.sinks) or "none",
-            expected="one sink, of type postgres",
+            expected="one sink of type postgres, and no other database",
             hint="sinks: [{type: postgres, url: '${TIDEGATE_POSTGRES}'}]",
         )
     return databases[0]

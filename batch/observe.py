@@ -6,7 +6,7 @@ no rows, and a query that an outage ended would take its figures with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Protocol
@@ -37,6 +37,9 @@ class Watch(Protocol):
 
     def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
         """A micro-batch is in the store; `lag` offsets are not yet (None: not known)."""
+
+    def published(self, sink: str, results: Mapping[str, int]) -> None:
+        """A sink beside the store has been given results, so many of each aggregation."""
 
     def waiting(self, error: DependencyError, seconds: float) -> None: ...
 
@@ -76,6 +79,11 @@ class Measuring:
             self.metrics.inc(m.BATCH_ROWS, {"aggregation": aggregation}, rows)
         self._set_positions(commit)
         self._watch.committed(report, commit, lag)
+
+    def published(self, sink: str, results: Mapping[str, int]) -> None:
+        for aggregation, number in results.items():
+            self.metrics.inc(m.RESULTS_PUBLISHED, {"sink": sink, "aggregation": aggregation}, number)
+        self._watch.published(sink, results)
 
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self.health.not_ready(_RUN, f"waits {seconds:.1f} s: {error}")

@@ -33,6 +33,15 @@ class Trigger:
                 return cls(interval=parse_duration(interval.strip()))
             except ValueError:
                 pass
+        if kind == "continuous":
+            raise ConfigError(
+                "Spark's continuous processing runs record by record, and knows no micro-batch: results and offsets of one "
+                "could not be one transaction",
+                field="--trigger",
+                value=text,
+                expected='availableNow, once or "processingTime=10 seconds"',
+                hint='"processingTime=100 ms" looks for records ten times a second; `tidegate worker` takes them as they come',
+            )
         raise ConfigError(
             "no such trigger",
             field="--trigger",

@@ -21,6 +21,7 @@ from batch.failure import SPARK_ERRORS, engine_failed
 from batch.idle import Idleness
 from batch.microbatch import MicroBatches
 from batch.options import Options
+from batch.publish.publisher import Publisher
 from batch.source import even_limit, lags, planned_stream, starting_offsets
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import CircuitOpen, DependencyError, EngineFailed
@@ -43,6 +44,7 @@ class Queries:
     claims: Claims
     batches: MicroBatches
     idleness: Idleness | None
+    publisher: Publisher | None
     reader: TopicReader
     stop: threading.Event
     waiting: Callable[[DependencyError, float], None]
@@ -67,6 +69,8 @@ class Queries:
         """One query, from the store's offsets to its end or the run's."""
         if self.batches.failed:  # the outcome of the last write may be unknown
             self.claims.renew()
+        if self.publisher is not None:
+            self.publisher.catch_up()
         starts = self._starts()
         checkpoint = Path(tempfile.mkdtemp(dir=self.scratch, prefix="checkpoint-"))
         self.batches.begin(checkpoint, starts)
@@ -78,8 +82,9 @@ class Queries:
                     return
                 if self.idleness is not None:
                     with self.batches.quiet() as quiet:
-                        if quiet:
-                            self.idleness.look(query.lastProgress)
+                        # Windows may have closed by it.
+                        if quiet and self.idleness.look(query.lastProgress) and self.publisher is not None:
+                            self.publisher.catch_up()
         except SPARK_ERRORS as error:
             if self.stop.is_set() and self.batches.error is None:
                 return

@@ -41,7 +41,8 @@ def reported(report: Ended, store: Store, clock: Clock, stop: threading.Event) -
 
 @dataclass(slots=True)
 class Report:
-    """`ledgers`: what this run alone has added. `dead_letters`: what the brokers have of it, for records that failed."""
+    """`ledgers`: what this run alone has added. `dead_letters`: what the brokers have of it, for records that failed.
+    `published`: sink beside the database → results that it was given."""
 
     pipeline: str
     batches: int = 0
@@ -49,6 +50,7 @@ class Report:
     dead_letters: int = 0
     ledgers: dict[TopicPartition, Ledger] = field(default_factory=dict)
     states: Mapping[TopicPartition, PartitionState] = field(default_factory=dict)
+    published: dict[str, int] = field(default_factory=dict)
     stopped: bool = False
     error: str | None = None
 
@@ -58,6 +60,10 @@ class Report:
         self.dead_letters += commit.dead
         for tp, ledger in commit.ledgers.items():
             self.ledgers[tp] = self.ledgers.get(tp, Ledger()) + ledger
+
+    def add_published(self, sink: str, results: Mapping[str, int]) -> None:
+        """One publication more. `results`: of each aggregation."""
+        self.published[sink] = self.published.get(sink, 0) + sum(results.values())
 
     @property
     def total(self) -> Ledger:
@@ -93,5 +99,6 @@ class Report:
             "deadLettered": self.dead_letters,
             "late": total.late,
             "duplicate": total.duplicate,
+            "published": dict(self.published),
             "partitions": self.partitions(),
         }

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from batch.needs import require_runnable
 from batch.observe import Watch
 from batch.options import Options
 from batch.producer import ConfirmedProducer
+from batch.publish.targets import publishing
 from batch.query import Queries
 from batch.report import Report, reported
 from batch.session import spark_session
@@ -73,7 +74,7 @@ class BatchRun:
         self.report = Report(pipeline.pipeline_id)
 
     def run(self) -> Report:
-        """1. topics and tables are there  2. the partitions are claimed  3. Spark starts  4. queries, until it is done.
+        """1. topics and tables are there  2. the partitions are claimed  3. sinks and Spark start  4. queries, until it is done.
 
         Raises what ended it: ConfigError, StoreFenced, FloodGuardTripped, OffsetOutOfRange, EngineFailed, …; `report`
         says what was committed until then.
@@ -96,12 +97,14 @@ class BatchRun:
         producer = ConfirmedProducer(confluent_options(self._pipeline.kafka))
         sink = BatchSink(self._plan, claims, producer, Guard("kafka", self._pipeline.error_handling))
         uploader = open_uploader(self._pipeline)
-        batches = MicroBatches(_for_executors(self._plan), sink, claims, counts, reader, self.stop, self._committed)
         idleness = self._idleness(claims, store, guard, reader)
         self._watch.starting("Spark")
-        with self._scratch() as scratch, self._session(scratch) as session:
+        publishers = publishing(self._plan, self._sink, guard, claims, self._published)
+        with publishers as publisher, self._scratch() as scratch, self._session(scratch) as session:
+            plan = _for_executors(self._plan)
+            batches = MicroBatches(plan, sink, claims, counts, reader, self.stop, self._committed, publisher)
             queries = Queries(
-                self._pipeline, self._options, session, scratch, claims, batches, idleness, reader, self.stop,
+                self._pipeline, self._options, session, scratch, claims, batches, idleness, publisher, reader, self.stop,
                 self._watch.waiting,
             )  # fmt: skip
             warming = threading.Thread(target=batches.warm_up, args=(session,), name="warm-up")
@@ -122,6 +125,10 @@ class BatchRun:
     def _committed(self, commit: Commit, lag: int | None) -> None:
         self.report.add(commit)
         self._watch.committed(self.report, commit, lag)
+
+    def _published(self, sink: str, results: Mapping[str, int]) -> None:
+        self.report.add_published(sink, results)
+        self._watch.published(sink, results)
 
     def _claimed(self, store: Store, guard: Guard, sources: list[TopicPartition], reader: TopicReader) -> Claims:
         """All partitions. In a pipeline that nobody has run before they begin where it says; those that a topic has got

@@ -3,10 +3,12 @@
 1. Kafka       dead letters and late records, confirmed by the brokers; each with its deterministic id
 2. the store   the results, late windows and partition rows of all partitions in one database transaction; compare-and-set
                on each row, so that a worker or another run that has taken a partition fences this one
-3. Spark       its own checkpoint moves on, which nobody relies on: a run starts from the partition rows
+3. sinks       whatever else there is follows the store (batch/publish/publisher.py)
+4. Spark       its own checkpoint moves on, which nobody relies on: a run starts from the partition rows
 
 A crash between 1 and 2 writes dead letters again, with the same ids, so that whoever counts ids counts them once. A crash
-between 2 and 3 repeats nothing. What Spark reads again is cut by the states, which come from the partition rows.
+between 2 and 3 is made up for by the next run; one between 3 and 4 repeats nothing. What Spark reads again is cut by the states,
+which come from the partition rows.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from tidegate.ledger import Ledger
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.batch import PartitionState
-from tidegate.stages.plan import Plan
+from tidegate.stages.plan import AggregationPlan, Plan
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +44,8 @@ class Commit:
     """What a micro-batch has changed. `dead`: dead letters of records that failed, which the brokers have.
 
     `states`: of all partitions, as they are now. `rows`: aggregation → partials that were added to. `lags`: offsets that are left
-    of each partition (None: not known). `seconds`: that all of it took.
+    of each partition (None: not known). `seconds`: that all of it took. `touched`: aggregation → windows and groups that were
+    added to, perhaps more than once.
     """
 
     ledgers: Mapping[TopicPartition, Ledger] = field(default_factory=dict)
@@ -51,6 +54,7 @@ class Commit:
     rows: Mapping[str, int] = field(default_factory=dict)
     lags: Mapping[TopicPartition, int] | None = None
     seconds: float = 0.0
+    touched: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 class BatchSink:
@@ -81,7 +85,8 @@ class BatchSink:
                 continue
             dead = sum(written.dead for outcome in outcomes for written in outcome.written)
             moved = {outcome.tp: _moved(outcome) for outcome in outcomes}
-            return Commit(moved, dead, dict(self._claims.states), _rows(outcomes))
+            touched = {a.name: table for a in self._plan.aggregations if (table := _touched(outcomes, a)) is not None}
+            return Commit(moved, dead, dict(self._claims.states), _rows(outcomes), touched=touched)
 
     def _write(self, outcomes: Sequence[wire.Outcome]) -> None:
         """Step 2."""
@@ -119,6 +124,12 @@ def _rows(outcomes: Sequence[wire.Outcome]) -> dict[str, int]:
         for name, tables in outcome.deltas.items():
             rows[name] += sum(table.num_rows for table in tables)
     return dict(rows)
+
+
+def _touched(outcomes: Sequence[wire.Outcome], aggregation: AggregationPlan) -> pa.Table | None:
+    keys = ["window_start", "window_end", *(column.name for column in aggregation.group)]
+    parts = [table.select(keys) for outcome in outcomes for table in outcome.deltas.get(aggregation.name, ())]
+    return pa.concat_tables(parts) if parts else None
 
 
 def _moved(outcome: wire.Outcome) -> Ledger:

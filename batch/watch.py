@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -41,6 +41,10 @@ class Watching:
         )
         if self._status is None:
             log.info("batch.committed", batch=report.batches, records=read, lag=lag, dead_lettered=commit.dead)
+
+    def published(self, sink: str, results: Mapping[str, int]) -> None:
+        if self._status is None and results:
+            log.info("batch.published", sink=sink, results=sum(results.values()))
 
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self._show(f"waiting {seconds:.1f} s: {error}")

@@ -16,7 +16,7 @@ from tidegate.clock import SystemClock
 from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
-from tidegate.config.sinks import KafkaSink
+from tidegate.config.sinks import KafkaSink, PostgresSink, SqliteSink
 from tidegate.config.topics import (
     changelog_topic,
     partials_topic,
@@ -70,6 +70,7 @@ class Runtime:
                 field=missing,
                 hint="`tidegate init` writes a complete example to start from",
             )
+        _require_no_complete(pipeline)
         self.pipeline = pipeline
         self.plan: Plan = compile_plan(pipeline)
         self._handlers = HandlerChain(pipeline, self.plan.decoded)
@@ -167,7 +168,7 @@ class Runtime:
         raise reason
 
     def _open_store(self) -> Store | None:
-        stores = [sink for sink in self.pipeline.sinks if not isinstance(sink, KafkaSink)]
+        stores = [sink for sink in self.pipeline.sinks if isinstance(sink, PostgresSink | SqliteSink)]
         if len(stores) > 1:
             raise ConfigError(
                 "a pipeline has one database sink", field="sinks", hint="leave one postgres or sqlite sink"
@@ -230,6 +231,19 @@ class Runtime:
             await asyncio.to_thread(self._store.expect, self._sources())
         except DependencyError as error:  # their owners' claims will do it, once the database is back
             log.warning("partitions.not_expected", error=str(error))
+
+
+def _require_no_complete(pipeline: Pipeline) -> None:
+    """Raises ConfigError for a sink that wants all results at once: a worker has those of its own partitions."""
+    for index, sink in enumerate(pipeline.sinks):
+        if isinstance(sink, KafkaSink) and sink.output_mode == "complete":
+            raise ConfigError(
+                "a worker sends what has changed, never all results there are",
+                field=f"sinks[{index}].outputMode",
+                value="complete",
+                expected="update or append",
+                hint="`complete` is for `tidegate batch run`",
+            )
 
 
 def _stage_threads(pipeline: Pipeline) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 
 from tidegate.store.rows import PARTITION_KEY
 
@@ -15,15 +14,10 @@ WINDOW = b"W"  # + aggregation + window end + group: the measures' partials
 LATE = b"L"  # + aggregation + window end: how many records the window misses
 SEEN = b"S"  # + dedupe key: event time of the first record
 SEEN_BY_TIME = b"T"  # + event time + dedupe key: for forgetting what is past the horizon
-MERGE = b"M"  # + aggregation + window end + group: the newest partial of each source partition
+# MERGE (tidegate/rowkeys.py) + aggregation + window end + group: the newest partial of each source partition
 SOURCE = b"V"  # + source partition: its watermark, as the merge agent knows it
 
 _INT64 = struct.Struct("<q")
-
-
-def aggregation_prefix(table: bytes, name: str) -> bytes:
-    """5 bytes; from the name, so that aggregations can be added and reordered in the pipeline file."""
-    return table + zlib.crc32(name.encode()).to_bytes(4, "big")
 
 
 def pack_int(number: int) -> bytes:

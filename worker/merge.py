@@ -13,7 +13,6 @@ agent has read it.)
 from __future__ import annotations
 
 import json
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ import structlog
 
 from tidegate.config.topics import partials_topic, result_topics
 from tidegate.record import TopicPartition
+from tidegate.rowkeys import MERGE, aggregation_prefix, decode_keys, merge_partition, order_preserving
 from tidegate.stages.aggregate import Merger
 from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import AggregationPlan, Plan
@@ -35,7 +35,7 @@ from worker import keys
 from worker.effects import Effects
 from worker.naming import merged_aggregations
 from worker.results import ResultEncoder
-from worker.rowcodec import RowCodec, decode_keys, order_preserving
+from worker.rowcodec import RowCodec
 from worker.statedb import PartitionDB
 from worker.watermarks import (
     EVERYTHING,
@@ -64,10 +64,10 @@ class PartialsWriter:
     def write(self, aggregation: AggregationPlan, rows: WindowRows, effects: Effects) -> None:
         """One record per changed window and group; the key ends with the source, so that compaction keeps one of each."""
         per_partition: dict[int, tuple[list[bytes | None], list[bytes | None]]] = defaultdict(lambda: ([], []))
-        prefix = keys.aggregation_prefix(keys.MERGE, aggregation.name)
+        prefix = aggregation_prefix(MERGE, aggregation.name)
         for key, value in zip(rows.keys, rows.values, strict=True):
             group = prefix + key[5:]
-            partition_keys, values = per_partition[zlib.crc32(group) % self._partitions]
+            partition_keys, values = per_partition[merge_partition(group, self._partitions)]
             partition_keys.append(_pack((group, self._source)))
             values.append(value)
         for partition, (partition_keys, values) in per_partition.items():
@@ -98,7 +98,7 @@ class MergeStages:
         self._plan = plan
         connection = connect()
         self._aggregations = {
-            keys.aggregation_prefix(keys.MERGE, a.name): MergedAggregation(a, plan, db, connection)
+            aggregation_prefix(MERGE, a.name): MergedAggregation(a, plan, db, connection)
             for a in merged_aggregations(plan)
         }
         self._watermarks: dict[TopicPartition, SourceWatermark] = {}
@@ -151,7 +151,7 @@ class MergedAggregation:
 
     def __init__(self, plan: AggregationPlan, pipeline: Plan, db: PartitionDB, connection: Any) -> None:
         self._plan, self._db, self._connection = plan, db, connection
-        self._prefix = keys.aggregation_prefix(keys.MERGE, plan.name)
+        self._prefix = aggregation_prefix(MERGE, plan.name)
         self._group = [(column.name, column.type) for column in plan.group]
         self._codec = RowCodec(partial_columns(plan))
         self._merger = Merger(by_row(plan), connection)

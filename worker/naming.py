@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tidegate.config.topic_settings import STATE, WATERMARKS
+from tidegate.config.topic_settings import RESULTS, STATE, WATERMARKS
 from tidegate.config.topics import (
     changelog_topic,
     late_topic,
@@ -16,10 +16,6 @@ from tidegate.config.topics import (
 )
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.topics import FOREVER_KEPT, TopicSpec
-
-# Results are for people, and kept for ever: the newest of each window and group. An operator who wants them to go
-# changes the topic's settings (cleanup.policy compact,delete and retention.ms): what exists is left as it is.
-_RESULTS = {"cleanup.policy": "compact"}
 
 
 def merged_aggregations(plan: Plan) -> list[AggregationPlan]:
@@ -41,6 +37,6 @@ def needed_topics(plan: Plan, partitions: Mapping[str, int], partials: int) -> l
         merged = partials_topic(pipeline)
         for topic in (merged, changelog_topic(pipeline.pipeline_id, merged)):
             specs.append(TopicSpec(topic, partials, STATE, holds_state=True))
-    specs += [TopicSpec(topic, most, _RESULTS) for topic in result_topics(pipeline).values()]
+    specs += [TopicSpec(topic, most, RESULTS) for topic in result_topics(pipeline).values()]
     failures = (letters_topic(pipeline), late_topic(pipeline), *retry_topics(pipeline))
     return specs + [TopicSpec(topic, most, FOREVER_KEPT) for topic in failures if topic is not None]

@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from tidegate.config.topics import result_topics
+from tidegate.rowkeys import aggregation_prefix, order_preserving
 from tidegate.stages.batch import PartitionState
 from tidegate.store.base import Store
 from worker import keys
 from worker.effects import Effects
-from worker.rowcodec import order_preserving
 from worker.source import SourceStages, Step, take
 from worker.windows import BEGINNING
 
@@ -90,6 +90,6 @@ def _windows(stages: SourceStages, name: str, table: pa.Table, step: Step, bound
 def _late(table: pa.Table, step: Step) -> Step:
     ends = order_preserving(table["window_end"].to_numpy())
     names = table["aggregation"].to_pylist()
-    row_keys = [keys.aggregation_prefix(keys.LATE, n) + ends[i * 8 : i * 8 + 8] for i, n in enumerate(names)]
+    row_keys = [aggregation_prefix(keys.LATE, n) + ends[i * 8 : i * 8 + 8] for i, n in enumerate(names)]
     step.effects.put(row_keys, [keys.pack_int(missing) for missing in table["missing"].to_pylist()])
     return step

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tidegate.rowkeys import order_preserving
 from worker import keys
 from worker.effects import Effects
-from worker.rowcodec import order_preserving
 from worker.statedb import PartitionDB
 from worker.windows import BEGINNING
 

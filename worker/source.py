@@ -21,6 +21,7 @@ from dlq.retry.rows import retry_rows
 from tidegate.clock import Clock
 from tidegate.config.topics import late_topic, result_topics, watermarks_topic
 from tidegate.record import OutRow, TopicPartition
+from tidegate.rowkeys import aggregation_prefix, order_preserving
 from tidegate.stages.batch import Answers, BatchResult, NothingSeen, PartitionState, RawBatch
 from tidegate.stages.handle import HandlerChain
 from tidegate.stages.pipeline import StagePipeline
@@ -33,7 +34,6 @@ from worker.merge import PartialsWriter
 from worker.naming import merged_aggregations
 from worker.records import by_partition
 from worker.results import ResultEncoder
-from worker.rowcodec import order_preserving
 from worker.seen import SeenTable
 from worker.statedb import PartitionDB
 from worker.watermarks import NEVER, SourceWatermark, encode_watermark, watermark_key
@@ -237,7 +237,7 @@ class SourceStages:
             return
         ends = order_preserving(table["window_end"].to_numpy())
         names = table["aggregation"].to_pylist()
-        row_keys = [keys.aggregation_prefix(keys.LATE, n) + ends[i * 8 : i * 8 + 8] for i, n in enumerate(names)]
+        row_keys = [aggregation_prefix(keys.LATE, n) + ends[i * 8 : i * 8 + 8] for i, n in enumerate(names)]
         before = [0 if value is None else keys.unpack_int(value) for value in self.db.get(row_keys)]
         missing = table["missing"].to_pylist()
         effects.put(row_keys, [keys.pack_int(a + b) for a, b in zip(before, missing, strict=True)])

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
+from tidegate.rowkeys import aggregation_prefix, decode_keys, encode_keys, order_preserving
 from tidegate.stages.aggregate import Merger, merge_partials
 from tidegate.stages.plan import AggregationPlan, GroupColumn
-from worker.keys import LAYOUT, WINDOW, aggregation_prefix
-from worker.rowcodec import RowCodec, decode_keys, encode_keys, order_preserving
+from worker.keys import LAYOUT, WINDOW
+from worker.rowcodec import RowCodec
 from worker.statedb import PartitionDB
 
 # Where no window ends: the open end of a range of window ends.
@@ -63,15 +66,18 @@ class WindowTable:
         return hashlib.sha256(repr((shape, columns)).encode()).digest()[:16]
 
     def apply(self, db: PartitionDB, deltas: pa.Table) -> WindowRows:
-        """The new totals of every window and group in `deltas` (one row each), revision one higher."""
-        deltas = self._one_row_per_group(deltas)
-        keys = encode_keys(self._prefix, deltas["window_end"], [deltas[name] for name, _ in self._group])
-        merged = self._merge(deltas, db.get(keys))
+        """The new totals of every window and group in `deltas` (one row each).
+
+        The revision is higher by one for each lane that the group has in `deltas`: the store counts so, whose revision is the
+        sum over lanes, and whoever goes on from there must not be behind what was sent.
+        """
+        deltas, keys, changes = self._one_row_per_group(deltas)
+        merged = self._merge(deltas, db.get(keys), changes)
         return WindowRows(keys, self._codec.encode(merged), merged)
 
     def reloaded(self, db: PartitionDB, totals: pa.Table) -> WindowRows:
         """Rows to replace those of the state: `totals` as the store has them, none with an older revision than it had."""
-        row_keys = encode_keys(self._prefix, totals["window_end"], [totals[name] for name, _ in self._group])
+        row_keys = self._keys(totals)
         revisions = totals["revision"].to_numpy().copy()
         old = db.get(row_keys)
         known = [index for index, value in enumerate(old) if value is not None]
@@ -106,17 +112,26 @@ class WindowTable:
         start = self._prefix + order_preserving(np.array([after + 1]))
         return db.scan(start, self._prefix + order_preserving(np.array([upto])) + b"\xff")
 
-    def _one_row_per_group(self, deltas: pa.Table) -> pa.Table:
-        """Lanes are the store's matter: a worker's own totals are over all lanes."""
-        lanes = pc.count_distinct(deltas["lane"]).as_py()
-        deltas = deltas.drop_columns(["lane"])
-        return merge_partials(self.plan, [deltas], self._connection) if lanes > 1 else deltas
+    def _keys(self, rows: pa.Table) -> list[bytes]:
+        return encode_keys(self._prefix, rows["window_end"], [rows[name] for name, _ in self._group])
 
-    def _merge(self, deltas: pa.Table, old: Sequence[bytes | None]) -> pa.Table:
+    def _one_row_per_group(self, deltas: pa.Table) -> tuple[pa.Table, list[bytes], npt.NDArray[np.int64]]:
+        """Lanes are the store's matter: a worker's own totals are over all lanes. The rows, their keys, and how many lanes
+        each had."""
+        lanes, deltas = pc.count_distinct(deltas["lane"]).as_py(), deltas.drop_columns(["lane"])
+        keys = self._keys(deltas)
+        if lanes <= 1:
+            return deltas, keys, np.ones(len(keys), dtype=np.int64)
+        had = Counter(keys)
+        deltas = merge_partials(self.plan, [deltas], self._connection)
+        keys = self._keys(deltas)
+        return deltas, keys, np.array([had[key] for key in keys], dtype=np.int64)
+
+    def _merge(self, deltas: pa.Table, old: Sequence[bytes | None], changes: npt.NDArray[np.int64]) -> pa.Table:
         known = [index for index, value in enumerate(old) if value is not None]
         revisions = np.zeros(deltas.num_rows, dtype=np.int64)
         if not known:
-            return deltas.append_column("revision", pa.array(revisions + 1))
+            return deltas.append_column("revision", pa.array(changes))
         before = self._codec.decode([value for value in old if value is not None])
         revisions[known] = before["revision"].to_numpy()
         totals = [self._numbered(deltas, range(deltas.num_rows)), self._numbered(before, known)]
@@ -125,7 +140,7 @@ class WindowTable:
             name: merged[name] for name in merged.column_names if name not in ("_row", "window_start", "window_end")
         }
         identity = {name: deltas[name] for name in ("window_start", "window_end", *(name for name, _ in self._group))}
-        return pa.table({**identity, **columns, "revision": pa.array(revisions + 1)})
+        return pa.table({**identity, **columns, "revision": pa.array(revisions + changes)})
 
     def _numbered(self, rows: pa.Table, numbers: Sequence[int]) -> pa.Table:
         zero = pa.array(np.zeros(rows.num_rows, dtype=np.int64))

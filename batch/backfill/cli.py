@@ -111,7 +111,9 @@ def _late(pipeline: Pipeline, log: LogRange | None, as_json: bool) -> bool:
     with bars(sys.stderr) as watch:
         report = LateBackfill(pipeline, watch, source=log).run()
     if any(isinstance(sink, KafkaSink) for sink in pipeline.sinks):
-        report.notes.append("results on Kafka are as the worker wrote them: a backfill amends the database alone")
+        report.notes.append(
+            "results on Kafka are as they were: the next `tidegate batch run` sends those that were amended"
+        )
     _print(report, as_json=as_json)
     return report.complete
 

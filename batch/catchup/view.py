@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -50,6 +50,9 @@ class View:
         self._show("draining")
         if self._progress is None:
             log.info("catchup.committed", records=read, left=lag, dead_lettered=commit.dead)
+
+    def published(self, sink: str, results: Mapping[str, int]) -> None:
+        """Never: a catch-up writes to the database alone."""
 
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self._show(f"waiting {seconds:.1f} s: {error}")  # the run logs it

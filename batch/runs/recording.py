@@ -7,6 +7,7 @@ import socket
 import threading
 import uuid
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -83,6 +84,12 @@ class Recording:
             positions=tuple(self._position(commit, tp) for tp in sorted(commit.states)),
         )
         self._watch.committed(report, commit, lag)
+
+    def published(self, sink: str, results: Mapping[str, int]) -> None:
+        with self._lock:
+            before = dict(self._beat.published)
+        self._say(published=before | {sink: before.get(sink, 0) + sum(results.values())})
+        self._watch.published(sink, results)
 
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self._say(doing=f"waiting {seconds:.1f} s: {error}")

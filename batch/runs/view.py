@@ -44,6 +44,7 @@ def document(run: Run) -> dict[str, Any]:
         "recordsPerSecond": None if said.records_per_second is None else round(said.records_per_second, 1),
         "batchSeconds": None if said.batch_seconds is None else round(said.batch_seconds, 3),
         "lag": _lag(run),
+        "published": dict(said.published),
         "metrics": said.metrics,
         "ui": said.ui,
         "partitions": [_place(position) for position in said.positions],
@@ -64,6 +65,7 @@ def facts(run: Run) -> list[str]:
         said.doing,
         f"error: {said.error}" if said.error else "",
         f"last micro-batch: {said.batch_seconds:.2f} s" if said.batch_seconds is not None else "",
+        *(f"results for sink {sink}: {number}" for sink, number in said.published.items()),
         f"metrics: {said.metrics}/metrics" if said.metrics else "",
         f"Spark's pages: {said.ui}" if said.ui else "",
     ]

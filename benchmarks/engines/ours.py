@@ -21,6 +21,9 @@ class _Watch:
     def committed(self, *_: object) -> None:
         self.at.append(time.monotonic())
 
+    def published(self, *_: object) -> None:
+        """Its pipelines have no other sink than the database."""
+
     def waiting(self, error: Exception, seconds: float) -> None:
         raise error
 

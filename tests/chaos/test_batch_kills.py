@@ -63,9 +63,9 @@ def killed_run(file: Path, where: str, number: int) -> None:
 def test_kills_between_the_writes_change_nothing(
     make_scene: Callable[..., Scene], spark: SparkSession, tmp_path: Path, seed: int
 ) -> None:
-    """SIGKILL between dead letters and store, and between the store's commit and Spark's: exact, and what is in the
-    dead-letter topic twice has one id."""
-    scene = batch_scene(make_scene)
+    """SIGKILL between dead letters and store, and between the store's commit and Kafka's results: exact in both, and what is in
+    the dead-letter topic twice has one id."""
+    scene = make_scene()
     scene.feed(events(Random(seed), 4000))
     file = tmp_path / "pipeline.yaml"
     file.write_text(yaml.safe_dump(scene.pipeline))
@@ -102,7 +102,7 @@ def test_a_database_that_goes_away(
 ) -> None:
     """A run waits until the database is back, and goes on; nothing is dead-lettered for it."""
     retry = {"retry": {"maxAttempts": 2, "initialDelayMs": 50}}
-    scene, random = batch_scene(make_scene, url=own_postgres.url, settings={"errorHandling": retry}), Random(seed)
+    scene, random = make_scene(url=own_postgres.url, settings={"errorHandling": retry}), Random(seed)
     scene.feed(events(random, 500))
     watch = Quiet()
     run = batch_run(spark, scene.pipeline, watch, trigger="processingTime=1 ms")
@@ -129,7 +129,7 @@ def test_a_broker_that_goes_away(
 ) -> None:
     """While the broker is away nothing is dead-lettered and the run does not end; afterwards it goes on."""
     with scene(own_kafka.bootstrap_servers, postgres.url, tmp_path) as made:
-        made, random = batch_scene(lambda: made), Random(seed)
+        random = Random(seed)
         made.feed(events(random, 500))
         run = batch_run(spark, made.pipeline, trigger="processingTime=1 ms")
         running = threading.Thread(target=run.run)

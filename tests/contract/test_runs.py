@@ -14,7 +14,9 @@ import pytest
 from tidegate.clock import ManualClock
 from tidegate.config.sinks import PostgresSink, SqliteSink
 from tidegate.errors import StoreUnavailable
+from tidegate.store.raw import execute
 from tidegate.store.runs import Beat, Position, Runs, open_runs
+from tidegate.store.tables import qualified
 
 if TYPE_CHECKING:
     from tests.providers.postgres import Database
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 FIRST = Beat("a", query="q", host="h", pid=1, trigger="once")
 FULL = replace(
     FIRST, state="failed", doing="x", error="100 % of ½", batches=3, read=2**40, records_per_second=1.5, batch_seconds=0.25,
-    positions=(Position("t", 0, 2**40, 7, -5), Position("t", 1)), metrics="http://m", ui="http://u",
+    positions=(Position("t", 0, 2**40, 7, -5), Position("t", 1)), metrics="http://m", ui="http://u", published={"kafka": 2**40},
 )  # fmt: skip
 
 
@@ -58,6 +60,17 @@ class RunsSuite(ABC):
         assert (after.said, after.state, after.alive) == (FULL, "failed", False)
         assert after.age < 4
         assert after.started <= before.started < after.beaten
+
+    def test_a_table_of_an_older_version(self, runs: Runs) -> None:
+        """It gets the column that it lacks, and what it has stays."""
+        runs.prepare()
+        runs.beat(FIRST)
+        with runs._transaction() as connection:
+            execute(connection, f"ALTER TABLE {qualified(runs._table)} DROP COLUMN published")
+        runs.prepare()
+        assert runs.recent()[0].said == FIRST
+        runs.beat(FULL)
+        assert runs.recent()[0].said == FULL
 
     def test_a_run_without_a_beat_is_gone(self, runs: Runs) -> None:
         """One that has ended is not, however long ago that was; after a week both are forgotten."""

@@ -299,8 +299,10 @@ def test_rows_of_windows_that_are_new_are_copied_into_their_place(
 ) -> None:
     """Nothing can be there to add them to; what falls in a window that has begun is added as ever."""
     places: list[str] = []
-    copy = postgres_module._copy
-    monkeypatch.setattr(postgres_module, "_copy", lambda c, place, table: (places.append(place), copy(c, place, table)))
+    copy = postgres_module.copy_in
+    monkeypatch.setattr(
+        postgres_module, "copy_in", lambda c, place, table: (places.append(place), copy(c, place, table))
+    )
     plan = flights_plan(measures=["flights", "miles_sum"], groups=["per_origin"])
     store = opened(plan)
     store.claim([TP], "w1")

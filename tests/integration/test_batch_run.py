@@ -15,6 +15,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # its stubs do not re-export it
 
+from batch.publish.kafka import KafkaTarget
 from tests.harness import running, wait_until
 from tests.providers.spark import Quiet, batch_run, batch_scene, check, run_batch
 from tests.scene import MINUTE, Scene, events, record
@@ -31,22 +32,38 @@ pytestmark = [
 Make = Callable[..., Scene]
 
 
-def test_a_run_goes_on_where_the_database_is(make_scene: Make, spark: SparkSession, tmp_path: Path, seed: int) -> None:
-    """The second run reads what came since, new partitions too, whatever has become of Spark's checkpoint."""
-    scene, random = batch_scene(make_scene, partitions=2), Random(seed)
+def test_a_run_goes_on_where_the_database_is(
+    make_scene: Make, spark: SparkSession, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run reads what came since, new partitions too, whatever has become of Spark's checkpoint. Where it dies between
+    the database and Kafka, the third reads nothing, and sends what is missing."""
+    scene, random = make_scene(partitions=2), Random(seed)
     scene.feed(events(random, 900))
     first = run_batch(spark, scene.pipeline, max_records=400, checkpoint=tmp_path / "spark")
     assert (first.total.read, first.outcome, list((tmp_path / "spark").iterdir())) == (900, "finished", [])
     check(scene)
+    assert first.published["kafka"] > 0
     for done in scene.admin.create_partitions([NewPartitions(scene.topic, 3)]).values():
         done.result(30)
     scene.partitions = 3
     scene.feed(events(random, 300, first=900))
     (tmp_path / "spark" / "offsets").mkdir()
-    second = run_batch(spark, scene.pipeline, checkpoint=tmp_path / "spark")
-    assert second.total.read == 300
-    assert len(second.partitions()) == 3
+    second = batch_run(spark, scene.pipeline, checkpoint=tmp_path / "spark")
+    with monkeypatch.context() as patch:
+        patch.setattr(KafkaTarget, "write", _killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            second.run()
+    assert second.report.total.read == 300
+    assert len(second.report.partitions()) == 3
+    with pytest.raises(AssertionError, match="results of"):
+        check(scene)
+    third = run_batch(spark, scene.pipeline)
+    assert (third.total.read, third.published["kafka"] > 0) == (0, True)
     check(scene)
+
+
+def _killed(*_: Any, **__: Any) -> None:
+    raise RuntimeError("killed")
 
 
 def test_what_was_aborted_is_not_read(make_scene: Make, spark: SparkSession, seed: int) -> None:
@@ -150,8 +167,8 @@ def test_starting_at_the_end_is_remembered(make_scene: Make, spark: SparkSession
 
 def test_a_worker_and_a_run_at_once(make_scene: Make, spark: SparkSession, seed: int) -> None:
     """Started on one pipeline by mistake, the run is fenced once the worker has taken its partitions back; before it,
-    between them and after it nothing is lost or counted twice."""
-    scene, random = batch_scene(make_scene, partitions=2), Random(seed)
+    between them and after it nothing is lost or counted twice, nor on Kafka, which both write to."""
+    scene, random = make_scene(partitions=2), Random(seed)
     scene.feed(events(random, 1000))
     worker, over, watch = scene.worker(), threading.Event(), Quiet()
 
@@ -183,7 +200,7 @@ def test_a_worker_and_a_run_at_once(make_scene: Make, spark: SparkSession, seed:
             worker.signal(signal.SIGCONT)
         wait_until(lambda: scene.applied() == len(scene.produced), 90, f"all applied\n{worker.tail()}")
         assert worker.stop() == 0
-    check(scene, repeats=True)
+    check(scene, repeats=True, engines=2)
     scene.feed(events(random, 100, first=10**6))
     assert run_batch(spark, scene.pipeline).total.read == 100
-    check(scene, repeats=True)
+    check(scene, repeats=True, engines=2)

@@ -37,6 +37,7 @@ from tests.unit.worker.pieces import TP, record
 from tidegate.clock import SystemClock
 from tidegate.errors import SinkRecordError
 from tidegate.record import Stage, record_id
+from tidegate.rowkeys import aggregation_prefix
 from tidegate.stages.batch import Answers, Reason, Rejection
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.store.base import Store, StoreBatch
@@ -126,7 +127,7 @@ def rows_of_state(db: PartitionDB, table: bytes, prefix: int) -> dict[tuple[byte
 
 
 def crc(name: str) -> bytes:
-    return keys.aggregation_prefix(keys.LATE, name)[1:]
+    return aggregation_prefix(keys.LATE, name)[1:]
 
 
 def newest(world: World, owner: SourcePartition) -> list[tuple[Any, ...]]:

@@ -1,6 +1,6 @@
 """`python -m tests.providers.killed_batch PIPELINE WHERE N`: a batch run that is killed in its N-th micro-batch.
 
-WHERE: `before-store`, when its dead letters are confirmed; `after-store`, when the store has it and Spark does not know.
+WHERE: `before-store`, when its dead letters are confirmed; `after-store`, when the store has it, and neither Kafka nor Spark.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,9 @@ class Quiet:
     def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
         self.lags.append(lag)
 
+    def published(self, sink: str, results: Mapping[str, int]) -> None:
+        """Nothing to remember."""
+
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self.waits.append(error)
 
@@ -65,11 +68,14 @@ def batch_scene(make_scene: Callable[..., Scene], **options: Any) -> Scene:
     return scene
 
 
-def check(scene: Scene, *, repeats: bool = False) -> int:
-    """The database, the dead letters and the late records are the truth. With `repeats` a record may be in its topic
-    more than once, under one id; returns how many are."""
+def check(scene: Scene, *, repeats: bool = False, engines: int = 1) -> int:
+    """The database, the dead letters and the late records are the truth, and results on Kafka if there is such a sink. With
+    `repeats` a record may be in its topic more than once, under one id; returns how many are. `engines`: that wrote results."""
     truth = scene.truth()
     scene.check_database(truth)
+    if any(sink["type"] == "kafka" for sink in scene.pipeline["sinks"]):
+        for name in truth.aggregates:
+            scene.check_results(truth, name, final=False, engines=engines)
     if not repeats:
         scene.check_dead_letters(truth)
         scene.check_late(truth)

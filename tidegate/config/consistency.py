@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tidegate.config.base import Problem, did_you_mean
 from tidegate.config.schema import repeated_names
-from tidegate.config.sinks import KafkaSink
+from tidegate.config.sinks import Follower, KafkaSink, Sink
 from tidegate.config.stages import Aggregation, Expect
 from tidegate.config.topic_names import topic_problems
 from tidegate.config.topics import indexed_topics
@@ -117,6 +117,18 @@ def _sinks(pipeline: Pipeline) -> Iterator[Problem]:
                     expected,
                     did_you_mean(name, names),
                 )
+        yield from _output_mode(pipeline, index, sink)
+
+
+def _output_mode(pipeline: Pipeline, index: int, sink: Sink) -> Iterator[Problem]:
+    """`emit: final` is said on purpose: a sink that wants the updates too contradicts it."""
+    final = next((aggregation.name for aggregation in pipeline.aggregations if aggregation.emit == "final"), None)
+    if isinstance(sink, Follower) and sink.output_mode not in (None, "append") and final is not None:
+        yield Problem(
+            f"aggregation '{final}' says `emit: final`, which is `append`",
+            ("sinks", index, "output_mode"),
+            "append, or nothing; or leave out `emit: final`",
+        )
 
 
 def _late_data(pipeline: Pipeline) -> Iterator[Problem]:

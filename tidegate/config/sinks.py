@@ -49,7 +49,23 @@ class SqliteSink(Model):
     """How long a write waits for another writer."""
 
 
-class KafkaSink(Model):
+OutputMode = Literal["update", "append", "complete"]
+
+
+class Follower(Model):
+    """A sink beside the database: it has no state of its own, and is given results of the database's."""
+
+    output_mode: OutputMode | None = None
+    """Which results the sink is given. `update`: those that changed, and those whose window has closed; `append`: each once
+    its window has closed, and again when it is corrected after that; `complete` (`tidegate batch run` only): all there are,
+    each time. Left out: as each aggregation's `emit` says, `append` for `final`."""
+
+    def mode(self, emit: Literal["updates", "final"]) -> OutputMode:
+        """Of an aggregation that says `emit`."""
+        return self.output_mode or ("append" if emit == "final" else "update")
+
+
+class KafkaSink(Follower):
     """Results as JSON, keyed by window and group, one topic per aggregation. The newest of each is kept for ever, unless you
     give the topic another `cleanup.policy`. When a partition that was idle wakes up with records of windows that are
     forgotten by then (`eventTime.retention`), totals over partitions do not come any more: they are counted in

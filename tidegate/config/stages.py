@@ -253,7 +253,8 @@ class Aggregation(Model):
     measures: dict[str, NamedMeasure] = Field(min_length=1)
     """Name → measure."""
     emit: Literal["updates", "final"] = "updates"
-    """`updates`: a result whenever it changes; `final`: once, when its window has closed."""
+    """What sinks beside the database are given. `updates`: a result whenever it changes; `final`: once, when its window has
+    closed. A sink's `outputMode` goes first."""
 
 
 class LateData(Model):

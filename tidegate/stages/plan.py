@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.sinks import KafkaSink
 from tidegate.config.stages import Aggregation, GroupBy, Hopping, Measure
 from tidegate.errors import ConfigError
 from tidegate.stages.expressions import infer_type, parenthesised
@@ -140,7 +141,14 @@ def _aggregation(pipeline: Pipeline, aggregation: Aggregation, columns: pa.Schem
     window = aggregation.window
     hop = window.hop if isinstance(window, Hopping) else window.size
     spreads = _spreads(pipeline, aggregation)
-    return AggregationPlan(aggregation.name, window.size, hop, group, tuple(measures), aggregation.emit, spreads)
+    emit = _emit(pipeline, aggregation)
+    return AggregationPlan(aggregation.name, window.size, hop, group, tuple(measures), emit, spreads)
+
+
+def _emit(pipeline: Pipeline, aggregation: Aggregation) -> str:
+    """What a worker sends to Kafka: as the sink says, else the aggregation."""
+    sink = next((sink for sink in pipeline.sinks if isinstance(sink, KafkaSink)), None)
+    return "final" if sink is not None and sink.mode(aggregation.emit) == "append" else aggregation.emit
 
 
 def _spreads(pipeline: Pipeline, aggregation: Aggregation) -> bool:

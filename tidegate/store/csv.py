@@ -13,6 +13,11 @@ _WRITE = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
 
 def to_csv(table: pa.Table) -> pa.Buffer:
     """The rows, for `COPY … FROM STDIN (FORMAT csv)`."""
+    if not table.num_rows:
+        return pa.py_buffer(b"")
+    # For a chunk without rows pyarrow 26 writes what the chunk before has left in its buffer, or anything.
+    if any(not len(chunk) for column in table.columns for chunk in column.chunks):
+        table = table.combine_chunks()
     for index, field in enumerate(table.schema):
         if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type):
             table = table.set_column(index, field.name, _hex(table.column(index)))

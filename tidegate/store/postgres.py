@@ -21,7 +21,7 @@ from tidegate.stages.plan import Plan
 from tidegate.stages.sql import literal, quote
 from tidegate.store.base import PartitionRow
 from tidegate.store.check import add_missing_columns, check_table
-from tidegate.store.csv import from_csv, to_csv
+from tidegate.store.copying import as_instants, copy_in, copy_out
 from tidegate.store.deltas import NEW
 from tidegate.store.dialect import PostgresDialect
 from tidegate.store.failures import driver_error
@@ -29,14 +29,12 @@ from tidegate.store.raw import execute, fetch
 from tidegate.store.sql import NotNew, SqlStore
 from tidegate.store.statements import Statements
 from tidegate.store.tables import WINDOW, AggregationTables, qualified, store_tables
-from tidegate.store.united import unite_hex
 
 log = structlog.get_logger(__name__)
 _CONNECT_TIMEOUT = 5  # seconds; an outage must reach the breaker long before the broker thinks this worker dead
 _APPLICATION = "tidegate"
 _OLDEST = 150_000  # the first version with UNIQUE NULLS NOT DISTINCT
 _MANY_NEW = 1_000  # rows; for fewer a second COPY is not worth the way to the server
-_CHUNK_ROWS = 50_000  # of a reload: ~10 MB of CSV at a time
 
 
 class PostgresStore(SqlStore):
@@ -123,28 +121,14 @@ class PostgresStore(SqlStore):
     def windows(
         self, tp: TopicPartition, aggregation: str, *, open_after: int | None, changed_after: int = -1
     ) -> Iterator[pa.Table]:
-        """By COPY, in chunks of at most 50 000 rows (fetched row by row it would be a Python object per value)."""
         tables = self._tables.aggregations[aggregation]
         query = self._totals[aggregation].windows(self._of_partition(tp, aggregation, open_after), changed_after)
-        wanted, sketches = _window_schema(tables), {f"{name}__sketch" for name in tables.sketches}
-        columns = ", ".join(_as_csv(field, sketches) for field in wanted)
-        statement = f"COPY (SELECT {columns} FROM ({query}) AS w) TO STDOUT (FORMAT csv)"
-        with (
-            self._transaction(reads=True) as connection,
-            _cursor(connection) as cursor,
-            cursor.copy(statement.encode()) as copy,
-        ):
-            rows: list[bytes] = []
-            for row in copy:
-                rows.append(bytes(row))
-                if len(rows) == _CHUNK_ROWS:
-                    yield _from_csv(rows, wanted, sketches)
-                    rows = []
-            if rows:
-                yield _from_csv(rows, wanted, sketches)
+        sketches = {f"{name}__sketch" for name in tables.sketches}
+        with self._transaction(reads=True) as connection:
+            yield from copy_out(connection, query, _window_schema(tables), sketches)
 
     def _stage(self, connection: Connection, name: str, table: pa.Table) -> None:
-        _copy(connection, quote(name), table)
+        copy_in(connection, quote(name), table)
 
     def _put_new(self, connection: Connection, statements: Statements, deltas: pa.Table) -> pa.Table:
         """By COPY into their place: 1.7 to 3.3 µs of the server's time a row, where staging and adding takes 4.0 to 5.6.
@@ -158,7 +142,7 @@ class PostgresStore(SqlStore):
         rows = deltas.filter(new).select(statements.staging.columns)
         rows = rows.append_column("revision", pa.repeat(pa.scalar(1, pa.int64()), count))
         try:
-            _copy(connection, statements.partials, self._instants(rows))
+            copy_in(connection, statements.partials, self._instants(rows))
         except psycopg.errors.UniqueViolation as error:
             log.warning(
                 "store.not_new", table=statements.tables.partials.name, rows=count, detail=error.diag.message_detail
@@ -170,10 +154,7 @@ class PostgresStore(SqlStore):
         execute(connection, statement)
 
     def _instants(self, deltas: pa.Table) -> pa.Table:
-        for name in WINDOW:
-            index = deltas.schema.get_field_index(name)
-            deltas = deltas.set_column(index, name, deltas.column(index).cast(pa.timestamp("ms", "UTC")))
-        return deltas
+        return as_instants(deltas)
 
 
 def connect_server(url: str, *, timeout: int) -> Engine:
@@ -220,18 +201,6 @@ def take_turn(connection: Connection, name: str) -> None:
         connection.execute(schema.CreateSchema(name))
 
 
-def _copy(connection: Connection, target: str, table: pa.Table) -> None:
-    """`target`: the table's name as SQL."""
-    columns = ", ".join(map(quote, table.column_names))
-    statement = f"COPY {target} ({columns}) FROM STDIN (FORMAT csv)"
-    with _cursor(connection) as cursor, cursor.copy(statement.encode()) as copy:
-        copy.write(memoryview(to_csv(table)))
-
-
-def _cursor(connection: Connection) -> psycopg.Cursor[Any]:
-    return cast("psycopg.Cursor[Any]", connection.connection.cursor())
-
-
 def _check_version(connection: Connection) -> None:
     version = cast("PGDialect_psycopg", connection.dialect).server_version_info
     if version is not None and version[0] * 10_000 < _OLDEST:
@@ -254,34 +223,3 @@ def _window_schema(tables: AggregationTables) -> pa.Schema:
             *((name, pa.int64()) for name in ("records", "upto", "revision")),
         ]
     )
-
-
-def _as_csv(field: pa.Field, sketches: set[str]) -> str:
-    """The column as text that Arrow's CSV reader takes for its type: instants as integers, bytes as hexadecimals."""
-    column = quote(field.name)
-    if field.name in WINDOW:
-        return PostgresDialect().milliseconds(column)
-    if pa.types.is_timestamp(field.type):
-        return f"CAST(extract(epoch FROM {column}) * 1000000 AS BIGINT)"
-    if pa.types.is_binary(field.type) and field.name not in sketches:
-        return f"encode({column}, 'hex')"
-    return column
-
-
-def _from_csv(rows: list[bytes], wanted: pa.Schema, sketches: set[str]) -> pa.Table:
-    table = from_csv(rows, pa.schema([(field.name, _csv_type(field.type)) for field in wanted]))
-    for index, field in enumerate(wanted):
-        column = table.column(index)
-        if pa.types.is_binary(field.type):
-            read = unite_hex if field.name in sketches else bytes.fromhex
-            column = pa.array([None if text is None else read(text) for text in column.to_pylist()], pa.binary())
-        elif pa.types.is_timestamp(field.type):
-            column = column.cast(pa.timestamp("us")).cast(field.type)
-        table = table.set_column(index, field, column)
-    return table
-
-
-def _csv_type(wanted: pa.DataType) -> pa.DataType:
-    if pa.types.is_timestamp(wanted):
-        return pa.int64()
-    return pa.string() if pa.types.is_binary(wanted) else wanted

@@ -6,9 +6,9 @@ Over connections of its own: a beat waits for no commit, and none for it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -26,6 +26,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    inspect,
     literal,
     select,
     update,
@@ -34,6 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.sinks import PostgresSink, SqliteSink
+from tidegate.store.check import add_missing_columns
 from tidegate.store.columns import TEXT
 from tidegate.store.failures import public_error
 from tidegate.store.refusal import DRIVER_ERRORS
@@ -61,7 +63,8 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a run says of itself. `records_per_second`: of the last micro-batches; `batch_seconds`: of the last one."""
+    """What a run says of itself. `records_per_second`: of the last micro-batches; `batch_seconds`: of the last one.
+    `published`: sink beside the database → results that it was given."""
 
     run: str
     query: str
@@ -78,6 +81,7 @@ class Beat:
     positions: Sequence[Position] = ()
     metrics: str | None = None
     ui: str | None = None
+    published: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,11 @@ class Runs:
                 from tidegate.store.postgres import take_turn
 
                 take_turn(connection, self._schema)
-            self._table.create(connection, checkfirst=True)
+            inspector = inspect(connection)
+            if inspector.has_table(self._table.name, schema=self._schema):
+                add_missing_columns(connection, inspector, self._table)
+            else:
+                self._table.create(connection)
             old = self._now(connection) - _KEPT * 1000
             connection.execute(delete(self._table).where(self._mine, self._table.c.beaten < old))
 
@@ -192,7 +200,7 @@ def open_runs(sink: PostgresSink | SqliteSink, pipeline: str, clock: Clock | Non
 
 
 def _runs_table(metadata: MetaData) -> Table:
-    """`started` and `beaten` in ms since the epoch, by the database's clock; `positions`: JSON."""
+    """`started` and `beaten` in ms since the epoch, by the database's clock; `positions` and `published`: JSON."""
     return Table(
         RUNS,
         metadata,
@@ -215,6 +223,7 @@ def _runs_table(metadata: MetaData) -> Table:
         Column("positions", TEXT, nullable=False),
         Column("metrics", TEXT),
         Column("ui", TEXT),
+        Column("published", TEXT, nullable=False, server_default="{}"),
     )
 
 
@@ -224,11 +233,12 @@ def _values(beat: Beat) -> dict[str, Any]:
     positions = [{name: getattr(position, name) for name in names} for position in beat.positions]
     # PostgreSQL's text has no NUL, and an error may quote a record that has.
     texts = {name: value.replace("\0", "�") for name, value in values.items() if isinstance(value, str)}
-    return values | texts | {"positions": json.dumps(positions)}
+    return values | texts | {"positions": json.dumps(positions), "published": json.dumps(dict(beat.published))}
 
 
 def _run(row: Any) -> Run:
     said = Beat(**{field.name: row[field.name] for field in fields(Beat)})
     positions = tuple(Position(**one) for one in json.loads(row["positions"]))
     age = max(0, row["age"]) / 1000
-    return Run(replace(said, positions=positions), row["started"], row["beaten"], age, bool(row["stop_asked"]))
+    said = replace(said, positions=positions, published=json.loads(row["published"]))
+    return Run(said, row["started"], row["beaten"], age, bool(row["stop_asked"]))

@@ -133,16 +133,9 @@ class Statements:
         names = ", ".join(f"t.{quote(f'{name}__sketch')}" for name in self.tables.sketches)
         return " UNION ALL ".join(
             f"SELECT k.{quote(ROW)}, t.topic, t.partition, t.lane, {names} FROM {quote(self.key_staging.name)} AS k "
-            f"JOIN {self.partials} AS t ON {self._same_key(pattern)}"
+            f"JOIN {self.partials} AS t ON {same_key(self.tables, pattern)}"
             for pattern in null_patterns
         )
-
-    def _same_key(self, pattern: tuple[bool, ...]) -> str:
-        conditions = [f"t.{name} = k.{name}" for name in WINDOW]
-        for name, is_null in zip(self.tables.group, pattern, strict=True):
-            column = quote(name)
-            conditions.append(f"t.{column} IS NULL AND k.{column} IS NULL" if is_null else f"t.{column} = k.{column}")
-        return " AND ".join(conditions)
 
     def _estimates(self) -> Table:
         assert self.tables.estimates is not None, "only for aggregations with approxDistinct"
@@ -152,6 +145,16 @@ class Statements:
 def part_of(partial: PartialColumn) -> str:
     """`sum` of `total__sum`."""
     return partial.name.rsplit("__", 1)[1]
+
+
+def same_key(tables: AggregationTables, pattern: Sequence[bool]) -> str:
+    """SQL: rows `t` and `k` are of one window and group. `pattern`: which group columns are null, since an index finds IS NULL
+    but not IS NOT DISTINCT FROM."""
+    conditions = [f"t.{name} = k.{name}" for name in WINDOW]
+    for name, is_null in zip(tables.group, pattern, strict=True):
+        column = quote(name)
+        conditions.append(f"t.{column} IS NULL AND k.{column} IS NULL" if is_null else f"t.{column} = k.{column}")
+    return " AND ".join(conditions)
 
 
 def null_patterns(keys: pa.Table, group: Sequence[str]) -> list[tuple[bool, ...]]:

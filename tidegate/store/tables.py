@@ -46,6 +46,7 @@ PARTITIONS = "tidegate_partitions"
 ANSWERS = "tidegate_answers"
 SEEN = "tidegate_seen"
 RUNS = "tidegate_runs"  # made by runs.py alone, when the second engine runs for the first time
+PUBLISHED = "tidegate_published"  # made by published.py alone, when it has a sink beside the database
 
 WINDOW = ("window_start", "window_end")
 SOURCE = ("topic", "partition", "lane")
@@ -255,7 +256,7 @@ def null_safe(table: Table, names: tuple[str, ...]) -> list[str]:
 def _check_names(aggregation: AggregationPlan, view: str, taken: list[str]) -> None:
     """Raises ConfigError for a table or column name that cannot be used."""
     where = f"aggregations.{aggregation.name}"
-    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, AMENDED, SEEN, HOLDS, RUNS}.union(*map(_tables_of, taken))
+    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, AMENDED, SEEN, HOLDS, RUNS, PUBLISHED}.union(*map(_tables_of, taken))
     if used.intersection(_tables_of(view)):
         raise ConfigError(
             "this table is used twice", field=where, value=view, hint="sinks.tables gives it another name"

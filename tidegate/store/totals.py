@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tidegate.stages.plan import MeasurePlan
 from tidegate.stages.sql import literal, quote
 from tidegate.store.dialect import SqlDialect
-from tidegate.store.statements import part_of
+from tidegate.store.statements import part_of, same_key
 from tidegate.store.tables import WINDOW, AggregationTables, StoreTables, qualified
 
 _RANK = "__rank"
@@ -37,6 +37,27 @@ class Totals:
         ]
         keys = ", ".join(f"p.{key}" for key in self._keys)
         return f"SELECT {', '.join(columns)} FROM ({self._source()}) AS p GROUP BY {keys}"
+
+    def results(self, keys: str | None, patterns: Iterable[Sequence[bool]]) -> str:
+        """The results of the windows and groups in a table of this name, quoted (None: all): window, group, measures, `records`,
+        `upto` as JSON text, source partition → offset, and `revision`. PostgreSQL only.
+
+        `patterns`: which group columns are null, for each combination in the table.
+        """
+        measures = [f"{self._result(measure)} AS {quote(measure.name)}" for measure in self._tables.plan.measures]
+        # The last of equal names stays: with two lanes, the larger offset.
+        upto = (
+            "jsonb_object_agg(p.topic || '-' || p.partition, p.upto ORDER BY p.upto) FILTER (WHERE p.topic IS NOT NULL)"
+        )
+        tail = [f"CAST(sum(p.{name}) AS BIGINT) AS {name}" for name in ("records", "revision")]
+        columns = ", ".join([*(f"p.{k} AS {k}" for k in self._keys), *measures, *tail, f"CAST({upto} AS TEXT) AS upto"])
+        if keys is None:
+            source = self._source()
+        else:
+            chosen = f"(SELECT DISTINCT {', '.join(self._keys)} FROM {keys}) AS k"
+            joins = [f" JOIN {chosen} ON {same_key(self._tables, pattern)}" for pattern in patterns]
+            source = " UNION ALL ".join(self._source(join) for join in joins)
+        return f"SELECT {columns} FROM ({source}) AS p GROUP BY {', '.join(f'p.{key}' for key in self._keys)}"
 
     def windows(self, where: str, changed_after: int) -> str:
         """Partials with their lanes added up, of groups that have records of later offsets than `changed_after`; sketches as
@@ -70,8 +91,9 @@ class Totals:
         sums = [f"CAST(sum(p.{name}) AS BIGINT) AS {name}" for name in ("records", "revision")]
         return f"{sums[0]}, max(p.upto) AS upto, {sums[1]}"
 
-    def _source(self) -> str:
-        """The partials; beside them, with approxDistinct, the estimates as rows with no `records`.
+    def _source(self, join: str = "") -> str:
+        """The partials; beside them, with approxDistinct, the estimates as rows with no `records`. `join`: SQL that chooses
+        among the rows `t` of either.
 
         A join of the two would have to treat null groups as equal, which no hash join does.
         """
@@ -80,15 +102,13 @@ class Totals:
         estimates, sketched = self._tables.estimates, self._tables.sketches
         columns = [f"t.{quote(name)}" for name in names]
         nothing = [f"NULL AS {quote(name)}" for name in sketched]
-        source = (
-            f"SELECT {', '.join([*columns, *nothing, *self._ranks()])} FROM {qualified(self._tables.partials)} AS t"
-        )
+        source = f"SELECT {', '.join([*columns, *nothing, *self._ranks()])} FROM {qualified(self._tables.partials)} AS t{join}"
         if estimates is None:
             return source
         none = [f"t.{quote(name)}" if name in self._tables.keys else "NULL" for name in names]
         shown = [f"t.{quote(name)}" for name in sketched]
         ranks = ["NULL" for _ in self._ranks()]
-        return f"{source} UNION ALL SELECT {', '.join([*none, *shown, *ranks])} FROM {qualified(estimates)} AS t"
+        return f"{source} UNION ALL SELECT {', '.join([*none, *shown, *ranks])} FROM {qualified(estimates)} AS t{join}"
 
     def _ranks(self) -> Iterator[str]:
         keys = [f"t.{key}" for key in self._keys]

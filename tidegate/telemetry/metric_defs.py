@@ -137,6 +137,11 @@ RESULTS_EXPIRED = Counter(
     "woke up. A database has them whole; a longer eventTime.retention keeps windows until then.",
     {"aggregation": OPEN},
 )
+RESULTS_PUBLISHED = Counter(
+    "tidegate_results_published_total",
+    "Results that a batch run has given to a sink beside the database; a worker's are in records_produced.",
+    {"sink": OPEN, "aggregation": OPEN},
+)
 LATE_RECORDS = Counter("tidegate_late_records_total", "Records that are late for all their windows.", {"topic": OPEN})
 
 # State.

@@ -6,6 +6,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 
 import pytest
 
@@ -34,6 +35,9 @@ class Heard:
     def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
         self.told.append(lag)
 
+    def published(self, sink: str, results: Mapping[str, int]) -> None:
+        self.told.append((sink, results))
+
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self.told.append(seconds)
 
@@ -56,8 +60,10 @@ def test_a_micro_batch_as_metrics() -> None:
     measuring.starting("Spark")
     measuring.committed(Report("p"), commit(lags={TP: 40, OTHER: 2}), 42)
     measuring.committed(Report("p"), commit(lags=None), None)
+    for _ in range(2):
+        measuring.published("kafka", {"totals": 4})
     measuring.waiting(BrokerUnavailable("away"), 1.5)
-    assert heard.told == ["Spark", 42, None, 1.5]
+    assert heard.told == ["Spark", 42, None, *[("kafka", {"totals": 4})] * 2, 1.5]
     assert lines(measuring) >= {
         'tidegate_records_consumed_total{topic="flights"} 30.0',
         'tidegate_records_processed_total{outcome="accepted",topic="flights"} 24.0',
@@ -65,6 +71,7 @@ def test_a_micro_batch_as_metrics() -> None:
         'tidegate_records_processed_total{outcome="late",topic="flights"} 4.0',
         'tidegate_late_records_total{topic="flights"} 4.0',
         'tidegate_batch_rows_total{aggregation="totals"} 6.0',
+        'tidegate_results_published_total{aggregation="totals",sink="kafka"} 8.0',
         'tidegate_batch_duration_seconds_count{topic="flights"} 2.0',
         'tidegate_consumer_lag_records{consumergroup="p",partition="0",topic="flights"} 40.0',
         'tidegate_consumer_lag_records{consumergroup="p",partition="1",topic="flights"} 2.0',

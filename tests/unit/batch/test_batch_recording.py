@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from batch.report import Report
 from batch.runs import recording as recording_module
 from batch.runs.recording import Recording
-from batch.runs.view import document
+from batch.runs.view import document, facts
 from batch.sink import Commit
 from tests.harness import wait_until
 from tests.unit.batch.test_batch_observe import OTHER, Heard, commit
@@ -60,7 +60,11 @@ def test_a_run_from_its_first_step_to_its_end(sink: SqliteSink, runs: Runs) -> N
     for each in (whole, commit(lags=None), whole):
         report.add(each)
         record.committed(report, each, 42)
-    wait_until(lambda: only(runs).said.batches == 3, 5, "the micro-batches")
+    for _ in range(2):
+        record.published("kafka", {"totals": 2, "colours": 1})
+    wait_until(
+        lambda: only(runs).said.published == {"kafka": 6}, 5, "the micro-batches, and what a sink was given of them"
+    )
     found = document(only(runs))
     assert (found["state"], found["doing"], found["read"], found["lag"], found["metrics"]) == (
         "running", None, 45, 42, "http://m",
@@ -68,7 +72,9 @@ def test_a_run_from_its_first_step_to_its_end(sink: SqliteSink, runs: Runs) -> N
     assert (found["recordsPerSecond"], found["batchSeconds"]) == (50.0, 0.3)
     assert [(one["partition"], one["upto"], one["lag"]) for one in found["partitions"]] == [(0, 9, 40), (1, 4, 2)]
     record.end(report)
-    assert (only(runs).state, heard.told) == ("finished", ["Spark", 1.5, 42, 42, 42])
+    assert "results for sink kafka: 6" in facts(only(runs))
+    told = [("kafka", {"totals": 2, "colours": 1})] * 2
+    assert (only(runs).state, heard.told) == ("finished", ["Spark", 1.5, 42, 42, 42, *told])
 
 
 @pytest.mark.slow

@@ -35,8 +35,11 @@ COMMITS = (
 def test_the_report_adds_up_what_was_committed() -> None:
     """Per partition and in all; a partition without records is there too, and what failed is told from what was written."""
     report = report_of(*COMMITS)
+    for results in ({"totals": 2, "colours": 1}, {"totals": 4}):
+        report.add_published("kafka", results)
     report.states = {A: PartitionState(9), B: PartitionState(1), TopicPartition("t", 2): PartitionState()}
     document = report.document()
+    assert document["published"] == {"kafka": 7}
     assert {name: document[name] for name in ("batches", "read", "accepted", "failed", "deadLettered", "late")} == {
         "batches": 2, "read": 8, "accepted": 5, "failed": 1, "deadLettered": 1, "late": 1
     }  # fmt: skip

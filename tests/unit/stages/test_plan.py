@@ -100,6 +100,21 @@ def test_groups_spread_unless_the_key_is_in_them(
     assert plan.aggregations[0].spreads is spreads
 
 
+@pytest.mark.parametrize(
+    ("mode", "emit", "given"),
+    [
+        (None, "updates", "updates"),
+        (None, "final", "final"),
+        ("append", "updates", "final"),
+        ("update", "updates", "updates"),
+    ],
+)
+def test_a_kafka_sink_says_what_a_worker_sends_to_it(mode: str | None, emit: str, given: str) -> None:
+    """`outputMode: append` is `emit: final` for all aggregations."""
+    plan = plan_of(sinks=[{"type": "kafka", "outputMode": mode}], aggregations=[counting(emit=emit)])
+    assert plan.aggregations[0].emit == given
+
+
 def test_the_columns_after_the_handlers_are_those_the_chain_gives() -> None:
     """The last handler that declares its output decides; the plan and the chain agree, and the plan imports no
     handler.

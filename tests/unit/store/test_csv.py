@@ -33,3 +33,12 @@ def test_bytes_are_hexadecimal() -> None:
     assert to_csv(pa.table({"b": pa.array([b"\x00\xff", None, b""], pa.binary())})).to_pybytes() == (
         b'"\\x00ff"\n\n"\\x"\n'
     )
+
+
+def test_chunks_without_rows_are_nothing() -> None:
+    """Tables that were put together from parts, some of them empty, are the same rows; and a table without rows is no text."""
+    part = pa.table({"a": pa.array([1, 2], pa.int64()), "b": pa.array(["x", None], pa.string())})
+    for parts in ([part.slice(0, 0), part], [part, part.slice(0, 0), part], [part, part.slice(0, 0)]):
+        table = pa.concat_tables(parts).set_column(0, "a", pa.array([7] * sum(map(len, parts)), pa.int64()))
+        assert to_csv(table).to_pybytes() == b'7,"x"\n7,\n' * (table.num_rows // 2)
+    assert to_csv(part.slice(0, 0)).to_pybytes() == b""

@@ -6,6 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from tests.aio import in_a_loop
 from tests.unit.worker.pieces import plan_of
 from tidegate.errors import BrokerUnavailable, ConfigError
@@ -34,3 +36,10 @@ async def test_only_a_topic_that_has_gone_ends_it_and_the_worker(tmp_path: Any) 
 async def test_a_worker_that_is_told_to_end_while_it_starts() -> None:
     """A broker that is away, say: what was not begun need not be ended, and does not fail."""
     await Runtime(plan_of().pipeline).take_down()
+
+
+def test_a_sink_that_wants_all_results_each_time() -> None:
+    """A worker has those of its own partitions only: refused by the name of the field."""
+    with pytest.raises(ConfigError, match="never all results") as error:
+        Runtime(plan_of(sinks=[{"type": "kafka", "outputMode": "complete"}]).pipeline)
+    assert error.value.field == "sinks[0].outputMode"

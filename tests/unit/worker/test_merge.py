@@ -14,8 +14,8 @@ import pytest
 
 from tests.unit.worker.pieces import COUNTS, SIZE, Partition, plan_of, record
 from tidegate.record import TopicPartition
+from tidegate.rowkeys import MERGE
 from tidegate.stages.plan import Plan
-from worker import keys
 from worker.merge import MergeStages, key_end
 from worker.statedb import PartitionDB
 
@@ -180,12 +180,12 @@ def test_old_totals_are_forgotten(parts: tuple[Merge, Partition, Partition]) -> 
         source.take(record(1, 2 * SIZE + 1_000))
         merge.append(source)
     merge.read()
-    assert len(list(merge.db.scan(keys.MERGE, keys.MERGE + b"\xff"))) == 2
+    assert len(list(merge.db.scan(MERGE, MERGE + b"\xff"))) == 2
     for source in (a, b):
         source.take(record(2, SIZE + 20_000 + 1_000))
         merge.append(source)
     merge.read()
-    ends = [int.from_bytes(key[5:13], "big") - (1 << 63) for key, _ in merge.db.scan(keys.MERGE, keys.MERGE + b"\xff")]
+    ends = [int.from_bytes(key[5:13], "big") - (1 << 63) for key, _ in merge.db.scan(MERGE, MERGE + b"\xff")]
     assert ends == [3 * SIZE, 4 * SIZE]
 
 
@@ -220,7 +220,7 @@ def test_a_leap_of_time_still_gives_the_totals_in_between(parts: tuple[Merge, Pa
         merge.append(source)
     merge.read()
     assert merge.newest()[0] == (0, 2, True)
-    assert len(list(merge.db.scan(keys.MERGE, keys.MERGE + b"\xff"))) == 1
+    assert len(list(merge.db.scan(MERGE, MERGE + b"\xff"))) == 1
 
 
 def test_an_idle_source_that_wakes_up_too_late_gives_no_false_total(parts: tuple[Merge, Partition, Partition]) -> None:

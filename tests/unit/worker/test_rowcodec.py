@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.rowcodec import RowCodec, decode_keys, encode_keys, order_preserving
+from tidegate.rowkeys import decode_keys, encode_keys, order_preserving
+from worker.rowcodec import RowCodec
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 MICROS = st.datetimes()

@@ -1,0 +1,250 @@
+"""What the sinks beside the store have of its results: a row per sink and source partition, which follows the store's own.
+
+Only the second engine publishes so; hence PostgreSQL only, over connections of its own, and a table that it alone makes.
+
+1. plan     what a sink is to have next: from its rows to the partition rows as they are now, under the next version
+2. results  the totals of what has changed between the two, and of the windows that have closed (changed.py)
+3. done     the sink has them: its rows move on
+
+Whoever is killed between 1 and 3 finds the plan again: the same version and the same windows and groups. What has changed in
+them since is newer, and comes once more under the next version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from sqlalchemy import BigInteger, Column, Connection, Integer, MetaData, Table, bindparam, insert, select, update
+
+from tidegate.clock import SystemClock
+from tidegate.config.sinks import OutputMode, PostgresSink
+from tidegate.errors import StoreFenced
+from tidegate.record import TopicPartition
+from tidegate.stages.batch import PartitionState
+from tidegate.stages.plan import AggregationPlan, Plan
+from tidegate.stages.sql import literal
+from tidegate.store.changed import Changed
+from tidegate.store.columns import TEXT
+from tidegate.store.failures import public_error
+from tidegate.store.partition_rows import PartitionRows
+from tidegate.store.postgres import connect_server, take_turn
+from tidegate.store.raw import execute
+from tidegate.store.refusal import DRIVER_ERRORS
+from tidegate.store.tables import PUBLISHED, store_tables
+
+
+class Position(NamedTuple):
+    """How far one source partition is. `amended`: up to which offset its late records have been brought in."""
+
+    upto: int = -1
+    amended: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What a sink is to have next. `closed`: windows that end up to there (ms) are final; None: none is."""
+
+    sink: str
+    version: int
+    before: Mapping[TopicPartition, Position]
+    after: Mapping[TopicPartition, Position]
+    closed_before: int | None
+    closed: int | None
+
+    @property
+    def amended(self) -> bool:
+        """Whether late records were brought in meanwhile."""
+        return any(self.before[tp].amended != position.amended for tp, position in self.after.items())
+
+
+class Published:
+    """The rows of one pipeline. Not for use by two threads at once."""
+
+    def __init__(self, plan: Plan, sink: PostgresSink) -> None:
+        """`sink`: the database that is the store."""
+        self._pipeline, self._schema = plan.pipeline.pipeline_id, sink.schema_
+        self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
+        self._engine = connect_server(sink.url.get_secret_value(), timeout=sink.timeout)
+        self._name = f"sink {sink.name!r} (PostgreSQL)"
+        self._stored = store_tables(plan, sink.tables, sink.schema_)
+        self._partitions = PartitionRows(self._stored.partitions, self._pipeline, SystemClock())
+        self._changed = {
+            name: Changed(tables, self._engine.dialect) for name, tables in self._stored.aggregations.items()
+        }
+        self._table = _table(MetaData(schema=sink.schema_))
+
+    def prepare(self) -> None:
+        """Create the table if it is missing. Raises StoreUnavailable."""
+        with self._transaction() as connection:
+            take_turn(connection, self._schema)
+            self._table.create(connection, checkfirst=True)
+
+    def plan(self, sink: str, epochs: Mapping[TopicPartition, int]) -> Publication | None:
+        """What this sink is to have next; None: it has all. `epochs`: of the caller's claims.
+
+        Raises StoreFenced when somebody else has claimed one of the partitions since: what he writes is newer.
+        """
+        with self._transaction() as connection:
+            execute(
+                connection, f"SELECT pg_advisory_xact_lock(hashtext({literal(f'tidegate {self._pipeline} {sink}')}))"
+            )
+            rows = {row.tp: row for row in self._partitions.all(connection)}
+            for tp, epoch in epochs.items():
+                if (found := rows.get(tp)) is None or found.epoch != epoch:
+                    raise StoreFenced(
+                        f"{tp}: {found.owner if found else 'nobody'} has the partition: nothing is published"
+                    )
+            there = self._rows(connection, sink)
+            if any(row.next_upto is not None for row in there.values()):
+                return _planned(sink, there)
+            states = {tp: row.state for tp, row in rows.items()}
+            return self._next(connection, sink, there, states)
+
+    def results(
+        self, publication: Publication, aggregation: AggregationPlan, mode: OutputMode, touched: pa.Table | None
+    ) -> pa.Table:
+        """One aggregation's results for a sink (see batch/publish/target.py). `touched`: the windows and groups that have
+        changed, if that is known, else they are looked for."""
+        changed = self._changed[aggregation.name]
+        with self._transaction() as connection:
+            if mode == "complete":
+                return changed.all(connection, publication.closed)
+            changed.stage(connection)
+            if touched is not None:
+                changed.take(connection, touched)
+            else:
+                execute(connection, "SET LOCAL statement_timeout = 0")  # all partials are looked through
+                moved = {tp: at for tp, at in publication.before.items() if at != publication.after[tp]}
+                changed.find(connection, moved)
+            changed.add_closed(connection, publication.closed_before, publication.closed)
+            if mode == "append":
+                changed.keep_closed(connection, publication.closed)
+            return changed.read(connection, publication.closed)
+
+    def done(self, publication: Publication) -> None:
+        """The sink has it. Once more changes nothing. Raises StoreFenced when another run has moved the rows on since."""
+        columns = self._table.c
+        mine = columns.pipeline == self._pipeline, columns.sink == publication.sink
+        with self._transaction() as connection:
+            connection.execute(
+                update(self._table)
+                .where(*mine, columns.version == publication.version, columns.next_upto.is_not(None))
+                .values(
+                    upto=columns.next_upto, amended=columns.next_amended, closed=columns.next_closed,
+                    next_upto=None, next_amended=None, next_closed=None,
+                )
+            )  # fmt: skip
+            for row in self._rows(connection, publication.sink).values():
+                if row.version != publication.version or row.next_upto is not None:
+                    raise StoreFenced(f"sink {publication.sink!r}: another run has published version {row.version}")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _rows(self, connection: Connection, sink: str) -> dict[TopicPartition, Any]:
+        columns = self._table.c
+        query = select(*columns).where(columns.pipeline == self._pipeline, columns.sink == sink)
+        return {TopicPartition(row.topic, row.partition): row for row in connection.execute(query)}
+
+    def _next(
+        self,
+        connection: Connection,
+        sink: str,
+        there: Mapping[TopicPartition, Any],
+        states: Mapping[TopicPartition, PartitionState],
+    ) -> Publication | None:
+        """Write down a new plan, if there is anything to do."""
+        amended = self._amended(connection)
+        before = {tp: Position(row.upto, row.amended) for tp, row in there.items()}
+        after = {tp: Position(state.upto, amended.get(tp, -1)) for tp, state in states.items()}
+        before = {tp: before.get(tp, Position()) for tp in {*before, *after}}
+        after = {**before, **after}
+        closed_before = next((row.closed for row in there.values()), None)
+        closed = self._closed(connection, closed_before, states)
+        if (before, closed_before) == (after, closed):
+            return None
+        version = 1 + max((row.version for row in there.values()), default=0)
+        rows = [
+            {"at_topic": tp.topic, "at_partition": tp.partition, "next_upto": at.upto, "next_amended": at.amended}
+            for tp, at in after.items()
+        ]  # fmt: skip
+        new = [
+            {"pipeline": self._pipeline, "sink": sink, "topic": tp.topic, "partition": tp.partition}
+            | {"upto": -1, "amended": -1, "closed": closed_before, "version": version}
+            for tp in after
+            if tp not in there
+        ]
+        if new:
+            connection.execute(insert(self._table), new)
+        columns = self._table.c
+        connection.execute(
+            update(self._table)
+            .where(
+                columns.pipeline == self._pipeline, columns.sink == sink,
+                columns.topic == bindparam("at_topic"), columns.partition == bindparam("at_partition"),
+            )
+            .values(version=version, next_closed=closed),
+            rows,
+        )  # fmt: skip
+        return Publication(sink, version, before, after, closed_before, closed)
+
+    def _amended(self, connection: Connection) -> dict[TopicPartition, int]:
+        columns = self._stored.amended.c
+        query = select(columns.topic, columns.partition, columns.upto).where(columns.pipeline == self._pipeline)
+        return {TopicPartition(row.topic, row.partition): row.upto for row in connection.execute(query)}
+
+    def _closed(
+        self, connection: Connection, before: int | None, states: Mapping[TopicPartition, PartitionState]
+    ) -> int | None:
+        """Up to where windows are final, as the view says it (totals.py); what was final stays so."""
+        awake = [state.high_water for state in states.values() if not state.idle]
+        if not states or None in awake:
+            return before
+        if awake:
+            bound = min(high for high in awake if high is not None) - self._delay
+        else:  # nothing holds any window open
+            ends = [changed.last_end(connection) for changed in self._changed.values()]
+            found = [end for end in ends if end is not None]
+            if not found:
+                return before
+            bound = max(found)
+        return bound if before is None else max(before, bound)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                yield connection
+        except DRIVER_ERRORS as error:
+            raise public_error(error, self._name) from error
+
+
+def _planned(sink: str, rows: Mapping[TopicPartition, Any]) -> Publication:
+    """The plan that was written down."""
+    before = {tp: Position(row.upto, row.amended) for tp, row in rows.items()}
+    after = {tp: Position(row.next_upto, row.next_amended) for tp, row in rows.items()}
+    one = next(iter(rows.values()))
+    return Publication(sink, one.version, before, after, one.closed, one.next_closed)
+
+
+def _table(metadata: MetaData) -> Table:
+    """All rows of a sink have the same `version` and `closed` (ms). `next_…`: what a publication that is under way leads to."""
+    return Table(
+        PUBLISHED,
+        metadata,
+        Column("pipeline", TEXT, primary_key=True),
+        Column("sink", TEXT, primary_key=True),
+        Column("topic", TEXT, primary_key=True),
+        Column("partition", Integer, primary_key=True, autoincrement=False),
+        Column("upto", BigInteger, nullable=False),
+        Column("amended", BigInteger, nullable=False),
+        Column("closed", BigInteger),
+        Column("version", BigInteger, nullable=False),
+        Column("next_upto", BigInteger),
+        Column("next_amended", BigInteger),
+        Column("next_closed", BigInteger),
+    )
