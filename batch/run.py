@@ -32,6 +32,7 @@ from dlq.s3.uploader import open_uploader
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.sinks import LakeSink
 from tidegate.config.topics import late_topic, letters_topic, retry_topics
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
@@ -187,5 +188,6 @@ def _for_executors(plan: Plan) -> Plan:
     bare = {"aws_access_key_id": None, "aws_secret_access_key": None, "aws_session_token": None}
     config = handling.dead_letter_queue.config.model_copy(update=bare)
     queue = handling.dead_letter_queue.model_copy(update={"config": config})
-    update = {"error_handling": handling.model_copy(update={"dead_letter_queue": queue})}
+    sinks = tuple(sink for sink in plan.pipeline.sinks if not isinstance(sink, LakeSink))
+    update = {"error_handling": handling.model_copy(update={"dead_letter_queue": queue}), "sinks": sinks}
     return replace(plan, pipeline=plan.pipeline.model_copy(update=update))
