@@ -94,10 +94,7 @@ class Runtime:
         6. the owner of partitions."""
         await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)
         self.lifecycle.start()
-        if lake := [sink.name for sink in self.pipeline.sinks if isinstance(sink, LakeSink)]:
-            log.info(
-                "sinks.left_to_spark", sinks=lake, hint="`tidegate batch run` brings them up to what the database has"
-            )
+        leave_to_spark(self.pipeline)
         self._partitions = await self._reach()
         counts = await self._ensure_topics()
         self._topic_ids = await self._ids()
