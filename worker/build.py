@@ -40,7 +40,7 @@ from worker.memory import spare_memory
 from worker.naming import merged_aggregations, needed_topics
 from worker.observe import Observer
 from worker.owner import Owner, delivery
-from worker.sinks import open_database, require_no_complete
+from worker.sinks import leave_to_spark, open_database, require_no_complete
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)

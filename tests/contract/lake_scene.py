@@ -115,5 +115,14 @@ def seen(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
     )
 
 
-def moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
+def stored(row: Row) -> Row:
+    """A result as a lake shows it: moments in time in UTC, columns in their order."""
+    window, own = ("window_start", "window_end"), ("records", "revision", "upto", "final")
+    rest = [name for name in row if name not in (*window, *own)]
+    return {name: _moment(name, row[name]) for name in (*window, *rest, *own) if name in row}
+
+
+def _moment(name: str, value: Any) -> Any:
+    if name in ("window_start", "window_end"):
+        return datetime.fromtimestamp(value / 1000, UTC)
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value

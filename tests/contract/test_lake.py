@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,10 @@ from tests.contract.lake_scene import (
     bucket_lake,
     commits,
     measured,
-    moment,
     result,
     results,
     seen,
+    stored,
 )
 from tests.contract.store_records import START, Flight
 from tidegate.errors import BucketUnavailable, ConfigError, LakeUnavailable
@@ -81,18 +81,6 @@ def test_every_kind_of_value_comes_back(disk: Lake, kind: str, mode: str) -> Non
         write(target, 1, *rows, aggregation=aggregation)
         wanted = sorted(map(stored, rows), key=lambda row: [str(value) for value in row.values()])
         assert disk.rows(kind, aggregation) == wanted
-
-
-def stored(row: Row) -> Row:
-    """A result as a lake shows it: moments in time in UTC, columns in their order."""
-    own = ("records", "revision", "upto", "final")
-    shown = {
-        name: value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
-        for name, value in row.items()
-        if name not in (*own, "window_start", "window_end")
-    }
-    window = {name: moment(row[name]) for name in ("window_start", "window_end")}
-    return {**window, **shown, **{name: row[name] for name in own}}
 
 
 def test_newest_revision_stands_in_an_upserted_table(lake: Lake) -> None:
