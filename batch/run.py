@@ -28,6 +28,7 @@ from batch.report import Report, reported
 from batch.session import spark_session
 from batch.sink import BatchSink, Commit
 from batch.source import starting_offsets
+from batch.timeouts import Timeouts
 from dlq.s3.uploader import open_uploader
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import confluent_options
@@ -102,8 +103,8 @@ class BatchRun:
         self._watch.starting("Spark")
         publishers = publishing(self._plan, self._sink, guard, claims, self._published)
         with publishers as publisher, self._scratch() as scratch, self._session(scratch) as session:
-            plan = _for_executors(self._plan)
-            batches = MicroBatches(plan, sink, claims, counts, reader, self.stop, self._committed, publisher)
+            plan, timeouts = _for_executors(self._plan), Timeouts(self._plan, store, guard, claims)
+            batches = MicroBatches(plan, sink, claims, counts, reader, self.stop, self._committed, publisher, timeouts)
             queries = Queries(
                 self._pipeline, self._options, session, scratch, claims, batches, idleness, publisher, reader, self.stop,
                 self._watch.waiting,

@@ -145,6 +145,10 @@ def _event_time(pipeline: Pipeline) -> list[str]:
     lines = [
         f"watermark = largest {event_time.column} − {format_duration(event_time.delay)}; lateness allowed: {lateness}"
     ]
+    if event_time.state_timeout is not None:
+        lines.append(
+            f"windows leave the database {format_duration(event_time.state_timeout)} after their end, by batch runs"
+        )
     if event_time.max_future_skew is not None:
         lines.append(
             f"rejected when more than {format_duration(event_time.max_future_skew)} ahead of Kafka's timestamp"

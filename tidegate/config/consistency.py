@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from tidegate.config.base import Problem, did_you_mean
+from tidegate.config.durations import format_duration
 from tidegate.config.schema import repeated_names
 from tidegate.config.sinks import Follower, KafkaSink, LakeSink, PostgresSink, Sink
-from tidegate.config.stages import Aggregation, Expect
+from tidegate.config.stages import Aggregation, EventTime, Expect
 from tidegate.config.topic_names import topic_problems
 from tidegate.config.topics import indexed_topics
 
@@ -62,6 +63,7 @@ def _schema(pipeline: Pipeline) -> Iterator[Problem]:
 def _event_time(pipeline: Pipeline) -> Iterator[Problem]:
     if pipeline.event_time is not None:
         yield from _unknown(pipeline.event_time.column, _decoded(pipeline), ("event_time", "column"))
+        yield from _state_timeout(pipeline, pipeline.event_time)
         return
     for part, needs in (("aggregations", bool(pipeline.aggregations)), ("dedupe", pipeline.dedupe is not None)):
         if needs:
@@ -70,6 +72,18 @@ def _event_time(pipeline: Pipeline) -> Iterator[Problem]:
                 ("event_time",),
                 "`eventTime: {column: …}`, a timestamp of the schema",
             )
+
+
+def _state_timeout(pipeline: Pipeline, event_time: EventTime) -> Iterator[Problem]:
+    """Until then a window may take records: live ones until it is closed, replays until its totals are forgotten."""
+    longest = max((aggregation.window.size for aggregation in pipeline.aggregations), default=0)
+    needed = event_time.allowed_lateness + max(longest, event_time.retention)
+    if event_time.state_timeout is not None and event_time.state_timeout <= needed:
+        yield Problem(
+            "windows would go while they may still get records",
+            ("event_time", "state_timeout"),
+            f"more than {format_duration(needed)}: allowedLateness, and beside it the longest window and `retention`",
+        )
 
 
 def _rules(pipeline: Pipeline) -> Iterator[Problem]:
