@@ -47,7 +47,9 @@ def test_a_lake_has_the_results_and_keeps_them(
     scene.pipeline["eventTime"] |= {"retention": "1 ms", "stateTimeout": "10 minutes"}
     scene.feed(events(random, 300, first=100_000, bad=False))
     timed_out = run_batch(spark, scene.pipeline).document()["timedOut"]
-    upto = scene.rows(f"SELECT to_timestamp((min(high_water) - {scene.delay + 600_000}) / 1000.0) FROM tidegate_partitions")
+    upto = scene.rows(
+        f"SELECT to_timestamp((min(high_water) - {scene.delay + 600_000}) / 1000.0) FROM tidegate_partitions"
+    )
     for name in names:
         kept = lake(name)
         assert database(name) == [row for row in kept if row[0] > upto[0][0]]
