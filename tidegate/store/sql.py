@@ -176,16 +176,15 @@ class SqlStore(SqlReading):
     def _write(self, connection: Connection, batches: Sequence[StoreBatch], *, put_new: bool) -> None:
         for batch in batches:
             self._fence(connection, batch)
-        deltas = list(self._deltas(batches))
-        expired = expired_of({of.tables.plan.name: table for of, table in deltas}, self._gone)
+        expired = {} if self._gone == NEVER else expired_of(self._deltas(batches), self._gone)
         for batch in batches:
             if batch.answers is not None:
                 self._answers.put(connection, batch)
             late = {} if batch.late_windows is None else given_up(counted(batch.late_windows), self._gone)
             if changes := added_up(late, expired.get(batch.tp, {})):
                 self._count_late(connection, batch.tp, changes)
-        for statements, table in deltas:
-            there = surviving(table, self._gone)
+        for statements, deltas in self._deltas(batches):
+            there = surviving(deltas, self._gone)
             self._add(connection, statements, self._put_new(connection, statements, there) if put_new else there)
         for batch in batches:
             self._remember(connection, batch)

@@ -8,7 +8,7 @@ far behind, say, is not added, but counted in the late table as `expired`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +22,7 @@ from tidegate.store.base import TimedOut
 from tidegate.store.dialect import SqlDialect
 from tidegate.store.late import LateCounts, LateWindow, late_window, total
 from tidegate.store.raw import execute, fetch
+from tidegate.store.statements import Statements
 from tidegate.store.tables import WINDOW, AggregationTables, StoreTables, qualified
 
 
@@ -91,12 +92,11 @@ def surviving(deltas: pa.Table, upto: int) -> pa.Table:
 Changes = dict[LateWindow, LateCounts]
 
 
-def expired_of(deltas: Mapping[str, pa.Table], upto: int) -> dict[TopicPartition, Changes]:
-    """What the others come to in the late table. `deltas`: aggregation → rows with their source partitions (deltas.py)."""
+def expired_of(deltas: Iterable[tuple[Statements, pa.Table]], upto: int) -> dict[TopicPartition, Changes]:
+    """What the others come to in the late table. `deltas`: of each aggregation, with their source partitions (deltas.py)."""
     found: dict[TopicPartition, Changes] = {}
-    if upto == NEVER:
-        return found
-    for name, table in deltas.items():
+    for statements, table in deltas:
+        name = statements.tables.plan.name
         gone = table.filter(pc.less_equal(table["window_end"], pa.scalar(upto, pa.int64())))
         for row in gone.select(["topic", "partition", *WINDOW, "records"]).to_pylist():
             window = late_window(name, row["window_start"], row["window_end"])
