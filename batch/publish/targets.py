@@ -46,9 +46,7 @@ def _opened(plan: Plan, sink: FollowerSink, sources: Mapping[str, int]) -> Targe
     """`sources`: partitions of each source topic."""
     pipeline, field = plan.pipeline.pipeline_id, f"sinks[{plan.pipeline.sinks.index(sink)}]"
     if isinstance(sink, DeltaSink):
-        from batch.publish.delta import (
-            DeltaTarget,
-        )  # 0.1 s of imports, which only those with such a sink should wait for
+        from batch.publish.delta import DeltaTarget  # 0.2 s of imports, for those with such a sink
 
         return DeltaTarget(sink, pipeline, field)
     if isinstance(sink, ParquetSink):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from tidegate.clock import Clock
 from tidegate.config.sinks import PostgresSink
@@ -19,8 +19,9 @@ from tidegate.stages.sql import literal, quote
 from tidegate.stages.windows import NEVER
 from tidegate.store.amending import late_accounts
 from tidegate.store.base import LateAccount
+from tidegate.store.check import add_missing_columns
 from tidegate.store.late import read_account
-from tidegate.store.postgres import PostgresStore
+from tidegate.store.postgres import PostgresStore, take_turn
 from tidegate.store.raw import execute, fetch
 from tidegate.store.shadow_sql import ShadowSql
 from tidegate.store.tables import WINDOW, store_tables
@@ -77,7 +78,8 @@ class ShadowStore(PostgresStore):
         """A new shadow in the place of an old one. What stands in the live tables is noted, and returned are the accounts of
         that very moment: up to where the log is to be read. Raises StoreUnavailable; ConfigError for windows that have timed
         out."""
-        with self._transaction(reads=True) as connection:
+        with self._transaction() as connection:
+            self._bring_up_to_date(connection)
             self._require_there(connection, span)
         with self._transaction() as connection:
             execute(connection, f"DROP SCHEMA IF EXISTS {self._sql.schema} CASCADE")
@@ -93,10 +95,14 @@ class ShadowStore(PostgresStore):
             rows = fetch(connection, read_account(self._sql.live, self.sql, self._sql.pipeline))
         return late_accounts(rows)
 
+    def _bring_up_to_date(self, connection: Connection) -> None:
+        """What of the live tables an older version has not made; nobody may have started since. Their views are left alone."""
+        live, inspector = self._sql.live, inspect(connection)
+        take_turn(connection, str(live.timeouts.schema))
+        live.timeouts.create(connection, checkfirst=True)
+        add_missing_columns(connection, inspector, live.late_windows)
+
     def _require_there(self, connection: Connection, span: Range) -> None:
-        table = self._sql.live.timeouts
-        if not self._engine.dialect.has_table(connection, table.name, schema=table.schema):
-            return
         gone = TimeoutRows(self._sql.live, self.sql, self._sql.pipeline).upto(connection)
         first = max((gone - aggregation.size + 1 for aggregation in self._plan.aggregations), default=NEVER)
         if gone != NEVER and span.begin < first:
