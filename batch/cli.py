@@ -130,6 +130,8 @@ def _print(report: Report, *, as_json: bool) -> None:
     typer.echo("  ".join(f"{name} {found[name]}" for name in counts))
     for sink, number in report.published.items():
         typer.echo(f"results for sink {sink}: {number}")
+    for name, windows in report.timed_out.items():
+        typer.echo(f"windows of {name} that have left the database: {windows}")
     rows = [{"source": f"{row['topic']}-{row['partition']}", **row} for row in report.partitions()]
     if rows:
         columns = {"source": "partition", "upto": "upto"} | {name: name.replace("_", "-") for name in LEDGER_COLUMNS}

@@ -22,6 +22,7 @@ from batch.session import silent_about_pandas
 from batch.sink import BatchSink, Commit, Refusals
 from batch.source import lags, planned_ends
 from batch.stage import StageTask
+from batch.timeouts import Timeouts
 from tidegate.errors import BrokerUnavailable
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
@@ -62,12 +63,13 @@ class MicroBatches:
         stop: threading.Event,
         committed: Callable[[Commit, int | None], None],
         publisher: Publisher | None,
+        timeouts: Timeouts,
     ) -> None:
         """`committed` is told of each micro-batch, and how many offsets are left (None: not known). `publisher`: None where there
         is no sink but the store."""
         self._plan, self._sink, self._claims, self._counts = plan, sink, claims, counts
         self._reader, self._stop, self._committed = reader, stop, committed
-        self._publisher = publisher
+        self._publisher, self._timeouts = publisher, timeouts
         self._busy = threading.Lock()
         self._checkpoint, self._reached = Path(), dict[TopicPartition, int]()
         self.error: BaseException | None = None
@@ -116,12 +118,15 @@ class MicroBatches:
                 stretches = self._stretches(ends)
                 commit = self._sink.commit(lambda refusals: self._compute(frame.sparkSession, stretches, refusals))
                 self._reached |= ends
+                timed_out: Mapping[str, int] = {}
                 try:
                     if self._publisher is not None:
                         self._publisher.follow(commit.touched)
+                    timed_out = self._timeouts.look()  # after all sinks have had what goes
                 finally:  # it is in the store, whoever else has not heard of it
                     left = self._left()
-                    whole = replace(commit, lags=left, seconds=time.monotonic() - began)
+                    seconds = time.monotonic() - began
+                    whole = replace(commit, lags=left, seconds=seconds, timed_out=timed_out)
                     self._committed(whole, None if left is None else sum(left.values()))
             except BaseException as error:
                 self.failed = True

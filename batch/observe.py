@@ -77,6 +77,8 @@ class Measuring:
             self.metrics.observe(m.BATCH_DURATION, {"topic": name}, commit.seconds)
         for aggregation, rows in commit.rows.items():
             self.metrics.inc(m.BATCH_ROWS, {"aggregation": aggregation}, rows)
+        for aggregation, windows in commit.timed_out.items():
+            self.metrics.inc(m.WINDOWS_TIMED_OUT, {"aggregation": aggregation}, windows)
         self._set_positions(commit)
         self._watch.committed(report, commit, lag)
 

@@ -42,7 +42,8 @@ def reported(report: Ended, store: Store, clock: Clock, stop: threading.Event) -
 @dataclass(slots=True)
 class Report:
     """`ledgers`: what this run alone has added. `dead_letters`: what the brokers have of it, for records that failed.
-    `published`: sink beside the database → results that it was given."""
+    `published`: sink beside the database → results that it was given. `timed_out`: aggregation → windows that have left the
+    database for good."""
 
     pipeline: str
     batches: int = 0
@@ -51,6 +52,7 @@ class Report:
     ledgers: dict[TopicPartition, Ledger] = field(default_factory=dict)
     states: Mapping[TopicPartition, PartitionState] = field(default_factory=dict)
     published: dict[str, int] = field(default_factory=dict)
+    timed_out: dict[str, int] = field(default_factory=dict)
     stopped: bool = False
     error: str | None = None
 
@@ -58,6 +60,8 @@ class Report:
         """One micro-batch more."""
         self.batches += 1
         self.dead_letters += commit.dead
+        for name, windows in commit.timed_out.items():
+            self.timed_out[name] = self.timed_out.get(name, 0) + windows
         for tp, ledger in commit.ledgers.items():
             self.ledgers[tp] = self.ledgers.get(tp, Ledger()) + ledger
 
@@ -100,5 +104,6 @@ class Report:
             "late": total.late,
             "duplicate": total.duplicate,
             "published": dict(self.published),
+            "timedOut": dict(self.timed_out),
             "partitions": self.partitions(),
         }

@@ -28,10 +28,12 @@ from batch.report import Report, reported
 from batch.session import spark_session
 from batch.sink import BatchSink, Commit
 from batch.source import starting_offsets
+from batch.timeouts import Timeouts
 from dlq.s3.uploader import open_uploader
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.sinks import LakeSink
 from tidegate.config.topics import late_topic, letters_topic, retry_topics
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
@@ -101,8 +103,8 @@ class BatchRun:
         self._watch.starting("Spark")
         publishers = publishing(self._plan, self._sink, guard, claims, self._published)
         with publishers as publisher, self._scratch() as scratch, self._session(scratch) as session:
-            plan = _for_executors(self._plan)
-            batches = MicroBatches(plan, sink, claims, counts, reader, self.stop, self._committed, publisher)
+            plan, timeouts = _for_executors(self._plan), Timeouts(self._plan, store, guard, claims)
+            batches = MicroBatches(plan, sink, claims, counts, reader, self.stop, self._committed, publisher, timeouts)
             queries = Queries(
                 self._pipeline, self._options, session, scratch, claims, batches, idleness, publisher, reader, self.stop,
                 self._watch.waiting,
@@ -187,5 +189,6 @@ def _for_executors(plan: Plan) -> Plan:
     bare = {"aws_access_key_id": None, "aws_secret_access_key": None, "aws_session_token": None}
     config = handling.dead_letter_queue.config.model_copy(update=bare)
     queue = handling.dead_letter_queue.model_copy(update={"config": config})
-    update = {"error_handling": handling.model_copy(update={"dead_letter_queue": queue})}
+    sinks = tuple(sink for sink in plan.pipeline.sinks if not isinstance(sink, LakeSink))
+    update = {"error_handling": handling.model_copy(update={"dead_letter_queue": queue}), "sinks": sinks}
     return replace(plan, pipeline=plan.pipeline.model_copy(update=update))

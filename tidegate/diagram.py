@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tidegate.config.durations import format_duration
-from tidegate.config.sinks import KafkaSink, PostgresSink
+from tidegate.config.sinks import KafkaSink, LakeSink, PostgresSink
 from tidegate.config.stages import AllowedValues, Expect, Hopping, Length, NotNull, Range, Regex
 from tidegate.config.topics import dead_letter_topic, late_topic, result_topics
 from tidegate.record import Stage
@@ -145,6 +145,10 @@ def _event_time(pipeline: Pipeline) -> list[str]:
     lines = [
         f"watermark = largest {event_time.column} − {format_duration(event_time.delay)}; lateness allowed: {lateness}"
     ]
+    if event_time.state_timeout is not None:
+        lines.append(
+            f"windows leave the database {format_duration(event_time.state_timeout)} after their end, by batch runs"
+        )
     if event_time.max_future_skew is not None:
         lines.append(
             f"rejected when more than {format_duration(event_time.max_future_skew)} ahead of Kafka's timestamp"
@@ -179,6 +183,9 @@ def _sinks(pipeline: Pipeline) -> list[str]:
     for sink in pipeline.sinks:
         if isinstance(sink, KafkaSink):
             targets = [f"topic {topic}" for topic in result_topics(pipeline).values()]
+        elif isinstance(sink, LakeSink):
+            below = ", ".join(aggregation.name for aggregation in pipeline.aggregations)
+            targets = [f"{sink.type} in {sink.path} ({sink.write_mode}): {below}; by runs on Spark, not by a worker"]
         else:
             prefix = f"{sink.schema_}." if isinstance(sink, PostgresSink) else ""
             tables = [sink.tables.get(aggregation.name, aggregation.name) for aggregation in pipeline.aggregations]

@@ -10,6 +10,7 @@ TidegateError
 │   ├── StoreUnavailable
 │   ├── BrokerUnavailable
 │   ├── BucketUnavailable    S3
+│   ├── LakeUnavailable      the place of a Delta or Parquet sink
 │   ├── DependencyTimeout    one try took longer than its timeout
 │   └── CircuitOpen          the breaker rejects calls for `retry_after_ms`; not retried in place
 ├── Fenced                   another owner has this partition: this one must stop writing to it
@@ -129,6 +130,13 @@ class BrokerUnavailable(DependencyError):
 
 class BucketUnavailable(DependencyError):
     """S3 cannot be reached, or is overloaded. What was to be written may be written."""
+
+
+class LakeUnavailable(DependencyError):
+    """The place of a Delta or Parquet sink takes nothing now, or another writer was faster. What was to be written may be
+    written."""
+
+    stage = Stage.SINK
 
 
 class DependencyTimeout(DependencyError):

@@ -16,7 +16,6 @@ from tidegate.clock import SystemClock
 from tidegate.config.kafka import aiokafka_options, confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
-from tidegate.config.sinks import KafkaSink, PostgresSink, SqliteSink
 from tidegate.config.topics import (
     changelog_topic,
     partials_topic,
@@ -30,8 +29,6 @@ from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.handle import HandlerChain
 from tidegate.stages.plan import Plan, compile_plan
-from tidegate.store import open_store
-from tidegate.store.base import Store
 from tidegate.telemetry.logs import logging_config
 from tidegate.topics import ensure_topics, partition_counts, topic_ids
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
@@ -43,6 +40,7 @@ from worker.memory import spare_memory
 from worker.naming import merged_aggregations, needed_topics
 from worker.observe import Observer
 from worker.owner import Owner, delivery
+from worker.sinks import leave_to_spark, open_database, require_no_complete
 from worker.watermarks import WatermarkBoard, pipeline_watermark
 
 log = structlog.get_logger(__name__)
@@ -70,7 +68,7 @@ class Runtime:
                 field=missing,
                 hint="`tidegate init` writes a complete example to start from",
             )
-        _require_no_complete(pipeline)
+        require_no_complete(pipeline)
         self.pipeline = pipeline
         self.plan: Plan = compile_plan(pipeline)
         self._handlers = HandlerChain(pipeline, self.plan.decoded)
@@ -82,7 +80,7 @@ class Runtime:
         self._stages = ThreadPoolExecutor(_stage_threads(pipeline), thread_name_prefix="stages")
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="restore")
         self._confluent: dict[str, Any] = confluent_options(pipeline.kafka)
-        self._store = self._open_store()
+        self._store = open_database(self.plan)
         self._board = WatermarkBoard(self._confluent, watermarks_topic(pipeline))
         self._partitions: dict[str, int] = {}
         self._topic_ids: dict[str, str] = {}  # of the sources and of the changelogs
@@ -96,6 +94,7 @@ class Runtime:
         6. the owner of partitions."""
         await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)
         self.lifecycle.start()
+        leave_to_spark(self.pipeline)
         self._partitions = await self._reach()
         counts = await self._ensure_topics()
         self._topic_ids = await self._ids()
@@ -167,14 +166,6 @@ class Runtime:
                     break
         raise reason
 
-    def _open_store(self) -> Store | None:
-        stores = [sink for sink in self.pipeline.sinks if isinstance(sink, PostgresSink | SqliteSink)]
-        if len(stores) > 1:
-            raise ConfigError(
-                "a pipeline has one database sink", field="sinks", hint="leave one postgres or sqlite sink"
-            )
-        return open_store(self.plan, stores[0]) if stores else None
-
     def _beginning(self, tp: TopicPartition) -> int | None:
         return (self._board.beginning(tp.topic) or {}).get(tp.partition)
 
@@ -231,19 +222,6 @@ class Runtime:
             await asyncio.to_thread(self._store.expect, self._sources())
         except DependencyError as error:  # their owners' claims will do it, once the database is back
             log.warning("partitions.not_expected", error=str(error))
-
-
-def _require_no_complete(pipeline: Pipeline) -> None:
-    """Raises ConfigError for a sink that wants all results at once: a worker has those of its own partitions."""
-    for index, sink in enumerate(pipeline.sinks):
-        if isinstance(sink, KafkaSink) and sink.output_mode == "complete":
-            raise ConfigError(
-                "a worker sends what has changed, never all results there are",
-                field=f"sinks[{index}].outputMode",
-                value="complete",
-                expected="update or append",
-                hint="`complete` is for `tidegate batch run`",
-            )
 
 
 def _stage_threads(pipeline: Pipeline) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ import msgspec
 import pyarrow as pa
 from pyarrow import fs
 
+from batch.files import replace_file
 from tidegate.errors import ConfigError, DependencyError
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import HEADERS_TYPE
@@ -96,12 +98,7 @@ class Archive:
         target = f"{root}/{path}"
         try:
             if isinstance(system, fs.LocalFileSystem):
-                folder, _, name = target.rpartition("/")
-                system.create_dir(folder, recursive=True)
-                aside = f"{folder}/.{name}.part"
-                with system.open_output_stream(aside) as stream:
-                    stream.write(data)
-                system.move(aside, target)
+                replace_file(Path(target), data)
             else:
                 with system.open_output_stream(target) as stream:
                     stream.write(data)
@@ -140,8 +137,6 @@ class Archive:
             if "://" in self.place:
                 system, root = fs.FileSystem.from_uri(self.place)
                 return system, root.rstrip("/")
-            from pathlib import Path
-
             return fs.LocalFileSystem(), str(Path(self.place).resolve())
         except (OSError, ValueError) as error:
             raise ArchiveUnavailable(f"{self.place}: {error}") from error

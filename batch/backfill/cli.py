@@ -12,7 +12,7 @@ import typer
 from tidegate.cli.output import AsJson, print_json, print_table
 from tidegate.config.loading import load_pipeline
 from tidegate.config.secrets import secret_values
-from tidegate.config.sinks import KafkaSink
+from tidegate.config.sinks import Follower
 from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -110,10 +110,8 @@ def _late(pipeline: Pipeline, log: LogRange | None, as_json: bool) -> bool:
 
     with bars(sys.stderr) as watch:
         report = LateBackfill(pipeline, watch, source=log).run()
-    if any(isinstance(sink, KafkaSink) for sink in pipeline.sinks):
-        report.notes.append(
-            "results on Kafka are as they were: the next `tidegate batch run` sends those that were amended"
-        )
+    if any(isinstance(sink, Follower) for sink in pipeline.sinks):
+        report.notes.append("other sinks are as they were: the next `tidegate batch run` gives them what was amended")
     _print(report, as_json=as_json)
     return report.complete
 

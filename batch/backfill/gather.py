@@ -32,9 +32,14 @@ _SETTLE = 3.0  # seconds: the store commits before Kafka, so that a running work
 
 
 def expected(account: LateAccount, plan: Plan) -> dict[LateWindow, int]:
-    """How many records of the partition that are not amended yet each window of this pipeline file misses."""
+    """How many records of the partition that are not amended yet each window of this pipeline file misses, of those that are
+    still there."""
     names = {aggregation.name for aggregation in plan.aggregations}
-    counts = {window: n.missing - n.refused for window, n in account.windows.items() if window.aggregation in names}
+    counts = {
+        window: n.missing - n.refused
+        for window, n in account.windows.items()
+        if window.aggregation in names and window.end > account.timed_out
+    }
     return {window: count for window, count in counts.items() if count}
 
 
@@ -64,8 +69,9 @@ def from_topic(plan: Plan, reader: TopicReader, accounts: Accounts, told: Told) 
             one = reading.read(message)
             if one is not None and one.tp in accounts:
                 account = accounts[one.tp]
-                if account.amended_upto < one.offset <= account.upto:
-                    found[one.tp][one.offset] = one
+                there = _still_there(one, account)
+                if there is not None and account.amended_upto < one.offset <= account.upto:
+                    found[one.tp][one.offset] = there
 
     note(reader.to_the_end())
     if not all(agrees(account, plan, found[tp].values()) for tp, account in accounts.items()):
@@ -93,6 +99,12 @@ def from_source(plan: Plan, log: LogRange, accounts: Accounts, told: Told) -> di
     return found
 
 
+def _still_there(one: LateSource, account: LateAccount) -> LateSource | None:
+    """Without the windows that have timed out; None when no other misses the record."""
+    missed = tuple(window for window in one.missed if window.end > account.timed_out)
+    return one._replace(missed=missed) if missed else None
+
+
 class _Scan:
     """One source partition, judged from its first record on."""
 
@@ -110,7 +122,9 @@ class _Scan:
     def _note(self, result: BatchResult) -> None:
         late = [one for one in result.late if one.offset > self._account.amended_upto]
         for one, record in zip(late, pick(result.raw, [one.offset for one in late]), strict=True):
-            self._found[one.offset] = LateSource.of(record, one.missed, one.partial)
+            found = _still_there(LateSource.of(record, one.missed, one.partial), self._account)
+            if found is not None:
+                self._found[one.offset] = found
 
     def late(self, amender: Amender) -> Found:
         """What was found. A record that counted in no window then, because a handler or an expression refused it or left it

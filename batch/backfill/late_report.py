@@ -28,12 +28,14 @@ class PartitionAmended:
 
 @dataclass(slots=True)
 class LateReport:
-    """`missing`: records that windows miss, before and after, once per window; a worker may have added some meanwhile."""
+    """`missing`: records that windows miss, before and after, once per window; a worker may have added some meanwhile.
+    `expired`: of windows that have timed out; they are given up."""
 
     pipeline: str
     missing: int = 0
     missing_after: int | None = None
     partitions: dict[TopicPartition, PartitionAmended] = field(default_factory=dict)
+    expired: int = 0
     windows: set[LateWindow] = field(default_factory=set)
     refused: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -64,7 +66,14 @@ class LateReport:
             )
 
     def end(self, accounts: Iterable[LateAccount]) -> None:
-        self.missing_after = sum(account.total.missing for account in accounts)
+        totals = [account.total for account in accounts]
+        self.missing_after = sum(total.missing for total in totals)
+        self.expired = sum(total.expired for total in totals)
+        if self.expired:
+            self.notes.append(
+                f"{self.expired} records are of windows that have left the database for good (eventTime.stateTimeout): "
+                "they are not brought in"
+            )
 
     @property
     def complete(self) -> bool:
@@ -90,6 +99,7 @@ class LateReport:
             "recordsRefused": sum(one.refused for one in self.partitions.values()),
             "missingBefore": self.missing,
             "missingAfter": self.missing_after,
+            "expired": self.expired,
             "refused": self.refused,
             "notes": self.notes,
             "partitions": self.rows(),

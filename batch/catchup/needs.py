@@ -14,6 +14,10 @@ def for_spark(pipeline: Pipeline) -> Pipeline:
     Raises ConfigError for one that a batch run refuses.
     """
     sinks = tuple(sink for sink in pipeline.sinks if not isinstance(sink, Follower))
-    stripped = pipeline.model_copy(update={"sinks": sinks})
+    update: dict[str, object] = {"sinks": sinks}
+    if sinks != pipeline.sinks and pipeline.event_time is not None:
+        # Windows leave the database when all sinks have them, which a catch-up knows nothing of.
+        update["event_time"] = pipeline.event_time.model_copy(update={"state_timeout": None})
+    stripped = pipeline.model_copy(update=update)
     require_runnable(stripped)
     return stripped

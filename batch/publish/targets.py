@@ -10,8 +10,8 @@ from batch.claims import Claims
 from batch.publish.kafka import open_kafka
 from batch.publish.publisher import Follower, Publisher
 from batch.publish.target import Target
+from tidegate.config.sinks import DeltaSink, KafkaSink, ParquetSink, PostgresSink
 from tidegate.config.sinks import Follower as FollowerSink
-from tidegate.config.sinks import KafkaSink, PostgresSink
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan
 from tidegate.store.published import Published
@@ -44,5 +44,14 @@ def publishing(
 
 def _opened(plan: Plan, sink: FollowerSink, sources: Mapping[str, int]) -> Target:
     """`sources`: partitions of each source topic."""
+    pipeline, field = plan.pipeline.pipeline_id, f"sinks[{plan.pipeline.sinks.index(sink)}]"
+    if isinstance(sink, DeltaSink):
+        from batch.publish.delta import DeltaTarget  # 0.2 s of imports, for those with such a sink
+
+        return DeltaTarget(sink, pipeline, field)
+    if isinstance(sink, ParquetSink):
+        from batch.publish.parquet import ParquetTarget
+
+        return ParquetTarget(sink, pipeline, field)
     assert isinstance(sink, KafkaSink)
     return open_kafka(plan, sink, sources)

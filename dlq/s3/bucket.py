@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tidegate.config.queue import DeadLetterConfig
+from tidegate.config.s3 import S3Access
 from tidegate.errors import BucketUnavailable, ConfigError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _CONNECT, _READ = 5.0, 30.0  # seconds for one attempt; tries again are ours (tidegate/resilience)
 _PASSING = frozenset({"RequestTimeout", "RequestTimeTooSkewed", "SlowDown", "Throttling", "ThrottlingException"})
-_FIELD = "errorHandling.deadLetterQueue.config"
+_QUEUE = "errorHandling.deadLetterQueue.config"
 
 
 class Object(NamedTuple):
@@ -24,33 +24,54 @@ class Object(NamedTuple):
     size: int
 
 
+class Credentials(NamedTuple):
+    """What boto3 has found, for other clients of S3."""
+
+    key: str
+    secret: str
+    token: str | None
+
+
 class Bucket:
     """Safe under threads. Nothing is asked before it is used."""
 
-    def __init__(self, config: DeadLetterConfig, name: str | None = None) -> None:
-        """`name`: another bucket than the configuration's, with its credentials. Raises ConfigError."""
+    def __init__(
+        self, access: S3Access, name: str, *, field: str = _QUEUE, name_field: str = f"{_QUEUE}.bucket"
+    ) -> None:
+        """`field`, `name_field`: where the pipeline file says how it is reached, and which it is. Raises ConfigError."""
         import boto3  # a second of imports, which only those with S3 should wait for
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
-        self.name, self._config = name or config.bucket or "", config
+        self.name, self._access, self._field, self._name_field = name, access, field, name_field
         options = Config(
             retries={"total_max_attempts": 1},
             connect_timeout=_CONNECT,
             read_timeout=_READ,
-            s3={"addressing_style": config.addressing_style},
+            s3={"addressing_style": access.addressing_style},
         )
         try:
-            session = boto3.session.Session(
-                aws_access_key_id=config.aws_access_key_id,
-                aws_secret_access_key=_secret(config.aws_secret_access_key),
-                aws_session_token=_secret(config.aws_session_token),
-                region_name=config.region_name,
-                profile_name=config.profile_name,
+            self._session = boto3.session.Session(
+                aws_access_key_id=access.aws_access_key_id,
+                aws_secret_access_key=_secret(access.aws_secret_access_key),
+                aws_session_token=_secret(access.aws_session_token),
+                region_name=access.region_name,
+                profile_name=access.profile_name,
             )
-            self._client = session.client("s3", endpoint_url=config.endpoint_url, config=options)
+            self._client = self._session.client("s3", endpoint_url=access.endpoint_url, config=options)
         except (BotoCoreError, ValueError) as error:
-            raise ConfigError(f"no client for S3 can be made: {error}", field=_FIELD) from error
+            raise ConfigError(f"no client for S3 can be made: {error}", field=field) from error
+
+    @property
+    def region(self) -> str | None:
+        """Of the file, or what boto3 has found."""
+        region: str | None = self._session.region_name
+        return region
+
+    def credentials(self) -> Credentials | None:
+        """As they are now: temporary ones are renewed. None: there are none."""
+        found = self._session.get_credentials()
+        return None if found is None else Credentials(*found.get_frozen_credentials()[:3])
 
     def check(self) -> None:
         """Whether it is there and may be used. Raises ConfigError, BucketUnavailable."""
@@ -59,8 +80,8 @@ class Bucket:
     def put(self, key: str, body: bytes, content_type: str) -> None:
         """Write an object, in the place of one that is there. Raises BucketUnavailable (it may be written), ConfigError."""
         encryption = {
-            "ServerSideEncryption": self._config.server_side_encryption,
-            "SSEKMSKeyId": self._config.sse_kms_key_id,
+            "ServerSideEncryption": self._access.server_side_encryption,
+            "SSEKMSKeyId": self._access.sse_kms_key_id,
         }
         given = {name: value for name, value in encryption.items() if value is not None}
         self._ask(
@@ -104,7 +125,7 @@ class Bucket:
             raise BucketUnavailable(f"s3://{self.name} cannot be {done}: {error}") from error
         except BotoCoreError as error:
             hint = "aws_access_key_id and aws_secret_access_key, profile_name, or what boto3 looks for itself"
-            raise ConfigError(f"s3://{self.name} cannot be {done}: {error}", field=_FIELD, hint=hint) from error
+            raise ConfigError(f"s3://{self.name} cannot be {done}: {error}", field=self._field, hint=hint) from error
 
     def _refused(self, done: str, error: ClientError) -> BucketUnavailable | ConfigError:
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -113,8 +134,8 @@ class Bucket:
             return BucketUnavailable(f"s3://{self.name} cannot be {done}: {error}")
         if code in ("NoSuchBucket", "404"):
             hint = "create it, or name another; and see region_name and endpoint_url"
-            return ConfigError("there is no such bucket", field=f"{_FIELD}.bucket", value=self.name, hint=hint)
-        return ConfigError(f"it may not be {done}: {error}", field=f"{_FIELD}.bucket", value=self.name)
+            return ConfigError("there is no such bucket", field=self._name_field, value=self.name, hint=hint)
+        return ConfigError(f"it may not be {done}: {error}", field=self._name_field, value=self.name)
 
 
 def _secret(secret: Any) -> str | None:

@@ -280,7 +280,7 @@ def open_uploader(pipeline: Pipeline, *, metrics: Metrics | None = None) -> Uplo
     queue = pipeline.error_handling.dead_letter_queue
     if not queue.goes_to("s3"):
         return None
-    bucket = Bucket(queue.config)
+    bucket = Bucket(queue.config, queue.config.bucket or "")
     try:
         bucket.check()
     except BucketUnavailable as error:

@@ -112,7 +112,7 @@ def test_status_shows_every_partition(stack: Stack) -> None:
     assert first == {
         "topic": stack.topic, "partition": 0, "committed": None, "upto": 99, "end": 110, "lag": 10,
         "watermark": "2013-01-01T00:59:00.000Z", "idle": False, "openWindows": 0,
-        "lateMissing": 0, "lateRefused": 0, "lateAmended": 0, "epoch": 1, "owner": "w1",
+        "lateMissing": 0, "lateRefused": 0, "lateAmended": 0, "lateExpired": 0, "epoch": 1, "owner": "w1",
     }  # fmt: skip
     assert (second["partition"], second["upto"], second["lag"], second["owner"]) == (1, None, 0, None)
     assert "2013-01-01T00:59" in stack.run("status")

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from tidegate.config.base import Problem, did_you_mean
+from tidegate.config.durations import format_duration
 from tidegate.config.schema import repeated_names
-from tidegate.config.sinks import Follower, KafkaSink, Sink
-from tidegate.config.stages import Aggregation, Expect
+from tidegate.config.sinks import Follower, KafkaSink, LakeSink, PostgresSink, Sink
+from tidegate.config.stages import Aggregation, EventTime, Expect
 from tidegate.config.topic_names import topic_problems
 from tidegate.config.topics import indexed_topics
 
@@ -62,6 +63,7 @@ def _schema(pipeline: Pipeline) -> Iterator[Problem]:
 def _event_time(pipeline: Pipeline) -> Iterator[Problem]:
     if pipeline.event_time is not None:
         yield from _unknown(pipeline.event_time.column, _decoded(pipeline), ("event_time", "column"))
+        yield from _state_timeout(pipeline, pipeline.event_time)
         return
     for part, needs in (("aggregations", bool(pipeline.aggregations)), ("dedupe", pipeline.dedupe is not None)):
         if needs:
@@ -70,6 +72,18 @@ def _event_time(pipeline: Pipeline) -> Iterator[Problem]:
                 ("event_time",),
                 "`eventTime: {column: …}`, a timestamp of the schema",
             )
+
+
+def _state_timeout(pipeline: Pipeline, event_time: EventTime) -> Iterator[Problem]:
+    """Until then a window may take records: live ones until it is closed, replays until its totals are forgotten."""
+    longest = max((aggregation.window.size for aggregation in pipeline.aggregations), default=0)
+    needed = event_time.allowed_lateness + max(longest, event_time.retention)
+    if event_time.state_timeout is not None and event_time.state_timeout <= needed:
+        yield Problem(
+            "windows would go while they may still get records",
+            ("event_time", "state_timeout"),
+            f"more than {format_duration(needed)}: allowedLateness, and beside it the longest window and `retention`",
+        )
 
 
 def _rules(pipeline: Pipeline) -> Iterator[Problem]:
@@ -107,6 +121,10 @@ def _sinks(pipeline: Pipeline) -> Iterator[Problem]:
     yield from _named_twice([sink.name for sink in pipeline.sinks], "sink", "sinks")
     names = [aggregation.name for aggregation in pipeline.aggregations]
     for index, sink in enumerate(pipeline.sinks):
+        yield from _output_mode(pipeline, index, sink)
+        if isinstance(sink, LakeSink):
+            yield from _lake(pipeline, index, sink)
+            continue
         field = "topics" if isinstance(sink, KafkaSink) else "tables"
         for name in sink.topics if isinstance(sink, KafkaSink) else sink.tables:
             if name not in names:
@@ -117,17 +135,40 @@ def _sinks(pipeline: Pipeline) -> Iterator[Problem]:
                     expected,
                     did_you_mean(name, names),
                 )
-        yield from _output_mode(pipeline, index, sink)
 
 
 def _output_mode(pipeline: Pipeline, index: int, sink: Sink) -> Iterator[Problem]:
     """`emit: final` is said on purpose: a sink that wants the updates too contradicts it."""
     final = next((aggregation.name for aggregation in pipeline.aggregations if aggregation.emit == "final"), None)
-    if isinstance(sink, Follower) and sink.output_mode not in (None, "append") and final is not None:
+    if isinstance(sink, Follower) and final is not None and sink.mode("final") != "append":
         yield Problem(
             f"aggregation '{final}' says `emit: final`, which is `append`",
             ("sinks", index, "output_mode"),
             "append, or nothing; or leave out `emit: final`",
+        )
+
+
+def _lake(pipeline: Pipeline, index: int, sink: LakeSink) -> Iterator[Problem]:
+    if not any(isinstance(each, PostgresSink) for each in pipeline.sinks):
+        yield Problem(
+            "files follow the results in PostgreSQL, and there is no such sink",
+            ("sinks", index, "type"),
+            "a sink of type postgres beside it",
+        )
+    before = [each.path for each in pipeline.sinks[:index] if isinstance(each, LakeSink)]
+    if sink.path in before:
+        yield Problem("another sink writes there", ("sinks", index, "path"), "a path of its own")
+    if sink.write_mode == "overwrite" and sink.output_mode not in (None, "complete"):
+        yield Problem(
+            "`mode: overwrite` replaces all results, so it must be given all",
+            ("sinks", index, "output_mode"),
+            "complete, or nothing; or another `mode`",
+        )
+    if sink.write_mode == "append" and sink.output_mode == "complete":
+        yield Problem(
+            "`mode: append` would add all results each time",
+            ("sinks", index, "output_mode"),
+            "update or append; or `mode: overwrite`",
         )
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tidegate.config.base import Millis, Model, Problem, Shorthand, refuse
 from tidegate.config.kafka import Servers
+from tidegate.config.s3 import S3Access
 from tidegate.config.schema import Topic
 
 QueueType = Literal["kafka", "s3", "log", "none"]
 _TYPES: Final = get_args(QueueType)
 
 
-class DeadLetterConfig(Model):
+class DeadLetterConfig(S3Access):
     """Settings of the dead-letter topic, by the names of Kafka's clients, and of S3, by those of boto3."""
-
-    model_config = ConfigDict(**{**Model.model_config, "alias_generator": None})
 
     bootstrap_servers: Servers | None = Field(default=None, alias="bootstrap.servers")
     """Must be the pipeline's own cluster: dead letters are part of the batch's transaction."""
@@ -43,20 +42,6 @@ class DeadLetterConfig(Model):
     """… or so many bytes, …"""
     buffer_age: Millis = Field(default=60_000, gt=0, alias="bufferAge")
     """… or the first of them for so long."""
-    region_name: str | None = Field(default=None, min_length=1)
-    """S3: this and the settings below are boto3's, with its defaults (AWS_… variables, profiles, instance roles)."""
-    endpoint_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
-    """S3: of another service than Amazon's that speaks its language."""
-    profile_name: str | None = Field(default=None, min_length=1)
-    aws_access_key_id: str | None = Field(default=None, min_length=1)
-    aws_secret_access_key: SecretStr | None = None
-    aws_session_token: SecretStr | None = None
-    addressing_style: Literal["auto", "path", "virtual"] = "auto"
-    """S3: whether the bucket is in the path of an address or in the name of the host."""
-    server_side_encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
-        default=None, alias="ServerSideEncryption"
-    )
-    sse_kms_key_id: str | None = Field(default=None, min_length=1, alias="SSEKMSKeyId")
 
 
 def _one(value: Any) -> Any:
@@ -86,7 +71,7 @@ class DeadLetterQueue(Model):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DeadLetterQueue:
-        refuse(*self._problems(), *self._credentials())
+        refuse(*self._problems())
         return self
 
     def _problems(self) -> Iterator[Problem]:
@@ -100,13 +85,3 @@ class DeadLetterQueue(Model):
         if "s3" not in self.types and config.bucket is not None:
             types = ", ".join(self.types)
             yield Problem(f"nothing is written to it with `type: {types}`", ("config", "bucket"), "`type` with `s3`")
-
-    def _credentials(self) -> Iterator[Problem]:
-        config = self.config
-        if (config.aws_access_key_id is None) != (config.aws_secret_access_key is None):
-            missing = "aws_access_key_id" if config.aws_access_key_id is None else "aws_secret_access_key"
-            expected = "both, or neither: boto3 then finds them itself"
-            yield Problem("a key and its secret go together", ("config", missing), expected)
-        if config.sse_kms_key_id is not None and not (config.server_side_encryption or "").startswith("aws:kms"):
-            expected = "`ServerSideEncryption: aws:kms` beside it"
-            yield Problem("a key of KMS is for KMS only", ("config", "sse_kms_key_id"), expected)

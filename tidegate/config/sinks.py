@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from tidegate.config.base import Millis, Model, Problem, refuse
+from tidegate.config.s3 import S3Access
 from tidegate.config.schema import Topic
 
 _POSTGRES_URL: Final = re.compile(r"postgres(ql)?(\+psycopg)?://\S+")
@@ -77,4 +78,66 @@ class KafkaSink(Follower):
     """Aggregation name → topic; default `{pipelineId}.{aggregation}`."""
 
 
-Sink = Annotated[PostgresSink | SqliteSink | KafkaSink, Field(discriminator="type")]
+_S3: Final = "s3://"
+
+
+def _place(path: str) -> str:
+    if "://" in path and not re.fullmatch(r"s3://[^/\s]+(/.*)?", path):
+        refuse(Problem("no place for files", (), "a directory, or s3://bucket/prefix"))
+    return path.rstrip("/") or "/"
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
+
+
+class _Lake(Follower):
+    """What both sinks of files have."""
+
+    type: str
+    name: SinkName
+    path: Place
+    """A directory, or `s3://bucket/prefix`; below it a folder for each aggregation, by its name."""
+    write_mode: str = Field(alias="mode")
+    s3: S3Access = S3Access()
+    """How the bucket of `path` is reached. It must exist."""
+
+    def mode(self, emit: Literal["updates", "final"]) -> OutputMode:
+        """What overwrites needs all results, unless told otherwise."""
+        overwrites = self.output_mode is None and self.write_mode == "overwrite"
+        return "complete" if overwrites else super().mode(emit)
+
+    @property
+    def in_s3(self) -> bool:
+        return self.path.startswith(_S3)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> _Lake:
+        if not self.in_s3 and self.s3 != S3Access():
+            refuse(
+                Problem("`path` is a directory, for which this is not needed", ("s3",), "`path: s3://bucket/prefix`")
+            )
+        return self
+
+
+class DeltaSink(_Lake):
+    """Results as tables of Delta Lake, one per aggregation. Runs on Spark write them, behind the PostgreSQL sink, which must be
+    there too; a worker leaves them to the next run."""
+
+    type: Literal["delta"]
+    name: SinkName = "delta"
+    write_mode: Literal["upsert", "append", "overwrite"] = Field(default="upsert", alias="mode")
+    """`upsert`: one row per window and group, the newest. `append`: a row for each change. `overwrite`: all results anew."""
+
+
+class ParquetSink(_Lake):
+    """Results as Parquet files. Runs on Spark write them, behind the PostgreSQL sink, which must be there too; a worker leaves
+    them to the next run."""
+
+    type: Literal["parquet"]
+    name: SinkName = "parquet"
+    write_mode: Literal["append", "overwrite"] = Field(default="append", alias="mode")
+    """`append`: a file for each publication, in folders by day, a row for each change. `overwrite`: one file with all results."""
+
+
+LakeSink = DeltaSink | ParquetSink
+Sink = Annotated[PostgresSink | SqliteSink | KafkaSink | DeltaSink | ParquetSink, Field(discriminator="type")]

@@ -38,6 +38,9 @@ class EventTime(Model):
     """How long (event time) the totals of a closed window are kept for corrections, once no live record can change
     them. A replayed record of an older window is rejected (`WindowExpired`). What is forgotten does not come back when
     this is raised: start a pipeline with a new pipelineId, which counts the log anew."""
+    state_timeout: Millis | None = None
+    """Windows that end so long (event time) before the watermark of the whole pipeline leave the database for good, by
+    `tidegate batch run`. More than `allowedLateness` and, beside it, `retention` and the longest window. Default: they stay."""
 
 
 def _failure_word(value: Any) -> Any:

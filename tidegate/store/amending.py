@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from tidegate.errors import StoreFenced
 from tidegate.record import TopicPartition
+from tidegate.stages.windows import NEVER
 from tidegate.store.base import Amendment, LateAccount
 from tidegate.store.late import LateCounts, LateWindow, find_amended, move_amended
 from tidegate.store.tables import StoreTables
@@ -37,9 +38,10 @@ def fence_amended(connection: Connection, tables: StoreTables, pipeline: str, pa
 
 def late_accounts(rows: Iterable[tuple[Any, ...]]) -> list[LateAccount]:
     """What `late.read_account` gives, per source partition."""
-    found: dict[TopicPartition, tuple[int, int, dict[LateWindow, LateCounts]]] = {}
-    for topic, partition, upto, amended_upto, name, start, end, *counts in rows:
-        _, _, windows = found.setdefault(TopicPartition(topic, int(partition)), (int(upto), int(amended_upto), {}))
+    found: dict[TopicPartition, tuple[int, int, dict[LateWindow, LateCounts], int]] = {}
+    for topic, partition, upto, amended_upto, gone, name, start, end, *counts in rows:
+        tp, timed_out = TopicPartition(topic, int(partition)), NEVER if gone is None else int(gone)
+        _, _, windows, _ = found.setdefault(tp, (int(upto), int(amended_upto), {}, timed_out))
         if name is not None:
             windows[LateWindow(name, int(start), int(end))] = LateCounts(*map(int, counts))
     return [LateAccount(tp, *parts) for tp, parts in found.items()]

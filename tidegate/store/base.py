@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
+from tidegate.stages.windows import NEVER
 from tidegate.store.late import LateCounts, LateWindow, total
 
 _BEFORE_ALL = -(2**62)  # ms; before any window that starts
@@ -76,14 +77,26 @@ class Amendment:
 
 
 @dataclass(frozen=True, slots=True)
+class TimedOut:
+    """`upto`: windows that end by then (ms) have left the store. `windows`: aggregation → how many just now. `late`: records that
+    these missed, and that will not be brought in any more."""
+
+    upto: int
+    windows: Mapping[str, int] = field(default_factory=dict)
+    late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LateAccount:
     """What windows of one source partition miss, as of one moment. `upto`: the last applied offset; `amended_upto`: the
-    late records up to there are in the results, but for those that are counted as refused."""
+    late records up to there are in the results, but for those that are counted as refused. `timed_out`: windows that end by then
+    (ms) have left the store, and are not amended any more; NEVER: none has."""
 
     tp: TopicPartition
     upto: int
     amended_upto: int
     windows: Mapping[LateWindow, LateCounts]
+    timed_out: int = NEVER
 
     @property
     def total(self) -> LateCounts:
@@ -135,8 +148,17 @@ class Store(Protocol):
         """Apply batches, each of another partition, in one transaction: late windows and deltas added up, the partition
         rows compared and set, the answers and what dedupe has seen kept.
 
+        What belongs to windows that have timed out is not added, but counted as `expired` in the late table.
+
         Raises StoreFenced (nothing written), SinkRecordError with the guilty delta rows (nothing written),
         StoreUnavailable (unknown whether written: claim again to learn it).
+        """
+
+    def time_out(self, epochs: Mapping[TopicPartition, int], timeout: int) -> TimedOut | None:
+        """Delete the windows that end more than `timeout` ms before the pipeline-wide watermark, for good, and give up the
+        records that they miss; in one transaction. `epochs`: of the caller's claims. None: there is nothing to do.
+
+        Raises StoreFenced when the caller has not all partitions any more (nothing deleted), StoreUnavailable.
         """
 
     def late_accounts(self) -> list[LateAccount]:

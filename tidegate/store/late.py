@@ -26,11 +26,13 @@ class LateWindow(NamedTuple):
 
 class LateCounts(NamedTuple):
     """Of one window and source partition. `missing`: records that are not in its result. `refused`: those of the missing that
-    an amendment could not bring in. `amended`: records that were missing and are not any more."""
+    an amendment could not bring in. `amended`: records that were missing and are not any more. `expired`: records that came when
+    the window had left the store, or were missing when it did, and are given up."""
 
     missing: int = 0
     refused: int = 0
     amended: int = 0
+    expired: int = 0
 
 
 def late_window(aggregation: str, start: int, end: int) -> LateWindow:
@@ -69,8 +71,9 @@ def add_late_windows(
 
 
 def read_account(tables: StoreTables, sql: SqlDialect, pipeline: str) -> str:
-    """Per partition row and late window of it: topic, partition, applied up to, amended up to, and the window (ms) with its
-    counts, or nulls when it has none. One statement, so that all is of one moment."""
+    """Per partition row and late window of it: topic, partition, applied up to, amended up to, the end up to which windows have
+    gone (ms, or null), and the window (ms) with its counts, or nulls when it has none. One
+    statement, so that all is of one moment."""
     bounds = ", ".join(sql.milliseconds(f"l.{name}") for name in ("window_start", "window_end"))
     counts = ", ".join(f"l.{name}" for name in LateCounts._fields)
 
@@ -79,10 +82,11 @@ def read_account(tables: StoreTables, sql: SqlDialect, pipeline: str) -> str:
         return f"AS {alias} ON {same}"
 
     return (
-        f"SELECT p.topic, p.partition, p.upto, coalesce(a.upto, -1), l.aggregation, {bounds}, {counts} "
+        f"SELECT p.topic, p.partition, p.upto, coalesce(a.upto, -1), g.upto, l.aggregation, {bounds}, {counts} "
         f"FROM {qualified(tables.partitions)} AS p "
         f"LEFT JOIN {qualified(tables.amended)} {joined('a')} LEFT JOIN {qualified(tables.late_windows)} {joined('l')} "
-        f"WHERE p.pipeline = {literal(pipeline)} ORDER BY 1, 2, 5, 6, 7"
+        f"LEFT JOIN {qualified(tables.timeouts)} AS g ON g.pipeline = p.pipeline "
+        f"WHERE p.pipeline = {literal(pipeline)} ORDER BY 1, 2, 6, 7, 8"
     )
 
 
@@ -106,8 +110,7 @@ def find_amended(tables: StoreTables, pipeline: str, tp: TopicPartition) -> str:
 
 def total(counts: Iterable[LateCounts]) -> LateCounts:
     """All of them added up."""
-    missing, refused, amended = (sum(column) for column in zip(*counts, (0, 0, 0), strict=False))
-    return LateCounts(missing, refused, amended)
+    return LateCounts(*(sum(column) for column in zip(*counts, LateCounts(), strict=True)))
 
 
 def late_windows_of(tables: StoreTables, sql: SqlDialect, pipeline: str, tp: TopicPartition) -> str:

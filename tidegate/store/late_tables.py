@@ -13,7 +13,8 @@ AMENDED: Final = "tidegate_amended"
 
 
 def late_windows_table(metadata: MetaData) -> Table:
-    """The counts are those of late.LateCounts; workers add to `missing`, backfills move from it to the others."""
+    """The counts are those of late.LateCounts; workers add to `missing`, backfills and timeouts move from it to
+    the others."""
     return Table(
         LATE_WINDOWS,
         metadata,
@@ -26,6 +27,7 @@ def late_windows_table(metadata: MetaData) -> Table:
         Column("missing", BigInteger, nullable=False),
         Column("refused", BigInteger, nullable=False, server_default="0"),
         Column("amended", BigInteger, nullable=False, server_default="0"),
+        Column("expired", BigInteger, nullable=False, server_default="0"),
     )
 
 

@@ -86,6 +86,13 @@ class PartitionRows:
             f"{batch.tp}: {mine}, but the store has upto {there.upto} and epoch {there.epoch}, owner {there.owner!r}"
         )
 
+    def lock(self, connection: Connection) -> list[PartitionRow]:
+        """All of them; nobody else writes to them until the end of the transaction. Locked as in claim()."""
+        columns = self._table.c
+        mine = columns.pipeline == self._pipeline
+        connection.execute(select(columns.topic).where(mine).order_by(*self._table.primary_key).with_for_update())
+        return self.all(connection)
+
     def all(self, connection: Connection) -> list[PartitionRow]:
         """By topic and partition."""
         columns = self._table.c

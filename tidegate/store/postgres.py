@@ -153,6 +153,9 @@ class PostgresStore(SqlStore):
     def _create_staging(self, connection: Connection, statement: str) -> None:
         execute(connection, statement)
 
+    def _unhurried(self, connection: Connection) -> None:
+        execute(connection, "SET LOCAL statement_timeout = 0")
+
     def _instants(self, deltas: pa.Table) -> pa.Table:
         return as_instants(deltas)
 

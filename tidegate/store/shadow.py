@@ -5,23 +5,27 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from tidegate.clock import Clock
 from tidegate.config.sinks import PostgresSink
 from tidegate.errors import ConfigError
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import literal, quote
+from tidegate.stages.windows import NEVER
 from tidegate.store.amending import late_accounts
 from tidegate.store.base import LateAccount
+from tidegate.store.check import add_missing_columns
 from tidegate.store.late import read_account
-from tidegate.store.postgres import PostgresStore
+from tidegate.store.postgres import PostgresStore, take_turn
 from tidegate.store.raw import execute, fetch
 from tidegate.store.shadow_sql import ShadowSql
 from tidegate.store.tables import WINDOW, store_tables
+from tidegate.store.timeouts import TimeoutRows
 
 _SAMPLES: Final = 10  # differing results that are shown of an aggregation
 _LONGEST: Final = 40  # characters of the pipeline's id in the schema's name
@@ -72,7 +76,11 @@ class ShadowStore(PostgresStore):
 
     def begin(self, span: Range, digest: str) -> list[LateAccount]:
         """A new shadow in the place of an old one. What stands in the live tables is noted, and returned are the accounts of
-        that very moment: up to where the log is to be read. Raises StoreUnavailable."""
+        that very moment: up to where the log is to be read. Raises StoreUnavailable; ConfigError for windows that have timed
+        out."""
+        with self._transaction() as connection:
+            self._bring_up_to_date(connection)
+            self._require_there(connection, span)
         with self._transaction() as connection:
             execute(connection, f"DROP SCHEMA IF EXISTS {self._sql.schema} CASCADE")
         self.prepare()
@@ -86,6 +94,24 @@ class ShadowStore(PostgresStore):
             execute(connection, self._sql.note(*span))
             rows = fetch(connection, read_account(self._sql.live, self.sql, self._sql.pipeline))
         return late_accounts(rows)
+
+    def _bring_up_to_date(self, connection: Connection) -> None:
+        """What of the live tables an older version has not made; nobody may have started since. Their views are left alone."""
+        live, inspector = self._sql.live, inspect(connection)
+        take_turn(connection, str(live.timeouts.schema))
+        live.timeouts.create(connection, checkfirst=True)
+        add_missing_columns(connection, inspector, live.late_windows)
+
+    def _require_there(self, connection: Connection, span: Range) -> None:
+        gone = TimeoutRows(self._sql.live, self.sql, self._sql.pipeline).upto(connection)
+        first = max((gone - aggregation.size + 1 for aggregation in self._plan.aggregations), default=NEVER)
+        if gone != NEVER and span.begin < first:
+            begin = datetime.fromtimestamp(first / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            raise ConfigError(
+                "windows of that time have left the database for good (eventTime.stateTimeout)",
+                field="--from",
+                expected=f"{begin} or later",
+            )
 
     def compare(self, *, whole: bool) -> None:
         """Say of each window what it is. `whole`: whether the log still had its beginning in every partition."""
@@ -180,10 +206,6 @@ class ShadowStore(PostgresStore):
                     field="--promote",
                     hint="compute it again: tidegate batch backfill PIPELINE --from … --to …",
                 )
-
-    def _unhurried(self, connection: Connection) -> None:
-        """A statement over many windows may take longer than one of a batch."""
-        execute(connection, "SET LOCAL statement_timeout = 0")
 
 
 def shadow_schema(pipeline: str, schema: str) -> str:

@@ -23,6 +23,7 @@ from tidegate.store.tables import WINDOW, AggregationTables, StoreTables, qualif
 
 _NEAR = "1e-9"  # sums of doubles differ in their last bits with the order of their records
 _WINDOWS = ", ".join(WINDOW)
+_NONE_LATE = literal("/".join(map(str, LateCounts())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class ShadowSql:
         counts = ", ".join(f"sum({field})" for field in LateCounts._fields)
         return (
             f"SELECT window_start, window_end, coalesce(p.partials, 0) AS partials, coalesce(p.revisions, 0) AS revisions, "
-            f"coalesce(l.late, '0/0/0') AS late FROM (SELECT {_WINDOWS}, count(*) AS partials, sum(revision) AS revisions "
+            f"coalesce(l.late, {_NONE_LATE}) AS late FROM (SELECT {_WINDOWS}, count(*) AS partials, sum(revision) AS revisions "
             f"FROM {qualified(tables.aggregations[name].partials)} WHERE {within} GROUP BY {_WINDOWS}) AS p "
             f"FULL JOIN (SELECT {_WINDOWS}, concat_ws('/', {counts}) AS late FROM {qualified(tables.late_windows)} "
             f"WHERE pipeline = {literal(self.pipeline)} AND aggregation = {literal(name)} AND {within} "
@@ -121,17 +122,18 @@ class ShadowSql:
         target = f"INSERT INTO {self.windows} AS w (aggregation, {_WINDOWS}, partials, revisions, late, state) "
         conflict = f"ON CONFLICT (aggregation, {_WINDOWS}) DO UPDATE SET state = 'differs' WHERE w.state = 'same'"
         yield (
-            f"{target} SELECT DISTINCT {literal(name)}, {_WINDOWS}, 0, 0, '0/0/0', 'differs' FROM {self.diff(name)} {conflict}"
+            f"{target} SELECT DISTINCT {literal(name)}, {_WINDOWS}, 0, 0, {_NONE_LATE}, 'differs' "
+            f"FROM {self.diff(name)} {conflict}"
         )
         yield (
-            f"{target} SELECT {literal(name)}, {_WINDOWS}, 0, 0, '0/0/0', 'differs' "
+            f"{target} SELECT {literal(name)}, {_WINDOWS}, 0, 0, {_NONE_LATE}, 'differs' "
             f"FROM ({self._standing(name, begin, end, self.shadow)}) AS s LEFT JOIN (SELECT {_WINDOWS}, late AS before "
             f"FROM {self.windows} WHERE aggregation = {literal(name)}) AS b USING ({_WINDOWS}) "
-            f"WHERE s.late <> coalesce(b.before, '0/0/0') {conflict}"
+            f"WHERE s.late <> coalesce(b.before, {_NONE_LATE}) {conflict}"
         )
         yield (  # late windows that the recomputation has not
             f"UPDATE {self.windows} AS w SET state = 'differs' WHERE w.aggregation = {literal(name)} AND w.state = 'same' "
-            f"AND w.late <> '0/0/0' AND NOT EXISTS (SELECT 1 FROM ({self._standing(name, begin, end, self.shadow)}) AS s "
+            f"AND w.late <> {_NONE_LATE} AND NOT EXISTS (SELECT 1 FROM ({self._standing(name, begin, end, self.shadow)}) AS s "
             "WHERE s.window_start = w.window_start AND s.window_end = w.window_end AND s.late = w.late)"
         )
 

@@ -13,12 +13,13 @@ import pyarrow as pa
 from sqlalchemy import Connection, Engine
 
 from tidegate.clock import Clock
-from tidegate.errors import SinkRecordError, StoreUnavailable
+from tidegate.errors import SinkRecordError, StoreFenced, StoreUnavailable
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
+from tidegate.stages.windows import NEVER
 from tidegate.store.amending import fence_amended
 from tidegate.store.answer_rows import AnswerRows
-from tidegate.store.base import Amendment, PartitionRow, StoreBatch
+from tidegate.store.base import Amendment, PartitionRow, StoreBatch, TimedOut
 from tidegate.store.deltas import sourced_deltas
 from tidegate.store.failures import Failure, driver_error, failure_of, public_error
 from tidegate.store.holds import HoldRows
@@ -29,6 +30,7 @@ from tidegate.store.seen import add_seen, forget_seen
 from tidegate.store.sql_reading import SqlReading
 from tidegate.store.statements import Statements, null_patterns
 from tidegate.store.tables import StoreTables
+from tidegate.store.timeouts import TimeoutRows, added_up, expired_of, given_up, surviving, watermark_of_all
 from tidegate.store.united import Existing, numbered_keys, with_united_sketches
 
 
@@ -59,6 +61,8 @@ class SqlStore(SqlReading):
         self._statements = {
             aggregation: Statements(of, self.sql, engine.dialect) for aggregation, of in tables.aggregations.items()
         }
+        self._timeouts = TimeoutRows(tables, self.sql, plan.pipeline.pipeline_id)
+        self._gone = NEVER  # windows that end by then have timed out; it moves only while nobody else has a claim
         self._epochs: dict[TopicPartition, int] = {}
         self._epochs_lock = threading.Lock()
 
@@ -66,6 +70,9 @@ class SqlStore(SqlReading):
 
     @abstractmethod
     def prepare(self) -> None: ...
+
+    def _unhurried(self, connection: Connection) -> None:
+        """A statement over many windows may take longer than one of a batch. (SQLite's take as long as they take.)"""
 
     @abstractmethod
     def _instants(self, deltas: pa.Table) -> pa.Table:
@@ -86,6 +93,7 @@ class SqlStore(SqlReading):
             self._holds.require_free(connection, owner)
             self._holds.forget_expired(connection)
             answers = self._answers.of(connection, rows)
+            self._gone = self._timeouts.upto(connection)
         with self._epochs_lock:
             self._epochs.update({row.tp: row.epoch for row in rows})
         return {row.tp: replace(row, answers=answers.get(row.tp)) for row in rows}
@@ -127,6 +135,27 @@ class SqlStore(SqlReading):
             with self._transaction() as connection:
                 self._rows.set_idle(connection, epochs, idle)
 
+    def time_out(self, epochs: Mapping[TopicPartition, int], timeout: int) -> TimedOut | None:
+        """1. lock the partition rows, and see that they are the caller's  2. where is the watermark?  3. delete."""
+        event_time = self._plan.pipeline.event_time
+        with self._transaction() as connection:
+            self._unhurried(connection)
+            rows = {row.tp: row for row in self._rows.lock(connection)}
+            for tp, epoch in epochs.items():
+                if (row := rows.get(tp)) is None or row.epoch != epoch:
+                    owner = "nobody" if row is None else row.owner
+                    raise StoreFenced(f"{tp}: {owner} has the partition: no windows are timed out")
+            if rows.keys() - epochs.keys():  # somebody else may write to them
+                return None
+            watermark = watermark_of_all(
+                {tp: row.state for tp, row in rows.items()}, event_time.delay if event_time else 0
+            )
+            if watermark is None or watermark - timeout <= self._timeouts.upto(connection):
+                return None
+            done = self._timeouts.move(connection, watermark - timeout)
+        self._gone = done.upto
+        return done
+
     # How it is done.
 
     def _at_once(self, parts: Sequence[Part], write: Callable[[Connection, Sequence[Part]], None]) -> None:
@@ -147,15 +176,16 @@ class SqlStore(SqlReading):
     def _write(self, connection: Connection, batches: Sequence[StoreBatch], *, put_new: bool) -> None:
         for batch in batches:
             self._fence(connection, batch)
+        expired = {} if self._gone == NEVER else expired_of(self._deltas(batches), self._gone)
         for batch in batches:
             if batch.answers is not None:
                 self._answers.put(connection, batch)
-            if batch.late_windows is not None and batch.late_windows.num_rows:
-                self._count_late(connection, batch.tp, counted(batch.late_windows))
+            late = {} if batch.late_windows is None else given_up(counted(batch.late_windows), self._gone)
+            if changes := added_up(late, expired.get(batch.tp, {})):
+                self._count_late(connection, batch.tp, changes)
         for statements, deltas in self._deltas(batches):
-            rest = self._put_new(connection, statements, deltas) if put_new else deltas
-            if rest.num_rows:
-                self._add(connection, statements, rest)
+            there = surviving(deltas, self._gone)
+            self._add(connection, statements, self._put_new(connection, statements, there) if put_new else there)
         for batch in batches:
             self._remember(connection, batch)
 
@@ -163,11 +193,13 @@ class SqlStore(SqlReading):
         moved = [self._fence(connection, amendment) for amendment in amendments]
         if not all(moved):
             return
+        gone = self._timeouts.locked_upto(connection)
         for amendment in amendments:
-            if amendment.changes:
-                self._count_late(connection, amendment.tp, amendment.changes)
+            # What the others miss was given up when they went.
+            if changes := {window: counts for window, counts in amendment.changes.items() if window.end > gone}:
+                self._count_late(connection, amendment.tp, changes)
         for statements, deltas in self._deltas(amendments):
-            self._add(connection, statements, deltas)
+            self._add(connection, statements, surviving(deltas, gone))
 
     def _fence(self, connection: Connection, part: StoreBatch | Amendment) -> bool:
         """False when the part was written before. Raises StoreFenced when somebody else has been there."""
@@ -195,8 +227,10 @@ class SqlStore(SqlReading):
         return deltas
 
     def _add(self, connection: Connection, statements: Statements, deltas: pa.Table) -> None:
-        """Add deltas to the partials of their source partitions."""
+        """Add deltas, if there are any, to the partials of their source partitions."""
         tables = statements.tables
+        if not deltas.num_rows:
+            return
         if tables.sketches:
             deltas = self._with_united_sketches(connection, statements, deltas)
         self._create_staging(connection, statements.staging.create)

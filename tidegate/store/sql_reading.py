@@ -83,7 +83,7 @@ class SqlReading(ABC):
 
     def late_accounts(self) -> list[LateAccount]:
         with self._transaction(reads=True) as connection:
-            table = self._tables.amended  # the newest of those that are read
+            table = self._tables.timeouts  # the newest of those that are read
             if not self._engine.dialect.has_table(connection, table.name, schema=table.schema):
                 return []
             rows = fetch(connection, read_account(self._tables, self.sql, self._plan.pipeline.pipeline_id))

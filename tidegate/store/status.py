@@ -57,6 +57,7 @@ def _row(pipeline: Pipeline, progress: Progress, tp: TopicPartition) -> dict[str
         "lateMissing": late.missing if late else None,
         "lateRefused": late.refused if late else None,
         "lateAmended": late.amended if late else None,
+        "lateExpired": late.expired if late else None,
         "epoch": found.epoch or None if found else None,
         "owner": found.owner or None if found else None,
     }

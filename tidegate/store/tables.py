@@ -6,6 +6,7 @@ tidegate_late_windows    how many records each window misses, per source partiti
 tidegate_seen            dedupe's memory, per source partition
 tidegate_holds           who holds the pipeline back for a while, so that nobody else claims its partitions
 tidegate_amended         up to which offset the late records of each source partition have been brought into the results
+tidegate_timeouts        up to which end windows have left the tables for good
 {table}_partials         one row per window, group, source partition and lane
 {table}_estimates        one row per window and group: distinct counts over all its partials (approxDistinct only)
 {table}                  the view that adds the partials up (totals.py)
@@ -46,6 +47,7 @@ PARTITIONS = "tidegate_partitions"
 ANSWERS = "tidegate_answers"
 SEEN = "tidegate_seen"
 RUNS = "tidegate_runs"  # made by runs.py alone, when the second engine runs for the first time
+TIMEOUTS = "tidegate_timeouts"
 PUBLISHED = "tidegate_published"  # made by published.py alone, when it has a sink beside the database
 
 WINDOW = ("window_start", "window_end")
@@ -95,6 +97,7 @@ class StoreTables:
     amended: Table
     seen: Table
     holds: Table
+    timeouts: Table
     aggregations: Mapping[str, AggregationTables]
 
 
@@ -120,7 +123,7 @@ def store_tables(plan: Plan, names: Mapping[str, str], schema: str | None) -> St
             aggregation, view, _partials(metadata, aggregation, view), _estimates(metadata, aggregation, view)
         )
     shared = partition_table(metadata), _answers(metadata), late_windows_table(metadata), amended_table(metadata)
-    return StoreTables(metadata, *shared, _seen(metadata), holds_table(metadata), aggregations)
+    return StoreTables(metadata, *shared, _seen(metadata), holds_table(metadata), _timeouts(metadata), aggregations)
 
 
 def partition_table(metadata: MetaData) -> Table:
@@ -171,6 +174,12 @@ def _store_uncompressed(table: Table, connection: Connection, **_: Any) -> None:
     """Answers are compressed already; PostgreSQL would try once more, with each batch."""
     if connection.dialect.name == "postgresql":
         execute(connection, f"ALTER TABLE {qualified(table)} ALTER COLUMN answers SET STORAGE EXTERNAL")
+
+
+def _timeouts(metadata: MetaData) -> Table:
+    """One row per pipeline. `upto` in ms since the epoch; see timeouts.py."""
+    columns = Column("pipeline", TEXT, primary_key=True), Column("upto", BigInteger, nullable=False)
+    return Table(TIMEOUTS, metadata, *columns)
 
 
 def qualified(table: Table) -> str:
@@ -256,7 +265,9 @@ def null_safe(table: Table, names: tuple[str, ...]) -> list[str]:
 def _check_names(aggregation: AggregationPlan, view: str, taken: list[str]) -> None:
     """Raises ConfigError for a table or column name that cannot be used."""
     where = f"aggregations.{aggregation.name}"
-    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, AMENDED, SEEN, HOLDS, RUNS, PUBLISHED}.union(*map(_tables_of, taken))
+    used = {PARTITIONS, ANSWERS, LATE_WINDOWS, AMENDED, SEEN, HOLDS, TIMEOUTS, RUNS, PUBLISHED}.union(
+        *map(_tables_of, taken)
+    )
     if used.intersection(_tables_of(view)):
         raise ConfigError(
             "this table is used twice", field=where, value=view, hint="sinks.tables gives it another name"

@@ -142,6 +142,11 @@ RESULTS_PUBLISHED = Counter(
     "Results that a batch run has given to a sink beside the database; a worker's are in records_produced.",
     {"sink": OPEN, "aggregation": OPEN},
 )
+WINDOWS_TIMED_OUT = Counter(
+    "tidegate_windows_timed_out_total",
+    "Windows that have left the database for good (eventTime.stateTimeout), by aggregation.",
+    {"aggregation": OPEN},
+)
 LATE_RECORDS = Counter("tidegate_late_records_total", "Records that are late for all their windows.", {"topic": OPEN})
 
 # State.

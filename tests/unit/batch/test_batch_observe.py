@@ -45,7 +45,7 @@ class Heard:
 def commit(*, lags: dict[TopicPartition, int] | None) -> Commit:
     ledgers = {TP: Ledger(read=10, accepted=7, dead_lettered=1, late=2), OTHER: Ledger(read=5, accepted=5)}
     states = {TP: PartitionState(9, 1_700_000_061_000), OTHER: PartitionState(4)}
-    return Commit(ledgers, 1, states, {"totals": 3}, lags, 0.3)
+    return Commit(ledgers, 1, states, {"totals": 3}, lags, 0.3, timed_out={"totals": 2})
 
 
 def lines(measuring: Measuring) -> set[str]:
@@ -72,6 +72,7 @@ def test_a_micro_batch_as_metrics() -> None:
         'tidegate_late_records_total{topic="flights"} 4.0',
         'tidegate_batch_rows_total{aggregation="totals"} 6.0',
         'tidegate_results_published_total{aggregation="totals",sink="kafka"} 8.0',
+        'tidegate_windows_timed_out_total{aggregation="totals"} 4.0',
         'tidegate_batch_duration_seconds_count{topic="flights"} 2.0',
         'tidegate_consumer_lag_records{consumergroup="p",partition="0",topic="flights"} 40.0',
         'tidegate_consumer_lag_records{consumergroup="p",partition="1",topic="flights"} 2.0',

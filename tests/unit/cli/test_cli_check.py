@@ -90,6 +90,13 @@ def test_plan_says_which_groups_spread(tmp_path: Path) -> None:
     assert "the merge agent adds up its partials" in shown
 
 
+def test_plan_says_whose_work_the_lakes_are(tmp_path: Path) -> None:
+    """A worker runs the file too, and leaves these sinks to Spark."""
+    sinks = 'sinks: [{type: postgres, url: "postgresql://h/d"}, {type: delta, path: "s3://b/lake", mode: append}]\n'
+    shown = tidegate("check", written(tmp_path / "keyed.yaml", KEYED + sinks))
+    assert "delta: delta in s3://b/lake (append): by_airport, all; by runs on Spark, not by a worker" in shown
+
+
 def test_seed_alone_is_valid_and_says_what_is_missing(tmp_path: Path) -> None:
     """A file with only an id and errorHandling is valid; what it needs to run is named."""
     seed = Path(__file__).parents[2] / "corpus" / "settings" / "good" / "seed.json"

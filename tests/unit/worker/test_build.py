@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.aio import in_a_loop
 from tests.unit.worker.pieces import plan_of
 from tidegate.errors import BrokerUnavailable, ConfigError
 from worker.build import Runtime
+from worker.sinks import leave_to_spark
 
 
 @in_a_loop
@@ -43,3 +45,19 @@ def test_a_sink_that_wants_all_results_each_time() -> None:
     with pytest.raises(ConfigError, match="never all results") as error:
         Runtime(plan_of(sinks=[{"type": "kafka", "outputMode": "complete"}]).pipeline)
     assert error.value.field == "sinks[0].outputMode"
+
+
+@in_a_loop
+async def test_sinks_of_lakes_are_left_to_spark(tmp_path: Any) -> None:
+    """A worker opens the database alone, and says whose work the others are."""
+    database = {"type": "postgres", "url": "postgresql://nowhere.invalid/x"}
+    lakes = [{"type": "delta", "path": str(tmp_path)}, {"type": "parquet", "path": "s3://bucket/x"}]
+    runtime = Runtime(plan_of(sinks=[*lakes, database]).pipeline)
+    with capture_logs() as logged:
+        leave_to_spark(runtime.pipeline)
+    assert [(event["event"], event["sinks"]) for event in logged] == [("sinks.left_to_spark", ["delta", "parquet"])]
+    assert runtime._store is not None
+    await runtime.take_down()
+    with capture_logs() as logged:
+        leave_to_spark(plan_of(sinks=[database]).pipeline)
+    assert logged == []
