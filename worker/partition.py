@@ -30,8 +30,8 @@ from tidegate.errors import (
 )
 from tidegate.record import TopicPartition
 from tidegate.topics import topic_ids
-from transport.batch import SourceBatch
 from worker.context import Context, Delivery
+from worker.deliveries import Deliveries
 from worker.identity import changelog_rows
 from worker.producer import PartitionProducer, transactional_id
 from worker.restore import Restored, restore
@@ -70,7 +70,7 @@ class PartitionTask(ABC):
         self.steps = 0
         self._doing, self._since = "nothing yet", monotonic()
         self._in_thread = Calls(context.executor)
-        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._deliveries = Deliveries(tp, context)
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
@@ -103,8 +103,7 @@ class PartitionTask(ABC):
 
     def offer(self, delivery: Delivery) -> None:
         """Take a batch; the transport holds back more than a few that are not acknowledged."""
-        self.context.observer.offered(self.tp, delivery.batch)
-        self._queue.put_nowait(delivery)
+        self._deliveries.put(delivery)
 
     async def stop(self, deadline: Deadline) -> None:
         """Finish the batch in hand if the deadline allows, then let go of producer and state. What is not finished is
@@ -123,7 +122,7 @@ class PartitionTask(ABC):
 
     async def _run(self) -> None:
         while True:
-            deliveries = await self._next()
+            deliveries = await self._deliveries.next(_TICK)
             async with self._busy:
                 try:
                     if deliveries:
@@ -142,26 +141,6 @@ class PartitionTask(ABC):
                 except BaseException as error:
                     self.context.fail(error)
                     return
-
-    async def _next(self) -> list[Delivery]:
-        """What has been delivered, up to the limits of one batch; nothing after a tick without."""
-        try:
-            async with asyncio.timeout(_TICK):  # not wait_for: it can swallow the cancellation that ends this task
-                first = await self._queue.get()
-        except TimeoutError:
-            return []
-        limits = self.context.plan.pipeline.worker
-        taken, records, nbytes = [first], len(first.batch), first.batch.nbytes
-        while not self._queue.empty():
-            following: SourceBatch = self._queue._queue[0].batch  # type: ignore[attr-defined]  # asyncio's queue has no public look at its head
-            records, nbytes = records + len(following), nbytes + following.nbytes
-            if records > limits.max_batch_records or nbytes > limits.max_batch_bytes:
-                break
-            taken.append(self._queue.get_nowait())
-        stale = [delivery for delivery in taken if not self.context.consumer.is_current(delivery.batch)]
-        for delivery in stale:
-            self.context.observer.dropped(self.tp, delivery.batch)
-        return [delivery for delivery in taken if delivery not in stale]
 
     async def _until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until it is done: an outage pauses the partition and keeps its membership; a fence opens it anew.

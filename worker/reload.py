@@ -25,7 +25,8 @@ from tidegate.stages.batch import PartitionState
 from tidegate.store.base import Store
 from worker import keys
 from worker.effects import Effects
-from worker.source import SourceStages, Step, take
+from worker.emit import take
+from worker.source import SourceStages, Step
 from worker.windows import BEGINNING
 
 
@@ -67,7 +68,7 @@ def reload_steps(stages: SourceStages, stored: Stored, state: PartitionState, cl
         step = Step(state, Effects(), closed_upto)
         stages.remember(list(zip(seen["key"].to_pylist(), seen["at"].to_pylist(), strict=True)), step.effects)
         yield step
-    stages.forget_open_ends()
+    stages.emitter.forget_open_ends()
     last = stages.closing(stored.state, closed_upto, bound)
     stages.drop_expired(state, {}, last)
     stages.forget_seen(stored.state, last.effects)
@@ -80,10 +81,12 @@ def _windows(stages: SourceStages, name: str, table: pa.Table, step: Step, bound
     ends = rows.table["window_end"].to_numpy()
     kept = np.flatnonzero(ends > expiry)
     step.effects.put([rows.keys[i] for i in kept], [rows.values[i] for i in kept])
-    if stages.is_merged(name):
-        stages.send(name, rows, bound, step.effects)
+    if stages.emitter.is_merged(name):
+        stages.emitter.send(name, rows, bound, step.effects)
     else:
-        stages.send(name, take(rows, np.flatnonzero((ends <= step.closed_upto) | (ends > bound))), bound, step.effects)
+        stages.emitter.send(
+            name, take(rows, np.flatnonzero((ends <= step.closed_upto) | (ends > bound))), bound, step.effects
+        )
     return step
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from dlq.collect import envelopes
 from dlq.envelope import Envelope
@@ -19,7 +15,7 @@ from dlq.policy import Failures, FloodGuard
 from dlq.publishers import open_publisher
 from dlq.retry.rows import retry_rows
 from tidegate.clock import Clock
-from tidegate.config.topics import late_topic, result_topics, watermarks_topic
+from tidegate.config.topics import late_topic, watermarks_topic
 from tidegate.record import OutRow, TopicPartition
 from tidegate.rowkeys import aggregation_prefix, order_preserving
 from tidegate.stages.batch import Answers, BatchResult, NothingSeen, PartitionState, RawBatch
@@ -30,10 +26,8 @@ from tidegate.stages.sql import connect
 from tidegate.store.rows import decode_state, encode_state
 from worker import keys
 from worker.effects import Effects
-from worker.merge import PartialsWriter
-from worker.naming import merged_aggregations
+from worker.emit import Emitter
 from worker.records import by_partition
-from worker.results import ResultEncoder
 from worker.seen import SeenTable
 from worker.statedb import PartitionDB
 from worker.watermarks import NEVER, SourceWatermark, encode_watermark, watermark_key
@@ -72,7 +66,6 @@ class SourceStages:
         handlers: HandlerChain,
     ) -> None:
         self.plan, self.tp, self.db = plan, tp, db
-        self._name = json.dumps(str(tp))
         self._clock = clock
         self._counts = partition_counts
         self._connection = connect()
@@ -80,14 +73,9 @@ class SourceStages:
         self._publisher = open_publisher(plan)
         self._flood = FloodGuard(plan.pipeline.error_handling.flood_guard)
         self.windows = {a.name: WindowTable(a, self._connection) for a in plan.aggregations}
-        self._results = {a.name: ResultEncoder(a, self._connection) for a in plan.aggregations}
-        merged = {a.name for a in merged_aggregations(plan)}
-        self._partials = PartialsWriter(plan, tp, partition_counts) if merged else None
-        self._merged = merged
+        self.emitter = Emitter(plan, tp, db, self.windows, self._connection, partition_counts)
         self._seen = SeenTable(db) if plan.pipeline.dedupe else NothingSeen()
-        self._topics = result_topics(plan.pipeline)
         self._context = {"engine": "worker", "host": socket.gethostname()}
-        self._open_ends: dict[str, frozenset[int]] = {}
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
 
     def close(self) -> None:
@@ -150,86 +138,8 @@ class SourceStages:
         return closed_upto if state.high_water is None else max(closed_upto, state.high_water - self._delay)
 
     def _emit(self, changed: dict[str, WindowRows], closed_upto: int, bound: int, step: Step) -> None:
-        """Results of what changed and of what closes; a window that closes in this very batch is emitted once, as final."""
-        for aggregation in self.plan.aggregations:
-            rows = changed.get(aggregation.name)
-            ending = self._ending(aggregation, rows, closed_upto, bound)
-            step.windows_closed[aggregation.name] = _windows(ending.table)
-            step.open_windows[aggregation.name] = self._still_open(aggregation.name, rows, bound)
-            self._send(aggregation, rows, ending, bound, step.effects)
+        step.windows_closed, step.open_windows = self.emitter.emit(changed, closed_upto, bound, step.effects)
         step.closed_upto = max(closed_upto, bound)
-
-    def is_merged(self, aggregation: str) -> bool:
-        """Whether its results are added up elsewhere, since groups can spread over partitions."""
-        return aggregation in self._merged
-
-    def send(self, aggregation: str, rows: WindowRows, bound: int, effects: Effects) -> None:
-        """What has changed, as partials or as results; those of windows that end up to `bound` (ms) are final."""
-        plan = self.windows[aggregation].plan
-        self._send(plan, rows, WindowRows([], [], rows.table.slice(0, 0)), bound, effects)
-
-    def _send(
-        self, aggregation: AggregationPlan, rows: WindowRows | None, ending: WindowRows, bound: int, effects: Effects
-    ) -> None:
-        topic = self._topics.get(aggregation.name)
-        if aggregation.name in self._merged:
-            if rows is not None and self._partials is not None:
-                self._partials.write(aggregation, rows, effects)
-        elif topic is not None:
-            self._send_results(topic, aggregation, rows, ending, bound, effects)
-
-    def forget_open_ends(self) -> None:
-        """The state's windows were changed by something else than a batch: look anew which are open."""
-        self._open_ends.clear()
-
-    def last_end(self, closed_upto: int) -> int:
-        """The end (ms) of the last window that is open; `closed_upto` when none is."""
-        for name, table in self.windows.items():
-            self._open_ends.setdefault(name, table.open_ends(self.db, closed_upto))
-        return max((end for ends in self._open_ends.values() for end in ends), default=closed_upto)
-
-    def _still_open(self, name: str, rows: WindowRows | None, bound: int) -> frozenset[int]:
-        """Ends of the windows that are open after this step: those that were, those that opened, less those that closed."""
-        if name not in self._open_ends:
-            self._open_ends[name] = self.windows[name].open_ends(self.db, bound)
-        opened = pc.unique(rows.table["window_end"]).to_pylist() if rows is not None else []
-        self._open_ends[name] = frozenset(end for end in {*self._open_ends[name], *opened} if end > bound)
-        return self._open_ends[name]
-
-    def _ending(self, aggregation: AggregationPlan, rows: WindowRows | None, after: int, bound: int) -> WindowRows:
-        """The rows that close: those of the local state, with this batch's own changes laid over them."""
-        ending = self.windows[aggregation.name].ending(self.db, after, bound)
-        if rows is None:
-            return ending
-        ends = rows.table["window_end"].to_numpy()
-        fresh = np.flatnonzero((ends > after) & (ends <= bound))
-        if not len(fresh):
-            return ending
-        new = {rows.keys[i] for i in fresh}
-        old = [i for i, key in enumerate(ending.keys) if key not in new]
-        table = pa.concat_tables([_take(ending.table, old), _take(rows.table, fresh).select(ending.table.column_names)])
-        return WindowRows([*(ending.keys[i] for i in old), *(rows.keys[i] for i in fresh)], [], table)
-
-    def _send_results(
-        self,
-        topic: str,
-        aggregation: AggregationPlan,
-        rows: WindowRows | None,
-        ending: WindowRows,
-        bound: int,
-        effects: Effects,
-    ) -> None:
-        tables = [(ending.table, True)]
-        if rows is not None:
-            ends, closing = rows.table["window_end"].to_numpy(), set(ending.keys)
-            other = [i for i, key in enumerate(rows.keys) if key not in closing]
-            corrections = [i for i in other if ends[i] <= bound]
-            updates = [i for i in other if ends[i] > bound] if aggregation.emit == "updates" else []
-            tables += [(_take(rows.table, corrections), True), (_take(rows.table, updates), False)]
-        for table, final in tables:
-            upto = [f"{{{self._name}: {offset}}}" for offset in table["upto"].to_pylist()]
-            encoded = self._results[aggregation.name].encode(table, upto, pa.array([final] * table.num_rows))
-            effects.send(topic, self.tp.partition, *encoded)
 
     def _add_late_windows(self, result: BatchResult, effects: Effects) -> None:
         table = result.late_windows
@@ -293,19 +203,4 @@ class SourceStages:
         watermark = NEVER if state.high_water is None else state.high_water - self._delay
         row = SourceWatermark(self.tp.topic, self.tp.partition, watermark, state.upto, state.idle)
         effects.send(watermarks_topic(self.plan.pipeline), 0, [watermark_key(self.tp)], [encode_watermark(row)])
-        if self._partials is not None:
-            self._partials.mark(row, effects)
-
-
-def _take(table: pa.Table, rows: Sequence[int] | npt.NDArray[np.int64]) -> pa.Table:
-    return table.take(pa.array(rows, pa.int64()))
-
-
-def take(rows: WindowRows, numbers: npt.NDArray[np.int64]) -> WindowRows:
-    """Some of the rows."""
-    values = [rows.values[i] for i in numbers]
-    return WindowRows([rows.keys[i] for i in numbers], values, _take(rows.table, numbers))
-
-
-def _windows(table: pa.Table) -> int:
-    return int(pc.count_distinct(table["window_end"]).as_py()) if table.num_rows else 0
+        self.emitter.mark(row, effects)

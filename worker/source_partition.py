@@ -214,7 +214,9 @@ class SourcePartition(PartitionTask):
         watermark = self.context.pipeline_watermark()
         if watermark is None:
             return self._closed_upto
-        return max(self._closed_upto, stages.last_end(self._closed_upto) if watermark == EVERYTHING else watermark)
+        return max(
+            self._closed_upto, stages.emitter.last_end(self._closed_upto) if watermark == EVERYTHING else watermark
+        )
 
     def _open_stages(self) -> SourceStages:
         assert self._stages is not None

@@ -135,7 +135,7 @@ def newest(world: World, owner: SourcePartition) -> list[tuple[Any, ...]]:
     of the newest partial of each."""
     assert owner._stages is not None
     found: dict[Any, tuple[Any, ...]] = {}
-    if owner._stages.is_merged("totals"):
+    if owner._stages.emitter.is_merged("totals"):
         codec = RowCodec(partial_columns(world.plan.aggregations[0]))
         places = [rows for (topic, _), rows in world.log.items() if topic == "p..partials"]
         rows = {key: value for place in places for key, value, _ in place if key[:1] != b"\x00"}

@@ -29,12 +29,12 @@ def test_the_state_is_the_other_s_and_results_are_the_newest(tmp_path: Path) -> 
     log = [record(n, n * 1_700, "ab"[n % 2]) for n in range(12)]
     with partition(small_plan(), tmp_path / "mine") as mine, partition(small_plan(), tmp_path / "other") as other:
         mine.take(*log[:4])
-        assert mine.stages.last_end(mine.closed_upto) == SIZE
+        assert mine.stages.emitter.last_end(mine.closed_upto) == SIZE
         for start in range(0, 12, 4):
             other.take(*log[start : start + 4])
         taken_over(mine, other, 3, chunk=1)
         assert (mine.state, mine.closed_upto) == (other.state, other.closed_upto)
-        assert mine.stages.last_end(mine.closed_upto) == other.stages.last_end(other.closed_upto) == 2 * SIZE
+        assert mine.stages.emitter.last_end(mine.closed_upto) == other.stages.emitter.last_end(other.closed_upto) == 2 * SIZE
         ours, theirs = mine.newest(), other.newest()
         assert {key: (row["values"], row["final"]) for key, row in ours.items()} == {
             key: (row["values"], row["final"]) for key, row in theirs.items()
