@@ -8,6 +8,7 @@ TidegateError
 │   └── SinkRecordError      the sink refuses this row for good
 ├── DependencyError          something outside is away: consumption pauses, nothing is dead-lettered   (retriable)
 │   ├── StoreUnavailable
+│   │   └── LoginRefused     it is there, and does not take user, password or database name
 │   ├── BrokerUnavailable
 │   ├── BucketUnavailable    S3
 │   ├── LakeUnavailable      the place of a Delta or Parquet sink
@@ -122,6 +123,12 @@ class StoreUnavailable(DependencyError):
     """The database cannot be reached or is shutting down."""
 
     stage = Stage.SINK
+
+
+class LoginRefused(StoreUnavailable):
+    """The database is there, and does not let this user in. At the start a setting is wrong (ConfigError); later somebody
+    has changed a password or a right and may change it back, so that it is waited for as for any outage.
+    """
 
 
 class BrokerUnavailable(DependencyError):

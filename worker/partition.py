@@ -23,6 +23,7 @@ from tidegate.errors import (
     CircuitOpen,
     DependencyError,
     Fenced,
+    LoginRefused,
     StateWentBack,
     StoreFenced,
     StoreHeld,
@@ -147,7 +148,7 @@ class PartitionTask(ABC):
 
         Nothing is dead-lettered here: whatever is a record's own fault never gets this far.
         """
-        wait, paused = _OUTAGE_WAIT[0], None
+        wait, paused, refused = _OUTAGE_WAIT[0], None, None
         while True:
             why = None
             try:
@@ -166,6 +167,9 @@ class PartitionTask(ABC):
                 reason, pause = "fenced", _FENCE_WAIT
             except DependencyError as error:
                 await self._forget(error)
+                if not isinstance(error, CircuitOpen):  # which does not say what has opened it
+                    refused = str(error).splitlines()[0] if isinstance(error, LoginRefused) else None
+                why = refused
                 reason = "breaker" if isinstance(error, CircuitOpen) else "outage"
                 pause = error.retry_after_ms / 1000 if isinstance(error, CircuitOpen) else wait
                 self._log.warning("partition.waiting", reason=reason, seconds=round(pause, 3), error=str(error))

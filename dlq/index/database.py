@@ -19,7 +19,7 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import PostgresSink
 from tidegate.errors import ConfigError, StoreUnavailable
 from tidegate.store.check import check_table
-from tidegate.store.failures import public_error
+from tidegate.store.failures import at_the_start, public_error
 from tidegate.store.postgres import connect_server
 from tidegate.store.sqlite import connect_file
 
@@ -74,7 +74,7 @@ class IndexDatabase:
         """Make what is missing and check what is there. Raises ConfigError, StoreUnavailable."""
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.transaction() as connection:
+        with at_the_start("the index's URL"), self.transaction() as connection:
             if self.schema is not None:
                 # Two agents that start together take turns: CREATE … IF NOT EXISTS can fail on the catalogue's own key.
                 lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")

@@ -7,17 +7,17 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from structlog.testing import capture_logs
 
+from tests.contract.postgres_stores import PLAN, TP, Open, as_user, kill_others, sql
 from tests.contract.store_records import DELAY, SIZE, START, Flight, batch_of, flights_plan, window_of
-from tidegate.clock import ManualClock
 from tidegate.config.sinks import PostgresSink
 from tidegate.errors import ConfigError, StoreFenced, StoreUnavailable
 from tidegate.record import TopicPartition
@@ -25,7 +25,7 @@ from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import Plan
 from tidegate.store import open_store
 from tidegate.store import postgres as postgres_module
-from tidegate.store.base import PartitionRow, Store, StoreBatch
+from tidegate.store.base import PartitionRow, StoreBatch
 
 if TYPE_CHECKING:
     from tests.providers.postgres import Database
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]  # each has a fresh database
 
-TP = TopicPartition("flights", 0)
-PLAN = flights_plan(measures=["flights"], groups=["overall"])
-Open = Callable[..., Store]
 ROOT = Path(__file__).parents[2]
 _DIES_AT_COMMIT = """
 import os, sys, psycopg
@@ -45,31 +42,6 @@ store.claim([TP], "w1")
 psycopg.Connection.commit = lambda self: os._exit(9)
 store.write(batch_of(PLAN, TP, [Flight(0)], late=[("overall", START, 1)]))
 """
-
-
-@pytest.fixture
-def opened(postgres: Database) -> Iterator[Open]:
-    stores: list[Store] = []
-
-    def open_(plan: Plan = PLAN, **settings: Any) -> Store:
-        sink = PostgresSink.model_validate({"type": "postgres", "url": postgres.url, **settings})
-        stores.append(open_store(plan, sink, ManualClock()))
-        stores[-1].prepare()
-        return stores[-1]
-
-    yield open_
-    for store in stores:
-        store.close()
-
-
-def sql(postgres: Database, statement: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        cursor = connection.execute(statement.encode())
-        return cursor.fetchall() if cursor.description else []
-
-
-def kill_others(postgres: Database) -> None:
-    sql(postgres, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidegate'")
 
 
 def test_a_server_that_is_not_there_is_an_outage(postgres: Database) -> None:
@@ -226,20 +198,14 @@ def test_a_table_without_its_key_is_named(opened: Open, postgres: Database) -> N
         opened()
 
 
-def test_a_user_without_rights_to_create_can_work(opened: Open, postgres: Database) -> None:
+def test_a_user_without_rights_to_create_can_work(opened: Open, postgres: Database, role: str) -> None:
     """Once the tables are there, a worker needs to read and write them, no more."""
     opened()
-    role = f"tidegate_{postgres.url.rsplit('/', 1)[1][-12:]}"
-    sql(postgres, f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
-    try:
-        sql(postgres, f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
-        store = opened(url=_as_user(postgres.url, role))
-        store.claim([TP], "w1")
-        store.write(batch_of(PLAN, TP, [Flight(0)]))
-        store.close()
-    finally:
-        sql(postgres, f"DROP OWNED BY {role}")
-        sql(postgres, f"DROP ROLE {role}")
+    sql(postgres, f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}")
+    store = opened(url=as_user(postgres.url, role))
+    store.claim([TP], "w1")
+    store.write(batch_of(PLAN, TP, [Flight(0)]))
+    store.close()
 
 
 def test_a_writer_that_is_stopped_while_it_sends_rows_is_ended(opened: Open, postgres: Database) -> None:
@@ -343,9 +309,3 @@ def _until(true: Callable[[], bool]) -> None:
             return
         time.sleep(0.05)
     raise AssertionError("it did not become true within 10 s")
-
-
-def _as_user(url: str, role: str) -> str:
-    from sqlalchemy import make_url
-
-    return make_url(url).set(username=role, password="x").render_as_string(hide_password=False)

@@ -64,7 +64,7 @@ def _check_key(inspector: Inspector, table: Table, name: str) -> None:
     wanted = [column.name for column in keys[0].columns]
     for constraint in inspector.get_unique_constraints(table.name, schema=table.schema):
         nulls_equal = constraint.get("dialect_options", {}).get("postgresql_nulls_not_distinct", False)
-        if constraint["column_names"] == wanted and nulls_equal:
+        if sorted(constraint["column_names"]) == sorted(wanted) and nulls_equal:
             return
     raise ConfigError(
         f"table {name} lacks its unique key",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from tidegate.errors import ConfigError, StoreUnavailable, TidegateError
+from tidegate.errors import ConfigError, LoginRefused, StoreUnavailable, TidegateError
 
 
 class Failure(Enum):
     REFUSED = "a value that the database does not hold"
     CONFLICT = "two transactions in each other's way: once more may do"
     AWAY = "the database is away, too slow, full or read-only"
+    LOGIN = "the server does not take this user, password or database name"
     SETUP = "a table or right that prepare() found is gone"
 
 
@@ -23,6 +27,15 @@ _REFUSED_CLASSES = ("22", "23", "44", "54")
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
 _SETUP_CLASSES = ("42", "3D", "3F", "0A")  # undefined table or column, no right, no such database or schema
 
+# libpq tells no SQLSTATE of a connection that was never made: the server's words, or its own, are all there is. (28P01,
+# 28000, 3D000, 42501 for the database; the last two are PgBouncer's.) A server that speaks another language is an outage to
+# us, as it was before, and what it says is shown all the same.
+_LOGIN = re.compile(
+    r"authentication failed for user|role \".*\" does not exist|is not permitted to log in|no pg_hba\.conf entry|"
+    r"pg_hba\.conf rejects|database \".*\" does not exist|permission denied for database|no password supplied|"
+    r"no such (database|user)|authentication failed$"
+)
+
 
 def driver_error(error: BaseException) -> BaseException:
     """The driver's own error inside SQLAlchemy's."""
@@ -30,14 +43,16 @@ def driver_error(error: BaseException) -> BaseException:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """By class and SQLSTATE, never by text."""
+    """By class and SQLSTATE; by text only where there is neither."""
     error = driver_error(error)
     if isinstance(error, sqlite3.Error):
         return _sqlite_failure(error)
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     if state is None:
         # No answer from the server: a lost or never made connection, or a value that the client could not even send.
-        return Failure.REFUSED if isinstance(error, psycopg.DataError) else Failure.AWAY
+        if isinstance(error, psycopg.DataError):
+            return Failure.REFUSED
+        return Failure.LOGIN if _is_login(error) else Failure.AWAY
     if state.startswith(_REFUSED_CLASSES):
         return Failure.REFUSED
     if state in _CONFLICTS:
@@ -54,6 +69,26 @@ def _sqlite_failure(error: sqlite3.Error) -> Failure:
     return Failure.SETUP if code == sqlite3.SQLITE_ERROR else Failure.AWAY
 
 
+def _is_login(error: BaseException) -> bool:
+    """Every address that was tried has refused it: behind one that is away there may be the right server."""
+    tried = [line for line in str(error).splitlines() if "failed:" in line]
+    return bool(tried) and all(_LOGIN.search(line) for line in tried)
+
+
+@contextmanager
+def at_the_start(field: str) -> Iterator[None]:
+    """A login that is refused before anything was done is a mistake in a setting, and not waited for. `field`: which."""
+    try:
+        yield
+    except LoginRefused as error:
+        raise ConfigError(
+            str(error).splitlines()[0],
+            field=field,
+            expected="a user, a password and a database that this server knows",
+            hint="try the same URL with psql",
+        ) from error
+
+
 def public_error(error: BaseException, where: str) -> TidegateError:
     """The error of the contract for a driver's error that no retry or bisection resolved. `where` names the store."""
     shown = str(driver_error(error)).strip() or type(driver_error(error)).__name__
@@ -61,5 +96,10 @@ def public_error(error: BaseException, where: str) -> TidegateError:
         return ConfigError(
             f"{where} is not what it was when the pipeline started: {shown}",
             hint="check the tables and the rights of this user, then start again: missing tables are created",
+        )
+    if failure_of(error) is Failure.LOGIN:
+        return LoginRefused(
+            f"{where} refuses the login: {shown.splitlines()[0].rpartition('failed: ')[2].removeprefix('FATAL:').strip()}\n"
+            "  hint:     check the user, the password and the database's name in its URL"
         )
     return StoreUnavailable(f"{where}: {shown}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -24,11 +23,12 @@ from tidegate.store.check import add_missing_columns, check_table
 from tidegate.store.copying import as_instants, copy_in, copy_out
 from tidegate.store.deltas import NEW
 from tidegate.store.dialect import PostgresDialect
-from tidegate.store.failures import driver_error
+from tidegate.store.failures import at_the_start, driver_error
 from tidegate.store.raw import execute, fetch
 from tidegate.store.sql import NotNew, SqlStore
 from tidegate.store.statements import Statements
 from tidegate.store.tables import WINDOW, AggregationTables, qualified, store_tables
+from tidegate.store.view import prepare_view
 
 log = structlog.get_logger(__name__)
 _CONNECT_TIMEOUT = 5  # seconds; an outage must reach the breaker long before the broker thinks this worker dead
@@ -50,7 +50,7 @@ class PostgresStore(SqlStore):
 
     def prepare(self) -> None:
         """1. take turns with other workers 2. create or check each table 3. create or replace each view."""
-        with self._transaction() as connection:
+        with at_the_start("sinks.url"), self._transaction() as connection:
             _check_version(connection)
             take_turn(connection, self._schema)
             inspector = inspect(connection)
@@ -93,30 +93,10 @@ class PostgresStore(SqlStore):
         log.warning("store.holder_ended", partitions=[str(tp) for tp in tps], sessions=[pid for pid, _ in ended])
 
     def _prepare_view(self, connection: Connection, tables: AggregationTables) -> None:
-        """The view's comment holds its pipeline and a digest, so that an unchanged view is left alone.
-
-        (Replacing it would lock out readers, and need rights that a worker may not have.)
-        """
         pipeline, event_time = self._plan.pipeline.pipeline_id, self._plan.pipeline.event_time
-        delay = event_time.delay if event_time is not None else 0
-        query = self._totals[tables.plan.name].view(self._tables, pipeline, delay)
-        name = f"{quote(self._schema)}.{quote(tables.view)}"
-        owner = f"tidegate pipeline {pipeline}"
-        comment = f"{owner} {hashlib.sha256(query.encode()).hexdigest()[:16]}"
-        found = fetch(
-            connection,
-            f"SELECT relkind, obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass({literal(name)})",
-        )
-        if found and (found[0][0] not in ("v", b"v") or not (found[0][1] or "").startswith(f"{owner} ")):
-            raise ConfigError(
-                f"{self._schema}.{tables.view} exists and is not the view of this pipeline",
-                value=found[0][1],
-                expected=f"no such table, or the view of pipeline {pipeline}",
-                hint=f"give aggregation {tables.plan.name!r} another table: sinks.tables",
-            )
-        if not found or found[0][1] != comment:
-            execute(connection, f"CREATE OR REPLACE VIEW {name} AS {query}")
-            execute(connection, f"COMMENT ON VIEW {name} IS {literal(comment)}")
+        query = self._totals[tables.plan.name].view(self._tables, pipeline, event_time.delay if event_time else 0)
+        way_out = f"give aggregation {tables.plan.name!r} another table: sinks.tables"
+        prepare_view(connection, self._schema, tables.view, query, pipeline=pipeline, way_out=way_out)
 
     def windows(
         self, tp: TopicPartition, aggregation: str, *, open_after: int | None, changed_after: int = -1

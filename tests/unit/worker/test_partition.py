@@ -16,6 +16,7 @@ from tidegate.clock import Deadline
 from tidegate.errors import (
     BrokerUnavailable,
     CircuitOpen,
+    LoginRefused,
     ProducerFenced,
     RowTooLarge,
     StoreFenced,
@@ -171,6 +172,17 @@ async def test_an_open_breaker_says_how_long_to_wait(s: Stage) -> None:
     s.offer(1)
     await s.until(lambda: s.acked == [1])
     assert s.pauses.events == ["pause breaker", "resume breaker", "pause outage", "resume outage"]
+
+
+@in_a_loop
+async def test_a_login_that_is_refused_is_waited_out_and_said() -> None:
+    """/ready says what the database has said, also while the breaker that has opened on it keeps quiet."""
+    made = stage(LoginRefused("no such user\nhint"), *[CircuitOpen("store", 5)] * 1000)
+    await made.task.start()
+    made.offer(1)
+    await made.until(lambda: "pause breaker" in made.pauses.events)
+    assert made.task.context.observer.waiting == {TP: "no such user"}
+    await made.task.stop(Deadline(5))
 
 
 @scenario(StoreFenced("taken"), ProducerFenced("taken"))

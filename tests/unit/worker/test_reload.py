@@ -34,7 +34,11 @@ def test_the_state_is_the_other_s_and_results_are_the_newest(tmp_path: Path) -> 
             other.take(*log[start : start + 4])
         taken_over(mine, other, 3, chunk=1)
         assert (mine.state, mine.closed_upto) == (other.state, other.closed_upto)
-        assert mine.stages.emitter.last_end(mine.closed_upto) == other.stages.emitter.last_end(other.closed_upto) == 2 * SIZE
+        assert (
+            mine.stages.emitter.last_end(mine.closed_upto)
+            == other.stages.emitter.last_end(other.closed_upto)
+            == 2 * SIZE
+        )
         ours, theirs = mine.newest(), other.newest()
         assert {key: (row["values"], row["final"]) for key, row in ours.items()} == {
             key: (row["values"], row["final"]) for key, row in theirs.items()
