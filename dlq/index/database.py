@@ -17,6 +17,7 @@ from dlq.index.tables import IndexTables, index_tables
 from tidegate.config.deadletters import DeadLetters
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import PostgresSink
+from tidegate.config.urls import ENCODED, POSTGRES_URL, SQLITE_URL, is_index_url
 from tidegate.errors import ConfigError, StoreUnavailable
 from tidegate.store.check import check_table
 from tidegate.store.failures import at_the_start, public_error
@@ -49,15 +50,12 @@ class IndexDatabase:
 
     def __init__(self, url: str, settings: DeadLetters) -> None:
         """Raises ConfigError for a URL of another kind."""
-        try:
-            parsed = make_url(url)
-        except sqlalchemy.exc.ArgumentError:
-            parsed = None
-        kind = None if parsed is None else parsed.get_backend_name()
-        if parsed is None or kind not in ("postgresql", "postgres", "sqlite"):
-            expected = "postgresql://user:password@host:5432/database or sqlite:///path/of/file"
-            raise ConfigError("not the URL of an index", field="--index", expected=expected)
-        self.is_postgres = kind != "sqlite"
+        if not is_index_url(url):
+            raise ConfigError(
+                "not the URL of an index", field="--index", expected=f"{POSTGRES_URL} or {SQLITE_URL}", hint=ENCODED
+            )
+        parsed = make_url(url)
+        self.is_postgres = parsed.get_backend_name() != "sqlite"
         self.schema = settings.schema_ if self.is_postgres else None
         self.tables: IndexTables = index_tables(self.schema)
         self.file = None if self.is_postgres else Path(parsed.database or "")

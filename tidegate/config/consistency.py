@@ -120,6 +120,13 @@ def _result_names(aggregation: Aggregation, at: tuple[str | int, ...]) -> Iterat
 def _sinks(pipeline: Pipeline) -> Iterator[Problem]:
     yield from _named_twice([sink.name for sink in pipeline.sinks], "sink", "sinks")
     names = [aggregation.name for aggregation in pipeline.aggregations]
+    databases = [index for index, sink in enumerate(pipeline.sinks) if not isinstance(sink, Follower)]
+    for index in databases[1:]:
+        yield Problem(
+            f"there is a database already, sinks[{databases[0]}], and it has the final say on what was applied",
+            ("sinks", index, "type"),
+            "one postgres or sqlite sink in all",
+        )
     for index, sink in enumerate(pipeline.sinks):
         yield from _output_mode(pipeline, index, sink)
         if isinstance(sink, LakeSink):

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from tidegate.config.base import Millis, Model, Problem, Shorthand, refuse
 from tidegate.config.console import Console
 from tidegate.config.schema import Topic
-
-_INDEX_URL: Final = re.compile(r"postgres(ql)?(\+psycopg)?://\S+|sqlite:///.+")
+from tidegate.config.urls import ENCODED, POSTGRES_URL, SQLITE_URL, is_index_url
 
 
 def index_url(url: SecretStr) -> SecretStr:
     """Raises for anything but the URL of a PostgreSQL database or of a SQLite file."""
-    if not _INDEX_URL.fullmatch(url.get_secret_value()):
-        expected = "postgresql://user:password@host:5432/database or sqlite:///path/of/file"
-        refuse(Problem("not the URL of a database", (), expected))
+    if not is_index_url(url.get_secret_value()):
+        refuse(Problem("not the URL of a database", (), f"{POSTGRES_URL} or {SQLITE_URL}", ENCODED))
     return url
 
 

@@ -56,11 +56,19 @@ def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"this is not UTF-8 text: byte {error.start} is wrong", file=str(path)) from None
+        raise ConfigError(
+            f"this is not UTF-8 text: byte {error.start} is wrong", file=str(path), expected="a pipeline file in UTF-8"
+        ) from None
     except FileNotFoundError:
-        raise ConfigError("there is no such file", file=str(path), hint="`tidegate init FILE` writes one") from None
+        raise ConfigError(
+            "there is no such file", file=str(path), expected="a pipeline file", hint="`tidegate init FILE` writes one"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"the file cannot be read: {error.strerror}", file=str(path)) from None
+        raise ConfigError(
+            f"the file cannot be read: {error.strerror}",
+            file=str(path),
+            expected="a pipeline file that this user may read",
+        ) from None
 
 
 def placed(error: ConfigError, path: Path) -> ConfigError:

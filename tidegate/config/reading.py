@@ -68,10 +68,13 @@ def _read_yaml(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, name) from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"this is not YAML: {error}", file=name) from None
+        raise ConfigError(f"this is not YAML: {error}", file=name, expected=_YAML) from None
     return Document(name, _fields(data, name), dict(_lines(node)))
 
 
+_FIELDS: Final = "a mapping that begins with `pipelineId: …`"
+_YAML: Final = "YAML 1.2"
+_JSON: Final = "JSON (RFC 8259)"
 _UNCLOSED: Final = "found unexpected end of stream"
 _YAML_HINTS: Final = {
     "'\\t'": "indent with spaces",
@@ -87,7 +90,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, name: str) -> ConfigError:
     mark = error.context_mark if _UNCLOSED in what else error.problem_mark or error.context_mark
     where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     hint = next((hint for part, hint in _YAML_HINTS.items() if part in what), None)
-    return ConfigError(f"this is not YAML{where}: {what}", file=name, line=mark.line + 1 if mark else None, hint=hint)
+    line = mark.line + 1 if mark else None
+    return ConfigError(f"this is not YAML{where}: {what}", file=name, line=line, expected=_YAML, hint=hint)
 
 
 _COMMA: Final = re.compile(r",\s*$")
@@ -100,10 +104,10 @@ def _read_json(text: str, name: str) -> Document:
         where = f"line {error.lineno}, column {error.colno}"
         hint = "JSON takes no comma after the last field" if _COMMA.search(text[: error.pos]) else None
         raise ConfigError(
-            f"this is not JSON at {where}: {error.msg}", file=name, line=error.lineno, hint=hint
+            f"this is not JSON at {where}: {error.msg}", file=name, line=error.lineno, expected=_JSON, hint=hint
         ) from None
     except RecursionError:
-        raise ConfigError("nested too deeply", file=name) from None
+        raise ConfigError("nested too deeply", file=name, expected=_FIELDS) from None
     return Document(name, _fields(data, name), _json_lines(text))
 
 
@@ -143,9 +147,11 @@ def _json_lines(text: str) -> dict[Path, int]:
 
 def _fields(data: Any, name: str) -> dict[str, Any]:
     if data is None:
-        raise ConfigError("the file is empty", file=name, hint="`tidegate init` writes one to start from")
+        raise ConfigError(
+            "the file is empty", file=name, expected=_FIELDS, hint="`tidegate init` writes one to start from"
+        )
     if not isinstance(data, dict):
-        raise ConfigError("the file holds no fields", file=name, expected="a mapping that begins with `pipelineId: …`")
+        raise ConfigError("the file holds no fields", file=name, expected=_FIELDS)
     _refuse_other_keys(data, (), name)
     return {key: value for key, value in data.items() if key != "$schema"}  # which editors read
 
@@ -155,7 +161,11 @@ def _refuse_other_keys(data: Any, path: Path, name: str) -> None:
         for key, value in data.items():
             if not isinstance(key, str):
                 raise ConfigError(
-                    f"the name {key!r} is not text", file=name, field=dotted(path), hint="put it in quotes"
+                    f"the name {key!r} is not text",
+                    file=name,
+                    field=dotted(path),
+                    expected="text",
+                    hint="put it in quotes",
                 )
             _refuse_other_keys(value, (*path, key), name)
     elif isinstance(data, list):
@@ -170,7 +180,12 @@ def _refuse_repeated(node: yaml.Node, name: str) -> None:
 
 def _walk(node: yaml.Node, name: str, inside: set[int], done: set[int]) -> None:
     if id(node) in inside:
-        raise ConfigError("a value contains itself", file=name, line=node.start_mark.line + 1)
+        raise ConfigError(
+            "a value contains itself",
+            file=name,
+            line=node.start_mark.line + 1,
+            expected="anchors of what stands before them",
+        )
     if id(node) in done:
         return
     inside.add(id(node))

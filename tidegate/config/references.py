@@ -15,6 +15,7 @@ from tidegate.errors import ConfigError
 
 _REFERENCE: Final = re.compile(r"\$(\$(?=\{)|\{([^}]*)\}?)")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FILE: Final = "a file of UTF-8 text that this process may read"
 _FORMS: Final = "${NAME}, ${NAME:-default} or ${file:/path}"
 
 
@@ -63,16 +64,16 @@ class _Sources:
             near = did_you_mean(name, list(self.environ))
             ways = f"export {name}, or write ${{{name}:-default}}"
             problem = f"the environment variable {name} is not set"
-            raise self.error(keys, problem, None, f"{near} Else {ways}" if near else ways)
+            raise self.error(keys, problem, "a variable that is set", f"{near} Else {ways}" if near else ways)
         return value
 
     def _file(self, path: str, keys: Path) -> str:
         try:
             return (self.folder / path).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
         except OSError as error:
-            raise self.error(keys, f"the file {path} cannot be read: {error.strerror}") from None
+            raise self.error(keys, f"the file {path} cannot be read: {error.strerror}", _FILE) from None
         except UnicodeDecodeError:
-            raise self.error(keys, f"the file {path} is not UTF-8 text") from None
+            raise self.error(keys, f"the file {path} is not UTF-8 text", _FILE) from None
 
 
 def _replace(value: Any, keys: Path, sources: _Sources, resolved: Resolved) -> Any:

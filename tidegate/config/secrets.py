@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -30,9 +30,11 @@ def _secrets(part: object) -> Iterator[str]:
 def _forms(secret: str) -> Iterator[str]:
     yield secret
     try:
-        password = urlsplit(secret).password
+        url = urlsplit(secret)
     except ValueError:  # it only looked like a URL
-        password = None
-    if password is not None:
-        yield password
-        yield unquote(password)
+        return
+    if url.password is not None:
+        yield url.password
+        yield unquote(url.password)
+    if url.scheme:
+        yield from dict(parse_qsl(url.query)).get("password", "").splitlines()

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from tidegate.config.base import Millis, Model, Problem, refuse
 from tidegate.config.s3 import S3Access
 from tidegate.config.schema import Topic
-
-_POSTGRES_URL: Final = re.compile(r"postgres(ql)?(\+psycopg)?://\S+")
+from tidegate.config.urls import ENCODED, POSTGRES_URL, is_postgres_url
 
 
 def _postgres_url(url: SecretStr) -> SecretStr:
-    if not _POSTGRES_URL.fullmatch(url.get_secret_value()):
-        refuse(Problem("not the URL of a PostgreSQL database", (), "postgresql://user:password@host:5432/database"))
+    if not is_postgres_url(url.get_secret_value()):
+        refuse(Problem("not the URL of a PostgreSQL database", (), POSTGRES_URL, ENCODED))
     return url
 
 
@@ -29,7 +27,8 @@ class PostgresSink(Model):
     type: Literal["postgres"]
     name: SinkName = "postgres"
     url: Annotated[SecretStr, AfterValidator(_postgres_url)]
-    """`postgresql://user:password@host:5432/database`; give it as `${ENV}`."""
+    """`postgresql://user:password@host:5432/database`; give it as `${ENV}`. `/ ? # @ %` in a password are written `%2F %3F
+    %23 %40 %25`."""
     schema_: str = Field(default="public", alias="schema", min_length=1)
     """The database schema of the tables."""
     tables: dict[str, str] = Field(default={})

@@ -114,6 +114,7 @@ def _select(con: duckdb.DuckDBPyConnection, text: str, expression: str, schema: 
             f"the expression does not parse: {parsed['error_message'].splitlines()[0]}",
             field=field,
             value=expression,
+            expected="a SQL expression over the columns of one record",
             hint=_reserved_word(con, expression, schema),
         )
     if len(parsed["statements"]) != 1:

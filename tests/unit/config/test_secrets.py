@@ -17,13 +17,15 @@ PIPELINE = Pipeline.model_validate(
         "pipelineId": "a",
         "kafka": {"sasl": {"username": "u", "password": "first-secret"}, "tls": {}},
         "sinks": [{"type": "postgres", "url": "postgresql://u:p%40ss-word@h/db"}],
+        "deadLetters": {"index": "postgresql://h/db?user=u&password=third%20secret"},
     }
 )
 
 
 def test_every_secret_of_the_tree_is_found() -> None:
     """Wherever it stands; of a URL also the password alone, as it is written and as it is meant."""
-    assert secret_values(PIPELINE) == {"first-secret", "postgresql://u:p%40ss-word@h/db", "p%40ss-word", "p@ss-word"}
+    urls = {"postgresql://u:p%40ss-word@h/db", "postgresql://h/db?user=u&password=third%20secret"}
+    assert secret_values(PIPELINE) == {"first-secret", *urls, "p%40ss-word", "p@ss-word", "third secret"}
 
 
 def test_none_of_them_reaches_the_log() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tidegate.config.loading import load_pipeline
 from tidegate.config.pipeline import Pipeline
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, ConfigErrors
 
 SETTINGS = Path(__file__).parents[2] / "corpus" / "settings"
 SECRET = "geheim12"
@@ -24,7 +24,8 @@ def loaded(name: str) -> Pipeline:
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.name)
 def test_bad_file_gets_its_error(path: Path) -> None:
-    """The error has the text that stands in `.expected` beside the file, names the file, and shows no secret."""
+    """The error has the text that stands in `.expected` beside the file, names the file, says what was expected, and shows no
+    secret."""
     with pytest.raises(ConfigError) as caught:
         load_pipeline(path, ENVIRON)
     text = str(caught.value)
@@ -34,6 +35,8 @@ def test_bad_file_gets_its_error(path: Path) -> None:
         else:
             assert fragment in text, text
     assert path.name in text
+    errors = caught.value.errors if isinstance(caught.value, ConfigErrors) else (caught.value,)
+    assert all(error.expected for error in errors), text
     assert SECRET not in text
     assert SECRET not in repr(caught.value)
 
