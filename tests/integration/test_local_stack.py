@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from tests.harness import wait_until
 from tests.providers.kafka import KafkaTopics
 from tests.providers.postgres import Database
 from tidegate.local.kafka import EmbeddedKafka
@@ -151,4 +152,37 @@ def test_however_the_stack_ends_no_process_and_no_directory_stays(
     deadline = time.monotonic() + 5
     while directory.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert not directory.exists()
+
+
+_BEGUN = """
+from tidegate.local.stack import LocalStack
+stack = LocalStack()
+print(stack.directory, flush=True)
+with stack:
+    pass
+"""
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stack_that_is_stopped_while_it_makes_its_database_leaves_nothing(
+    number: signal.Signals, tmp_path: Path, embedded_stack: None
+) -> None:
+    """initdb has children of its own: they end with it, before the directory goes."""
+    with (tmp_path / "err").open("w") as err:
+        process = subprocess.Popen([sys.executable, "-c", _BEGUN], stdout=subprocess.PIPE, stderr=err, text=True)
+    try:
+        assert process.stdout is not None
+        directory = Path(process.stdout.readline().strip())
+        wait_until(lambda: (directory / "postgres/data/base").exists(), 30, "initdb writes")
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert "initdb" in {child.name() for child in family}
+    finally:
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive
+    wait_until(lambda: not directory.exists(), 5, "the directory is gone")
+    time.sleep(0.3)  # for whoever still writes
     assert not directory.exists()

@@ -44,7 +44,8 @@ def main() -> int:
         _end(child, signal.Signals[f"SIG{options.signal}"], options.grace)
     _kill_session(child.pid)
     if not orderly:
-        _remove(options.remove)
+        for directory in options.remove:
+            remove(directory)
     return _exit_code(child)
 
 
@@ -124,13 +125,13 @@ def _kill_session(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _remove(directories: list[str]) -> None:
-    for directory in directories:
-        for _ in range(20):  # a killed child may still be writing for a moment
-            shutil.rmtree(directory, ignore_errors=True)
-            if not os.path.exists(directory):
-                break
-            time.sleep(0.1)
+def remove(directory: str) -> None:
+    """Delete it with all that is in it, within 2 s."""
+    for _ in range(20):  # a killed child may still be writing for a moment
+        shutil.rmtree(directory, ignore_errors=True)
+        if not os.path.exists(directory):
+            break
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -156,17 +156,19 @@ class EmbeddedPostgres:
             "--locale=C",
             "--no-sync",
         ]
-        done = subprocess.run(
-            [str(binaries / "initdb"), *options, "-D", str(self._data)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd="/",
-            **_identity(self._user),
-        )
+        log = self.directory / "initdb.log"
+        # Guarded, since it has children that would go on writing after a Ctrl-C, while the directory is being removed.
+        process = GuardedProcess(
+            [binaries / "initdb", *options, "-D", self._data],
+            log=log, user=self._user, cwd=Path("/"), remove=[self._remove],
+        )  # fmt: skip
+        try:
+            code = process.wait()
+        finally:
+            process.kill()
         password.unlink()
-        if done.returncode != 0:
-            raise StackError(f"cannot create PostgreSQL's data in {self._data}:\n{done.stdout}{done.stderr}")
+        if code != 0:
+            raise StackError(f"cannot create PostgreSQL's data in {self._data}:\n{tail(log)}")
 
     def _run(self, binaries: Path) -> GuardedProcess:
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]

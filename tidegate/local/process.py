@@ -94,6 +94,12 @@ class GuardedProcess:
     def alive(self) -> bool:
         return self.poll() is None
 
+    def wait(self) -> int:
+        """Until the command has ended by itself. Returns its exit code."""
+        while (code := self.poll()) is None:
+            select.select([self._report], [], [])
+        return code
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the command and all its children; nothing happens when it has ended."""
         if self.alive:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 import signal
 import tempfile
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from tidegate.local.guard import remove
 from tidegate.local.kafka import EmbeddedKafka
 from tidegate.local.postgres import EmbeddedPostgres
 from tidegate.local.process import GuardedProcess
@@ -71,7 +71,7 @@ class LocalStack:
             process.stop()
 
     def _remove_directory(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove(str(self.directory))
 
 
 @contextlib.contextmanager

@@ -36,6 +36,12 @@ def test_the_exit_code_is_seen_without_stopping(log: Path) -> None:
     assert process.stop() == 3
 
 
+def test_the_end_of_a_command_can_be_waited_for(log: Path) -> None:
+    """`wait` returns when it ends by itself, however long that takes."""
+    process = GuardedProcess(["sh", "-c", "sleep 0.1; exit 3"], log=log)
+    assert process.wait() == process.wait() == process.stop() == 3
+
+
 def test_a_signal_is_reported_as_a_shell_does(log: Path) -> None:
     """SIGTERM is 143 and SIGKILL 137."""
     stopped, killed = GuardedProcess(["sleep", "60"], log=log), GuardedProcess(["sleep", "60"], log=log)
