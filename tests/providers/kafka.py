@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import KafkaException
@@ -17,6 +18,9 @@ from confluent_kafka.cimpl import NewTopic
 from tests.providers.availability import docker_answers, or_unavailable
 from tidegate.local.kafka import EmbeddedKafka
 from tidegate.local.process import tail
+
+if TYPE_CHECKING:
+    from testcontainers.community.kafka import KafkaContainer
 
 _TIMEOUT = 30.0  # s; creating a topic takes milliseconds, a busy two-core machine some seconds
 
@@ -40,18 +44,22 @@ def run_broker(directory: Path) -> Iterator[Broker]:
     if given := os.environ.get("TIDEGATE_TEST_KAFKA"):
         yield Broker(given)
     elif docker_answers():
-        from testcontainers.community.kafka import KafkaContainer
-
-        container = KafkaContainer("confluentinc/cp-kafka:8.1.0").with_kraft()
-        for name in ("TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "TRANSACTION_STATE_LOG_MIN_ISR"):
-            container.with_env(f"KAFKA_{name}", "1")
-        container.with_env("KAFKA_LOG_RETENTION_MS", "-1").with_env("KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS", "0")
-        container.with_env("KAFKA_LOG_CLEANER_BACKOFF_MS", "200")
-        with container:
+        with kafka_container() as container:
             yield Broker(container.get_bootstrap_server())
     else:
         with embedded_kafka(directory) as server:
             yield Broker(server.bootstrap_servers, server)
+
+
+def kafka_container() -> KafkaContainer:
+    """One broker as the tests need it, not started."""
+    from testcontainers.community.kafka import KafkaContainer
+
+    container = KafkaContainer("confluentinc/cp-kafka:8.1.0").with_kraft()
+    for name in ("TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "TRANSACTION_STATE_LOG_MIN_ISR"):
+        container.with_env(f"KAFKA_{name}", "1")
+    container.with_env("KAFKA_LOG_RETENTION_MS", "-1").with_env("KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS", "0")
+    return container.with_env("KAFKA_LOG_CLEANER_BACKOFF_MS", "200")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psycopg
@@ -15,6 +16,9 @@ from psycopg import sql
 
 from tests.providers.availability import docker_answers, or_unavailable
 from tidegate.local.postgres import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from testcontainers.community.postgres import PostgresContainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +34,18 @@ def postgres_address(directory: Path) -> Iterator[str]:
     if given := os.environ.get("TIDEGATE_TEST_POSTGRES"):
         yield given
     elif docker_answers():
-        from testcontainers.community.postgres import PostgresContainer
-
-        with PostgresContainer("postgres:18", driver=None) as container:
+        with postgres_container() as container:
             yield container.get_connection_url()
     else:
         with embedded_postgres(directory) as server:
             yield server.url
+
+
+def postgres_container() -> PostgresContainer:
+    """One server as the tests need it, not started."""
+    from testcontainers.community.postgres import PostgresContainer
+
+    return PostgresContainer("postgres:18", driver=None)
 
 
 @contextmanager
