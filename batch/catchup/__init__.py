@@ -5,6 +5,7 @@ hold.py      the hold on the pipeline that workers respect, renewed while this p
 needs.py     what a pipeline must be for it, and what Spark is given of it
 offsets.py   the group's offsets, for whoever watches them
 view.py      how it goes, for people
+recording.py how it goes, for `tidegate batch list` and `status`
 policy.py    when it is time for one, from the pipeline file's `fallback`
 look.py      what it is decided by: lag, age, workers
 watch.py     looks at lag and workers again and again, and suggests a catch-up or makes it

@@ -46,9 +46,9 @@ def catchup(
     """Take over the backlog of a pipeline whose workers are down or behind, and hand it back.
 
     Workers that are alive wait meanwhile ("held by catchup…" on /ready) and go on behind what was done; those that are
-    started later do too. Ctrl-C hands back after the micro-batch in hand; a kill does so when `fallback.hold` is over.
-    Needs a PostgreSQL sink, Java 17 or newer and, the first time, the network. Exit code 1: it failed, or another catch-up
-    is at work.
+    started later do too. Ctrl-C, or `tidegate batch stop`, hands back after the micro-batch in hand; a kill does so when
+    `fallback.hold` is over. Needs a PostgreSQL sink, Java 17 or newer and, the first time, the network. Exit code 1: it
+    failed, or another catch-up is at work.
     """
     from tidegate.telemetry.logs import configure_logging
 
@@ -72,14 +72,22 @@ def catchup(
 
 
 def _catch_up(pipeline: Pipeline, options: Options, max_lag: int, stop: threading.Event, *, as_json: bool) -> None:
+    from batch.catchup.needs import for_spark
+    from batch.catchup.recording import CatchupRecording
     from batch.catchup.run import Catchup
     from batch.catchup.view import view
+    from batch.needs import require_runnable
+    from tidegate.store.runs import open_runs
 
     with view(pipeline.pipeline_id, sys.stderr) as shown:
-        running = Catchup(pipeline, options, max_lag, shown, stop=stop)
+        runs = open_runs(require_runnable(for_spark(pipeline)), pipeline.pipeline_id)
+        recording = CatchupRecording(pipeline, shown, runs)
+        running = Catchup(pipeline, options, max_lag, recording, stop=stop)
+        recording.begin(stop)
         try:
             running.run()
         finally:
+            recording.end(running.report.total)
             shown.end()
             _print(running.report, as_json=as_json)
 

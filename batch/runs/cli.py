@@ -24,7 +24,7 @@ RunId = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Which run, a
 
 
 def list_runs(file: File, as_json: AsJson = False) -> None:
-    """Show the runs of a pipeline that are alive, then those of the last seven days, the newest first (at most 20).
+    """Show the runs and catch-ups of a pipeline that are alive, then those of the last seven days, newest first (at most 20).
 
     A run that has said nothing for ten seconds is `gone`: it was killed, or cannot reach the database.
     """
@@ -86,11 +86,14 @@ def stop(
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Runs]:
+    from batch.catchup.needs import for_spark
     from batch.needs import require_runnable
     from tidegate.store.runs import open_runs
 
     pipeline = load_pipeline(file)
-    runs = open_runs(require_runnable(pipeline), pipeline.pipeline_id)
+    runs = open_runs(
+        require_runnable(for_spark(pipeline)), pipeline.pipeline_id
+    )  # catch-ups may have a Kafka sink beside it
     try:
         yield runs
     finally:

@@ -73,12 +73,13 @@ class Recording:
         self._watch.starting(what)
 
     def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
-        self._last.append((sum(ledger.read for ledger in commit.ledgers.values()), commit.seconds))
+        read = sum(ledger.read for ledger in commit.ledgers.values())
+        self._last.append((read, commit.seconds))
         seconds = sum(seconds for _, seconds in self._last)
         self._say(
             doing="",
-            batches=report.batches,
-            read=report.total.read,
+            batches=self._beat.batches + 1,  # not the report's: a catch-up has one for each of its rounds
+            read=self._beat.read + read,
             records_per_second=sum(records for records, _ in self._last) / seconds if seconds else None,
             batch_seconds=commit.seconds,
             positions=tuple(self._position(commit, tp) for tp in sorted(commit.states)),

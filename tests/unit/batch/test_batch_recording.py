@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from batch.catchup.recording import CatchupRecording
+from batch.catchup.run import CatchupReport
 from batch.report import Report
 from batch.runs import recording as recording_module
 from batch.runs.recording import Recording
@@ -18,7 +21,7 @@ from tests.harness import wait_until
 from tests.unit.batch.test_batch_observe import OTHER, Heard, commit
 from tests.unit.worker.pieces import TP, small_plan
 from tidegate.config.sinks import SqliteSink
-from tidegate.errors import BrokerUnavailable
+from tidegate.errors import BrokerUnavailable, StoreHeld
 from tidegate.stages.batch import PartitionState
 from tidegate.store.runs import Run, Runs, open_runs
 
@@ -75,6 +78,39 @@ def test_a_run_from_its_first_step_to_its_end(sink: SqliteSink, runs: Runs) -> N
     assert "results for sink kafka: 6" in facts(only(runs))
     told = [("kafka", {"totals": 2, "colours": 1})] * 2
     assert (only(runs).state, heard.told) == ("finished", ["Spark", 1.5, 42, 42, 42, *told])
+
+
+class HeardOfCatchup(Heard):
+    def held_by_another(self, error: StoreHeld) -> None:
+        self.told.append(error.holder)
+
+    def holding(self) -> None:
+        self.told.append("holding")
+
+    def handed_back(self, lag: int | None) -> None:
+        self.told.append(f"back {lag}")
+
+
+@pytest.mark.slow
+def test_a_catch_up_is_one_run_whatever_its_rounds(sink: SqliteSink, runs: Runs) -> None:
+    """Its row says what it waits for, that it holds the pipeline, and what all its rounds have read; its own watch hears all."""
+    heard, rounds = HeardOfCatchup(), CatchupReport("p", [Report("p"), Report("p")])
+    record = CatchupRecording(small_plan().pipeline, heard, open_runs(sink, "p"))
+    record.held_by_another(StoreHeld("another", datetime(2026, 1, 1, tzinfo=UTC)))
+    record.begin(threading.Event())
+    held = "waiting: held by another since 2026-01-01 00:00:00 UTC"
+    wait_until(lambda: [one.said.doing for one in runs.recent()] == [held], 5, "the wait")
+    record.holding()
+    wait_until(lambda: only(runs).said.doing == "holding the pipeline: workers wait", 5, "the hold")
+    for report in rounds.rounds:
+        each = commit(lags={TP: 0, OTHER: 0})
+        report.add(each)
+        record.committed(report, each, 0)
+    record.handed_back(0)
+    record.end(rounds.total)
+    found = document(only(runs))
+    assert (found["trigger"], found["state"], found["batches"], found["read"]) == ("catchup", "finished", 2, 30)
+    assert heard.told == ["another", "holding", 0, 0, "back 0"]
 
 
 @pytest.mark.slow
