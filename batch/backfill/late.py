@@ -23,6 +23,7 @@ import structlog
 
 from batch.backfill.gather import Found, agrees, expected, from_source, from_topic
 from batch.backfill.late_report import LateReport
+from batch.backfill.patience import Patience
 from batch.backfill.ranges import KafkaRange, LogRange
 from batch.backfill.stretch import Stretches
 from batch.needs import require_store
@@ -54,8 +55,8 @@ class LateBackfill:
         self._sink = require_store(pipeline)
         self._plan, self._watch, self._source = compile_plan(pipeline), watch, source
         self._pipeline = pipeline
-        self._store_guard = Guard("store", pipeline.error_handling)
-        self._kafka_guard = Guard("kafka", pipeline.error_handling)
+        self._of_store = Patience(Guard("store", pipeline.error_handling))
+        self._of_kafka = Patience(Guard("kafka", pipeline.error_handling))
         self._owner = f"backfill:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.report = LateReport(pipeline.pipeline_id)
 
@@ -67,19 +68,19 @@ class LateBackfill:
         """
         store = open_store(self._plan, self._sink)
         try:
-            self._store_guard.call(store.prepare)
-            accounts = {account.tp: account for account in self._store_guard.call(store.late_accounts)}
+            self._of_store.call(store.prepare)
+            accounts = {account.tp: account for account in self._of_store.call(store.late_accounts)}
             self.report.begin(accounts.values())
             wanted = {tp: account for tp, account in accounts.items() if expected(account, self._plan)}
             found = self._gather(wanted)
-            stretches = Stretches(self._plan, store, self._store_guard, self._owner)
+            stretches = Stretches(self._plan, store, self._of_store, self._owner)
             try:
                 self._watch.phase("amending", sum(map(len, found.values())))
                 for tp in sorted(found):
                     self._amend(stretches, wanted[tp], found[tp])
             finally:
                 stretches.close()
-            self.report.end(self._store_guard.call(store.late_accounts))
+            self.report.end(self._of_store.call(store.late_accounts))
         finally:
             store.close()
         return self.report
@@ -87,14 +88,18 @@ class LateBackfill:
     def _gather(self, wanted: dict[TopicPartition, LateAccount]) -> dict[TopicPartition, Found]:
         """Step 2: the partitions whose late records were all found, each from the first place that had them."""
         found: dict[TopicPartition, Found] = {}
+        kafka = KafkaRange(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-backfill")
+        if wanted:
+            self._of_kafka.call(
+                kafka.bounds, list(wanted)
+            )  # brokers that are not there are said now, and not waited for
         if wanted and self._source is None:
             self._watch.phase("reading the late records")
-            self._keep(found, wanted, self._kafka_guard.call(self._from_topic, wanted), "late")
+            self._keep(found, wanted, self._of_kafka.call(self._from_topic, wanted), "late")
         rest = {tp: account for tp, account in wanted.items() if tp not in found}
         if rest:
             self._watch.phase("reading the source")
-            log_ = self._source or KafkaRange(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-backfill")
-            gathered = self._kafka_guard.call(from_source, self._plan, log_, rest, self._watch.advance)
+            gathered = self._of_kafka.call(from_source, self._plan, self._source or kafka, rest, self._watch.advance)
             self._keep(found, rest, gathered, "source")
         for tp in wanted.keys() - found.keys():
             self.report.partitions[tp].problem = (

@@ -24,6 +24,7 @@ import pyarrow as pa
 import structlog
 
 from batch.backfill.late import Watch
+from batch.backfill.patience import Patience
 from batch.backfill.pool import Here, Pool, Processes
 from batch.backfill.ranges import KafkaRange, LogRange
 from batch.backfill.splits import Looked, Split, cut, overlapping, prefix_high_waters
@@ -69,8 +70,8 @@ class RecomputeBackfill:
         self._plan: Plan = compile_plan(pipeline)
         self._pipeline, self._watch, self._split, self._pool = pipeline, watch, split or SPLIT, pool
         self._log = log or KafkaRange(pipeline.kafka, f"{pipeline.pipeline_id}-backfill")
-        self._guard = Guard("store", pipeline.error_handling)
-        self._kafka_guard = Guard("kafka", pipeline.error_handling)
+        self._of_store = Patience(Guard("store", pipeline.error_handling))
+        self._of_kafka = Patience(Guard("kafka", pipeline.error_handling))
         self._owner = f"backfill:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._digest = digest(pipeline)
 
@@ -81,11 +82,11 @@ class RecomputeBackfill:
         """
         store = ShadowStore(self._plan, self._sink, SystemClock())
         try:
-            accounts = self._guard.call(store.begin, span, self._digest)
+            accounts = self._of_store.call(store.begin, span, self._digest)
             whole = self._fill(store, span, [account for account in accounts if account.upto >= 0])
             self._watch.phase("comparing")
-            self._guard.call(lambda: store.compare(whole=whole))
-            return self._guard.call(store.diffs)
+            self._of_store.call(lambda: store.compare(whole=whole))
+            return self._of_store.call(store.diffs)
         finally:
             store.close()
 
@@ -94,15 +95,15 @@ class RecomputeBackfill:
         store = ShadowStore(self._plan, self._sink, SystemClock())
         try:
             self._watch.phase("promoting")
-            self._guard.call(store.require_compared)
-            self._guard.call(store.promote, self._digest)
-            return self._guard.call(store.diffs)
+            self._of_store.call(store.require_compared)
+            self._of_store.call(store.promote, self._digest)
+            return self._of_store.call(store.diffs)
         finally:
             store.close()
 
     def _fill(self, store: ShadowStore, span: Range, accounts: Sequence[LateAccount]) -> bool:
         """Steps 2 to 4. Whether the log has its beginning in every partition."""
-        found = self._kafka_guard.call(self._log.bounds, [account.tp for account in accounts])
+        found = self._of_kafka.call(self._log.bounds, [account.tp for account in accounts])
         bounds = {account.tp: (found[account.tp][0], account.upto + 1) for account in accounts}
         size = None if self._plan.pipeline.dedupe is not None else self._split
         splits = cut(bounds, size)
@@ -133,7 +134,7 @@ class RecomputeBackfill:
         amended = {str(account.tp): account.amended_upto for account in accounts}
         task = Guarded(Recompute(self._plan, self._log, *span, amended), self._pipeline.error_handling)
         tps = sorted({part.split.tp for part in parts})
-        rows = self._guard.call(store.claim, tps, self._owner) if tps else {}
+        rows = self._of_store.call(store.claim, tps, self._owner) if tps else {}
         upto = dict.fromkeys(tps, -1)
         late: dict[TopicPartition, list[LateSource]] = {tp: [] for tp in tps}
         self._watch.phase("recomputing", _offsets(part.split for part in parts))
@@ -161,10 +162,10 @@ class RecomputeBackfill:
             state = PartitionState(done.split.end - 1, done.state.high_water)
             batch = StoreBatch(done.split.tp, epoch, before, state, done.deltas, done.late_windows)
             try:
-                self._guard.call(store.write, batch)
+                self._of_store.call(store.write, batch)
             except StoreFenced:
                 # A write whose answer was lost may have been tried again: then it was this run that moved on.
-                row = next(row for row in self._guard.call(store.partitions) if row.tp == batch.tp)
+                row = next(row for row in self._of_store.call(store.partitions) if row.tp == batch.tp)
                 if (row.epoch, row.state.upto) != (batch.epoch, batch.state.upto):
                     raise
             except SinkRecordError as error:
@@ -180,7 +181,7 @@ class RecomputeBackfill:
     ) -> None:
         """Step 4."""
         upto = {account.tp: account.amended_upto for account in accounts}
-        stretches = Stretches(self._plan, store, self._guard, self._owner)
+        stretches = Stretches(self._plan, store, self._of_store, self._owner)
         try:
             for tp, records in late.items():
                 before = -1

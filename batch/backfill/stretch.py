@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batch.backfill.patience import Patience
 from dlq.late_reading import LateSource, raw_batch
 from tidegate.errors import SinkRecordError
-from tidegate.resilience.guard import Guard
 from tidegate.stages.amend import Amended, Amender
 from tidegate.stages.batch import Reason
 from tidegate.stages.plan import Plan
@@ -17,8 +17,8 @@ from tidegate.store.late import LateCounts, LateWindow, late_window
 class Stretches:
     """Adds stretches to one store. `owner`: of this run alone. Close it."""
 
-    def __init__(self, plan: Plan, store: Store, guard: Guard, owner: str) -> None:
-        self._store, self._guard, self._owner = store, guard, owner
+    def __init__(self, plan: Plan, store: Store, dependency: Patience, owner: str) -> None:
+        self._store, self._dependency, self._owner = store, dependency, owner
         self._names = {aggregation.name for aggregation in plan.aggregations}
         self._amender = Amender(plan)
 
@@ -33,7 +33,7 @@ class Stretches:
             amended = self._amender.run(raw, missed, refused)
             amendment = Amendment(tp, self._owner, before, upto, amended.deltas, _changes(amended))
             try:
-                self._guard.call(self._store.amend, amendment)
+                self._dependency.call(self._store.amend, amendment)
             except SinkRecordError as error:
                 guilty = self._amender.offsets_behind(amended, error.aggregation or "", error.rows)
                 refused |= {o: Reason("SinkRefused", str(error), field=error.aggregation) for o in guilty}

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch.backfill.patience import Patience
 from batch.backfill.ranges import LogRange
 from batch.backfill.splits import Looked, Split
 from batch.stage import Refused
@@ -41,13 +42,13 @@ Done = TypeVar("Done")
 
 @dataclass(frozen=True, slots=True)
 class Guarded(Generic[Given, Done]):
-    """A task that waits out an outage of the brokers, by the pipeline's `errorHandling`, and begins its split anew."""
+    """A task that waits out an outage of the brokers, as Patience does, and begins its split anew."""
 
     task: Callable[[Given], Done]
     config: ErrorHandling
 
     def __call__(self, given: Given) -> Done:
-        return Guard("kafka", self.config).call(self.task, given)
+        return Patience(Guard("kafka", self.config), reached=True).call(self.task, given)
 
 
 @dataclass(frozen=True, slots=True)
