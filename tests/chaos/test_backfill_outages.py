@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from tidegate.local.kafka import EmbeddedKafka
     from tidegate.local.postgres import EmbeddedPostgres
 
+    Server = EmbeddedKafka | EmbeddedPostgres
+
 pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(900)]
 ALWAYS = Range(0, 4_102_444_800_000)
 
 
 @contextmanager
-def away(server: EmbeddedKafka | EmbeddedPostgres, phase: str, told: Told, seconds: float) -> Iterator[None]:
+def away(server: Server, phase: str, told: Told, seconds: float) -> Iterator[None]:
     """Killed when that phase begins, and started again after so many seconds."""
     back = threading.Timer(seconds, server.start)
 
@@ -51,7 +53,7 @@ def test_outages_in_the_middle_of_backfills(
 ) -> None:
     """They wait until broker and database are back, add each late record once, and promote what the log says."""
     random, seconds = Random(seed), 30 if chaos == "long" else 3
-    pairs = [
+    pairs: list[tuple[tuple[Server, str], tuple[Server, str]]] = [
         ((own_kafka, "reading the late records"), (own_postgres, "recomputing")),
         ((own_postgres, "amending"), (own_kafka, "recomputing")),
         ((own_kafka, "reading the late records"), (own_postgres, "comparing")),

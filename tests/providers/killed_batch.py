@@ -1,6 +1,7 @@
 """`python -m tests.providers.killed_batch PIPELINE WHERE N`: a batch run that is killed in its N-th micro-batch.
 
-WHERE: `before-store`, when its dead letters are confirmed; `after-store`, when the store has it, and neither Kafka nor Spark.
+WHERE: `before-store`, when its dead letters are confirmed; `after-store`, when the store has it, and neither Kafka nor Spark;
+`any-moment`, N ms after its start, if it is not done by then.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +24,10 @@ from tidegate.store.base import StoreBatch
 def main(file: str, where: str, number: str) -> None:
     """Never returns, unless there are fewer micro-batches."""
     left, write = int(number), Claims.write
+    if where == "any-moment":
+        moment = threading.Timer(left / 1000, os.kill, (os.getpid(), signal.SIGKILL))
+        moment.daemon = True
+        moment.start()
 
     def written(claims: Claims, batches: Sequence[StoreBatch]) -> None:
         nonlocal left
