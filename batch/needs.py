@@ -37,8 +37,8 @@ def require_shadow(pipeline: Pipeline) -> PostgresSink:
 def require_runnable(pipeline: Pipeline) -> PostgresSink:
     """The database that holds results and state. Raises ConfigError that names the field which does not fit."""
     _require_whole(pipeline)
-    databases = [sink for sink in pipeline.sinks if not isinstance(sink, Follower)]
-    if len(databases) != 1 or not isinstance(databases[0], PostgresSink):
+    databases = [sink for sink in pipeline.sinks if not isinstance(sink, Follower)]  # one at most
+    if not databases or not isinstance(databases[0], PostgresSink):
         raise ConfigError(
             "a batch run keeps its state beside the results, in one PostgreSQL database",
             field="sinks",

@@ -59,8 +59,6 @@ def test_once_has_no_limit() -> None:
     [
         ([], "sinks"),
         ([{"type": "sqlite", "path": "x.db"}], "sinks"),
-        ([POSTGRES, {**POSTGRES, "name": "other"}], "sinks"),
-        ([POSTGRES, {"type": "sqlite", "path": "x.db"}], "sinks"),
         ([{"type": "kafka"}], "sinks"),
     ],
 )
