@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,8 +94,9 @@ class Queries:
                 self._starts()  # raises if it was the broker, or the log
             raise reason from None
         finally:
-            if query.isActive:
-                query.stop()
+            with suppress(*SPARK_ERRORS):  # a JVM that has gone has no queries; what ended this one is being raised
+                if query.isActive:
+                    query.stop()
 
     def _starts(self) -> dict[TopicPartition, int]:
         assert self.pipeline.source is not None
