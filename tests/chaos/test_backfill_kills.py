@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.providers.postgres import Database
 
 SPAN = ("--from", "2000-01-01", "--to", "2100-01-01")
-pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(1200)]
 
 
 def run(file: Path, random: Random | None, *options: str, phases: int = 5) -> str:
