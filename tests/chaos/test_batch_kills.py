@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tidegate.local.postgres import EmbeddedPostgres
 
 pytestmark = [
-    pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.spark, pytest.mark.timeout(900),
+    pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres, pytest.mark.spark, pytest.mark.timeout(1800),
     pytest.mark.xdist_group("spark"),  # one process, one session
 ]  # fmt: skip
 
