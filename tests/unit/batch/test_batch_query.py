@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -43,11 +44,12 @@ class Begun(Queries):
 )
 def test_a_jvm_that_has_gone_is_said(error: Exception, tmp_path: Path) -> None:
     """The run ends with an error that says so, not with one of a socket, and is told nothing else on the way."""
-    nothing: Any = None
     batches = cast(Any, SimpleNamespace(failed=False, error=None, begin=lambda checkpoint, starts: None))
     claims = cast(Any, SimpleNamespace(states={}))
-    queries = Begun(
-        nothing, nothing, cast(Any, Gone(error)), tmp_path, claims, batches, None, nothing, threading.Event(), nothing
-    )
+    names = (field.name for field in fields(Queries))
+    given: dict[str, Any] = dict.fromkeys(names) | {
+        "session": Gone(error), "scratch": tmp_path, "claims": claims, "batches": batches, "stop": threading.Event(),
+    }  # fmt: skip
+    queries = Begun(**given)
     with pytest.raises(EngineFailed, match="Spark ended the query: its JVM has gone"):
         queries.until_done()
