@@ -15,10 +15,8 @@ log = structlog.get_logger(__name__)
 
 
 def open_database(plan: Plan) -> Store | None:
-    """The store of the pipeline's database, which it may do without. Raises ConfigError for two of them."""
+    """The store of the pipeline's database, of which there is one at most (the file is refused otherwise)."""
     sinks = [sink for sink in plan.pipeline.sinks if isinstance(sink, PostgresSink | SqliteSink)]
-    if len(sinks) > 1:
-        raise ConfigError("a pipeline has one database sink", field="sinks", hint="leave one postgres or sqlite sink")
     return open_store(plan, sinks[0]) if sinks else None
 
 
