@@ -29,6 +29,8 @@ from tidegate.stages.plan import Plan
 from tidegate.store.progress import source_topics
 from tidegate.store.reading import TopicReader
 
+OfTasks = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
 
 class Stopped(Exception):
     """The run was asked to stop: this micro-batch is not begun."""
@@ -48,6 +50,12 @@ def shared_out(stretches: Sequence[Stretch], tasks: int) -> list[list[Stretch]]:
 
 def _length(stretch: Stretch) -> int:
     return stretch.end - max(stretch.start, 0)
+
+
+def _tasks(session: SparkSession, function: OfTasks, count: int) -> DataFrame:
+    """So many tasks; each is given its number."""
+    with silent_about_pandas():
+        return session.range(0, count, 1, count).mapInArrow(function, wire.SPARK_SCHEMA)
 
 
 class MicroBatches:
@@ -86,8 +94,8 @@ class MicroBatches:
         of a short run. What goes wrong here goes wrong again in the first task, and is said there."""
         count = session.sparkContext.defaultParallelism
         task = StageTask(self._plan, [], {}, {})
-        with suppress(*SPARK_ERRORS), silent_about_pandas():
-            session.range(0, count, 1, count).mapInArrow(task.warm_up, wire.SPARK_SCHEMA).toArrow()
+        with suppress(*SPARK_ERRORS):
+            _tasks(session, task.warm_up, count).toArrow()
 
     def settle(self) -> None:
         """Wait for the micro-batch in hand. No other begins once `stop` is set."""
@@ -149,9 +157,7 @@ class MicroBatches:
         shares = shared_out(stretches, session.sparkContext.defaultParallelism)
         task = StageTask(self._plan, shares, dict(self._claims.states), self._counts, refusals)
         try:
-            with silent_about_pandas():
-                tasks = session.range(0, len(shares), 1, len(shares)).mapInArrow(task, wire.SPARK_SCHEMA)
-                return tasks.toArrow()
+            return _tasks(session, task, len(shares)).toArrow()
         except SPARK_ERRORS as error:
             raise engine_failed("a micro-batch", error) from None
 

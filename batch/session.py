@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """The JVM plans and sends partials; records never pass through it (fetch.py). So what it compiles it should compile quickly:
 a run of 200 000 records takes 10 s of processor time in all, with Java's own choice 15."""
 _LOGGING = Path(__file__).with_name("log4j2.properties")
+_WARNINGS = threading.Lock()
 _HEAP = "1g"  # what passes through the JVM is partials, as Arrow
 
 
@@ -144,8 +146,9 @@ def _environment(master: str | None) -> Iterator[None]:
 
 @contextmanager
 def silent_about_pandas() -> Iterator[None]:
-    """Spark looks at the version of pandas and warns of any from 3 on; nothing here uses pandas."""
-    with warnings.catch_warnings():
+    """Spark looks at the version of pandas and warns of any from 3 on; nothing here uses pandas. For short calls: one thread at a
+    time, since the filters are the process's, and each would put back what the other had found."""
+    with _WARNINGS, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
         yield
 
