@@ -25,6 +25,7 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import changelog_topic, watermarks_topic
 from tidegate.record import TopicPartition
 from tidegate.stages.aggregate import Aggregator, Merger
+from tidegate.stages.batch import RawBatch
 from tidegate.stages.decode import Decoder
 from tidegate.stages.dedupe import Dedupe
 from tidegate.stages.eventtime import EventTimes
@@ -35,7 +36,6 @@ from transport.records import UnpackedRecords
 from worker import source, windows
 from worker.commit import commit
 from worker.producer import PartitionProducer
-from worker.records import raw_batch
 from worker.rowcodec import RowCodec
 from worker.source import SourceStages
 from worker.statedb import PartitionDB
@@ -194,7 +194,7 @@ async def _work(bench: Bench, pipeline: Pipeline, records: dict[int, list[Any]],
         state, closed = stages.load()
         for at in range(0, len(found), _BATCH):
             with watches.running("records to Arrow"):
-                raw = raw_batch(tp, found[at : at + _BATCH])
+                raw = RawBatch.of_records(tp, found[at : at + _BATCH])
             step = stages.batch(raw, state, closed, None)
             with watches.running("transaction: changelog to Kafka"):
                 await commit(step.effects, changelog=(log, partition), producer=producer, db=db, in_thread=inline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ from dlq.envelope import Envelope, RawRecord
 from dlq.late import ERROR_TYPE
 from tidegate.config.topics import dead_letter_topic, late_topic
 from tidegate.record import Stage, TopicPartition
-from tidegate.stages.batch import MissedWindow, RawBatch
+from tidegate.stages.batch import MissedWindow
 from tidegate.stages.plan import Plan
 from tidegate.stages.windows import Windows
 from tidegate.store.audit import parse_id
@@ -106,18 +106,6 @@ class LateReading:
             for name, windows in self._windows.items()
             for start in windows.missed(time, watermark - self._allowed)
         )
-
-
-def raw_batch(tp: TopicPartition, records: Sequence[LateSource]) -> RawBatch:
-    """The records as the stages take them; they must be in offset order."""
-    return RawBatch.of(
-        tp,
-        [one.offset for one in records],
-        [one.timestamp for one in records],
-        [one.key for one in records],
-        [one.value for one in records],
-        [one.headers for one in records],
-    )
 
 
 def _bytes(part: bytes | str | None) -> bytes | None:

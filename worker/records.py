@@ -1,25 +1,11 @@
-"""A partition's records as they come in and go out: aiokafka's as one Arrow batch, rows for Kafka by topic and partition."""
+"""Rows for Kafka, by topic and partition."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from tidegate.record import OutRow, TopicPartition
-from tidegate.stages.batch import RawBatch
+from tidegate.record import OutRow
 from worker.producer import Rows
-
-
-def raw_batch(tp: TopicPartition, records: Sequence[Any]) -> RawBatch:
-    """aiokafka's records as one Arrow batch."""
-    return RawBatch.of(
-        tp,
-        [r.offset for r in records],
-        [r.timestamp for r in records],
-        [r.key for r in records],
-        [r.value for r in records],
-        [r.headers for r in records],
-    )
 
 
 def by_partition(out: Sequence[OutRow]) -> list[Rows]:

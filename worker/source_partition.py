@@ -14,7 +14,6 @@ from tidegate.store.identity import of_topic
 from worker.commit import StoreClaim, commit
 from worker.context import Context
 from worker.partition import PartitionTask
-from worker.records import raw_batch
 from worker.reload import read_stored, reload_steps
 from worker.source import SourceStages, Step
 from worker.statedb import PartitionDB
@@ -112,7 +111,7 @@ class SourcePartition(PartitionTask):
             await self._until_done(write)
 
     async def _work(self, records: list[Any]) -> None:
-        raw = await self._in_thread(lambda: raw_batch(self.tp, records), self.context.stages)
+        raw = await self._in_thread(lambda: RawBatch.of_records(self.tp, records), self.context.stages)
         while (part := self._part(raw)) is not None:
             if (
                 self._claim is not None

@@ -11,7 +11,7 @@ from batch.backfill.ranges import LogRange
 from batch.backfill.splits import Split
 from batch.backfill.task import judging
 from dlq.collect import pick
-from dlq.late_reading import LateReading, LateSource, raw_batch
+from dlq.late_reading import LateReading, LateSource
 from tidegate.record import TopicPartition
 from tidegate.stages.amend import Amender
 from tidegate.stages.batch import BatchResult, NothingSeen, PartitionState, RawBatch
@@ -133,7 +133,7 @@ class _Scan:
         partial = [one for one in self._found.values() if one.partial]
         if partial:
             missed = {one.offset: one.missed for one in partial}
-            counted = amender.run(raw_batch(self._account.tp, partial), missed).offsets
+            counted = amender.run(RawBatch.of_records(self._account.tp, partial), missed).offsets
             for offset in missed.keys() - counted:
                 del self._found[offset]
         return self._found

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from confluent_kafka import Message
 
 from batch.backfill.splits import Split
-from dlq.late_reading import LateSource, raw_batch
+from dlq.late_reading import LateSource
 from tidegate.config.kafka import Kafka
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import RawBatch
@@ -43,7 +43,7 @@ class KafkaRange:
         with TopicReader(self.kafka, self.group) as reader:
             reader.start({split.tp: split.start})
             for records in chunked(_before(reader.to_the_end(), split), min(most, _CHUNK)):
-                yield raw_batch(split.tp, records)
+                yield RawBatch.of_records(split.tp, records)
 
 
 def record_of(message: Message) -> LateSource:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batch.backfill.patience import Patience
-from dlq.late_reading import LateSource, raw_batch
+from dlq.late_reading import LateSource
 from tidegate.errors import SinkRecordError
 from tidegate.stages.amend import Amended, Amender
-from tidegate.stages.batch import Reason
+from tidegate.stages.batch import RawBatch, Reason
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Amendment, Store
 from tidegate.store.late import LateCounts, LateWindow, late_window
@@ -27,7 +27,7 @@ class Stretches:
         and counted as refused. Raises StoreFenced, DependencyError, AggregateOverflow.
         """
         tp, refused = records[0].tp, dict[int, Reason]()
-        raw = raw_batch(tp, records)
+        raw = RawBatch.of_records(tp, records)
         missed = {one.offset: tuple(m for m in one.missed if m.aggregation in self._names) for one in records}
         while True:
             amended = self._amender.run(raw, missed, refused)

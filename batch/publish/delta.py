@@ -44,12 +44,7 @@ class DeltaTarget:
             table = self._table(aggregation)
             if self._has(table, aggregation, version):
                 return
-            self._commit(
-                table,
-                aggregation,
-                version,
-                typed(aggregation, results),
-            )
+            self._commit(table, aggregation, version, typed(aggregation, results))
         except CommitFailedError as error:  # another writer was faster
             raise LakeUnavailable(f"{self._uri(aggregation)}: {error}") from error
         except (DeltaProtocolError, SchemaMismatchError) as error:
@@ -95,8 +90,6 @@ class DeltaTarget:
         properties = CommitProperties(app_transactions=[Transaction(self._app(aggregation), version)])
         if self._sink.write_mode == "overwrite":
             write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", commit_properties=properties)
-        elif rows.num_rows == 0:
-            return
         elif self._sink.write_mode == "append":
             write_deltalake(table, rows, mode="append", commit_properties=properties)
         else:

@@ -27,6 +27,25 @@ RAW_SCHEMA = pa.schema(
 )
 
 
+class LogRecord(Protocol):
+    """A record of a log, as whoever has read it has it. `timestamp`: Kafka's, ms."""
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def timestamp(self) -> int: ...
+
+    @property
+    def key(self) -> bytes | None: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class RawBatch:
     """Records of one partition in offset order, as RAW_SCHEMA. Offsets may have gaps."""
@@ -58,6 +77,18 @@ class RawBatch:
             named,
         ]
         return cls(tp, pa.RecordBatch.from_arrays(columns, schema=RAW_SCHEMA))
+
+    @classmethod
+    def of_records(cls, tp: TopicPartition, records: Sequence[LogRecord]) -> RawBatch:
+        """From records in offset order."""
+        return cls.of(
+            tp,
+            [one.offset for one in records],
+            [one.timestamp for one in records],
+            [one.key for one in records],
+            [one.value for one in records],
+            [one.headers for one in records],
+        )
 
     def __len__(self) -> int:
         return int(self.records.num_rows)
