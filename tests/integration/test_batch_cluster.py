@@ -67,6 +67,19 @@ def cluster(directory: Path) -> Iterator[str]:
             process.wait()
 
 
+def submit(folder: Path, master: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """`batch run --json` of the folder's pipeline, by spark-submit."""
+    submitting = [str(HOME / "bin" / "spark-submit"), "--master", master, "--conf", "spark.driver.host=127.0.0.1"]
+    return subprocess.run(
+        [*submitting, *options, "run.py", "batch", "run", "pipeline.yaml", "--json"],
+        env=environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.kafka
 @pytest.mark.postgres
@@ -74,25 +87,18 @@ def cluster(directory: Path) -> Iterator[str]:
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("spark_jars")
 def test_spark_submit_runs_a_pipeline_on_a_cluster(make_scene: Callable[..., Scene], tmp_path: Path, seed: int) -> None:
-    """Executors are other processes than the driver, and read Kafka themselves; the answer is the truth."""
+    """Executors are other processes than the driver, and read Kafka themselves; the answer is the truth. Without Spark's Kafka
+    jars nothing is read, and it is said how to give them."""
     scene = batch_scene(make_scene)
     scene.feed(events(Random(seed), 600))
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(scene.pipeline))
     (tmp_path / "run.py").write_text(_RUN)
     (spark := tmp_path / "spark").mkdir()
+    without = submit(tmp_path, "local[1]")
+    assert without.returncode == 1
+    assert '--jars "$(tidegate jars --spark-jars)"' in without.stdout + without.stderr
     with cluster(spark) as address:
-        submitted = subprocess.run(
-            [
-                *(str(HOME / "bin" / "spark-submit"), "--master", address, "--jars", jars.listed("spark")),
-                *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.executor.memory=512m"),
-                *("run.py", "batch", "run", "pipeline.yaml", "--json"),
-            ],
-            env=environment(),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        submitted = submit(tmp_path, address, "--jars", jars.listed("spark"), "--conf", "spark.executor.memory=512m")
     logs = "\n".join(log.read_text()[-3000:] for log in spark.glob("*.log"))
     assert submitted.returncode == 0, submitted.stderr[-3000:] + logs
     assert "Executor added" in submitted.stderr
