@@ -112,6 +112,20 @@ def wait_until(condition: Callable[[], bool], timeout: float, what: str, every: 
         time.sleep(every)
 
 
+def eventually(check: Callable[[], object], within: float) -> None:
+    """Check until it holds, for so many seconds of a test that has the machine for itself. The last difference is the error."""
+    deadline = time.monotonic() + within * PATIENCE
+    while True:
+        try:
+            check()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.3)
+        else:
+            return
+
+
 @dataclass
 class WorkerProcess:
     """`faust -A worker.app worker` on a pipeline, as a process of its own. `app`: another Faust app."""

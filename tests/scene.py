@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +17,7 @@ import psycopg
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.harness import PATIENCE, Message, WorkerProcess, produce, read_topic
+from tests.harness import Message, WorkerProcess, eventually, produce, read_topic
 from tests.truth import LEDGER, MEASURES, Aggregate, Produced, Truth
 
 SESSION = "6 s"  # the shortest session timeout that a broker takes by default
@@ -169,16 +168,8 @@ class Scene:
 
     def check(self, within: float = 30.0, *, final: bool = True) -> None:
         """Everything that came out is the truth, within so many seconds. The last difference is the error."""
-        truth, deadline = self.truth(), time.monotonic() + within * PATIENCE
-        while True:
-            try:
-                self._check(truth, final=final)
-            except AssertionError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.3)
-            else:
-                return
+        truth = self.truth()
+        eventually(lambda: self._check(truth, final=final), within)
 
     def _check(self, truth: Truth, *, final: bool) -> None:
         if self.url is not None:

@@ -27,12 +27,16 @@ from transport.rebalance import RebalancingConsumer
 from transport.thread import Fetched
 
 _FEW = 16  # the part of a full batch that is still little
+# Seconds from one fetch that brought little to the next, while there are batches at work. Fetched as they came, 5 000 records a
+# second were 900 messages of six records, each of which costs Faust some 0.3 ms.
+_APART = 0.02
 _POLL = 0.1  # seconds that one fetch waits for records: what was resumed meanwhile is included no later than this
 
 
 class Consumer(RebalancingConsumer):
     """Delivers `SourceBatch`es. See transport for an agent that reads them."""
 
+    _next_fetch = 0.0  # monotonic: not before that, while there are batches at work
     rounds = 0
     """Fetches so far: a number that stands still while the flow is active is a thread that hangs."""
 
@@ -59,19 +63,26 @@ class Consumer(RebalancingConsumer):
         """Deliver what is there, then fetch what can be delivered next."""
         self.rounds += 1
         await self._deliver()
+        if (rest := self._next_fetch - monotonic()) > 0 and any(p.in_flight for p in self._positions.values()):
+            await self._nap(rest)
+            return
         wanted = {tp: position.epoch for tp, position in self._positions.items() if self._may_fetch(position)}
         epochs = {tp: position.epoch for tp, position in self._positions.items()}
         if not wanted:
-            self._wake.clear()
-            await self._nap()
-        fetched = await self._thread.fetch(wanted, _POLL if wanted else 0.0, self.settings.max_batch_records)
+            await self._nap(_POLL / 2)  # look again: an agent that acknowledges by iterating does not wake us
+        began, most = monotonic(), self.settings.max_batch_records
+        fetched = await self._thread.fetch(wanted, _POLL if wanted else 0.0, most)
         self._take(fetched, epochs)
+        few = all(len(records) * _FEW < most for records in fetched.records.values())
+        self._next_fetch = began + _APART if few else 0.0
         for tp, offset in fetched.out_of_range.items():
             await self._lost(tp, offset, epochs)
 
-    async def _nap(self) -> None:
-        with contextlib.suppress(TimeoutError):  # look again: an agent that acknowledges by iterating does not wake us
-            async with asyncio.timeout(_POLL / 2):
+    async def _nap(self, seconds: float) -> None:
+        """Unless there is something to do: a batch that is done, a partition that flows again."""
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
 
     def _may_fetch(self, position: Position) -> bool:

@@ -34,6 +34,9 @@ class Worker(Model):
 
     max_batch_records: int = Field(default=32_768, ge=1)
     max_batch_bytes: int = Field(default=16_777_216, ge=1024)
+    commit_interval: Millis = 100
+    """A partition commits so often at most: the few records that come meanwhile go with the next commit, and many at once
+    wait for nothing. Less makes results come earlier at a low rate, more saves processor time; 0 waits never."""
     state_dir: str = ".tidegate"
     """Local state (RocksDB). It can be deleted at any time: the changelog has it all."""
     drain_timeout: Millis = 20_000
