@@ -73,11 +73,14 @@ def run(
     options = Options(Trigger.parse(trigger), max_records, checkpoint, master)
     telemetry = pipeline.telemetry
     configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
+    from batch import connect
     from batch.needs import require_runnable
     from tidegate.local.progress import fetch
 
+    connect.require_fit(options, ui=ui)
     sink = require_runnable(pipeline)
-    fetch("spark")
+    if connect.server() is None:
+        fetch("spark")
     from batch.observe import measured
     from batch.run import BatchRun
     from batch.runs.recording import Recording

@@ -21,9 +21,19 @@ _CAUSE = "Caused by: "
 _MOST = 1000  # characters
 
 
+def answer(error: Exception) -> str | None:
+    """What gRPC has to say of a call to a Spark Connect server that came to nothing, without the lines around it."""
+    details = getattr(error.__context__, "details", None)
+    return str(details()) if callable(details) and type(error).__name__ == "SparkConnectGrpcException" else None
+
+
 def engine_failed(what: str, error: Exception) -> EngineFailed:
     """`what` Spark ended, and why: the last line of an executor's traceback, else the first cause, else the first line."""
     log.debug("spark.failed", text=str(error))
+    if said := answer(error):
+        return EngineFailed(
+            f"Spark ended {what}: its server does not answer any more, or not as it should: {said[:_MOST]}"
+        )
     if isinstance(error, Py4JNetworkError | ConnectionError):
         return EngineFailed(f"Spark ended {what}: its JVM has gone (was it killed, or is memory short?)")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

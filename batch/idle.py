@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 from batch.claims import Claims
 from tidegate.clock import Clock
@@ -31,9 +29,9 @@ class Idleness:
         self._idle: dict[TopicPartition, int] = {}  # the end at which the partition was said to be idle
         self._next = 0.0
 
-    def look(self, progress: Mapping[str, Any] | None) -> bool:
-        """Whether a partition has become idle. `progress`: Spark's of the query, which knows how far it is where a log ends with
-        markers of transactions.
+    def look(self, reached: Mapping[TopicPartition, int]) -> bool:
+        """Whether a partition has become idle. `reached`: the offsets before which everything was read, which a state does not
+        know where a log ends with markers of transactions.
 
         Raises DependencyError.
         """
@@ -41,7 +39,6 @@ class Idleness:
         if now < self._next:
             return False
         self._next = now + _LOOK
-        reached = _ends(progress)
         for tp, state in self._claims.states.items():
             _, end = self._reader.bounds(tp)
             if max(state.upto + 1, reached.get(tp, 0)) < end:
@@ -54,12 +51,3 @@ class Idleness:
             self._guard.call(self._store.set_idle, new, True)
             self._idle |= {tp: idle[tp] for tp in new}
         return bool(new)
-
-
-def _ends(progress: Mapping[str, Any] | None) -> dict[TopicPartition, int]:
-    """The offsets before which the last micro-batch has read everything."""
-    if not progress or not progress["sources"] or not progress["sources"][0]["endOffset"]:
-        return {}
-    given = progress["sources"][0]["endOffset"]
-    topics = json.loads(given) if isinstance(given, str) else given
-    return {TopicPartition(topic, int(n)): end for topic, of in topics.items() for n, end in of.items()}

@@ -1,35 +1,29 @@
-"""The function of `foreachBatch`: one micro-batch through the executors and into the store."""
+"""One micro-batch through the executors and into the store."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
 
 from batch import wire
 from batch.claims import Claims
+from batch.executors import Executors
 from batch.failure import SPARK_ERRORS, engine_failed
 from batch.fetch import BEGINNING, Stretch
+from batch.idle import Idleness
 from batch.publish.publisher import Publisher
-from batch.session import silent_about_pandas
 from batch.sink import BatchSink, Commit, Refusals
-from batch.source import lags, planned_ends
+from batch.source import lags, source_partitions
 from batch.stage import StageTask
 from batch.timeouts import Timeouts
 from tidegate.errors import BrokerUnavailable
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
-from tidegate.store.progress import source_topics
 from tidegate.store.reading import TopicReader
-
-OfTasks = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 class Stopped(Exception):
@@ -52,18 +46,13 @@ def _length(stretch: Stretch) -> int:
     return stretch.end - max(stretch.start, 0)
 
 
-def _tasks(session: SparkSession, function: OfTasks, count: int) -> DataFrame:
-    """So many tasks; each is given its number."""
-    with silent_about_pandas():
-        return session.range(0, count, 1, count).mapInArrow(function, wire.SPARK_SCHEMA)
-
-
 class MicroBatches:
-    """Called in a thread of py4j's. `error`: what ended the last query, as it was; Spark would bury it in Java."""
+    """Those of one run. `error`: what ended the last attempt, as it was; Spark would bury it in Java."""
 
     def __init__(
         self,
         plan: Plan,
+        executors: Executors,
         sink: BatchSink,
         claims: Claims,
         counts: Mapping[str, int],
@@ -72,59 +61,57 @@ class MicroBatches:
         committed: Callable[[Commit, int | None], None],
         publisher: Publisher | None,
         timeouts: Timeouts,
+        idleness: Idleness | None,
     ) -> None:
         """`committed` is told of each micro-batch, and how many offsets are left (None: not known). `publisher`: None where there
-        is no sink but the store."""
-        self._plan, self._sink, self._claims, self._counts = plan, sink, claims, counts
+        is no sink but the store. `idleness`: None where no partition is ever idle."""
+        self._plan, self._executors, self._sink = plan, executors, sink
+        self._claims, self._counts = claims, counts
         self._reader, self._stop, self._committed = reader, stop, committed
-        self._publisher, self._timeouts = publisher, timeouts
+        self._publisher, self._timeouts, self._idleness = publisher, timeouts, idleness
         self._busy = threading.Lock()
-        self._checkpoint, self._reached = Path(), dict[TopicPartition, int]()
+        self._reached: dict[TopicPartition, int] = {}
         self.error: BaseException | None = None
         self.failed = False
-        logging.getLogger("py4j").setLevel(logging.CRITICAL)  # it would log the errors that are raised here as well
 
-    def begin(self, checkpoint: Path, starts: Mapping[TopicPartition, int]) -> None:
-        """A new query, with this checkpoint, from these offsets on."""
+    @property
+    def reached(self) -> Mapping[TopicPartition, int]:
+        """The offsets before which everything was read, which a state does not know where a log ends with markers of
+        transactions."""
+        return self._reached
+
+    def begin(self, starts: Mapping[TopicPartition, int]) -> None:
+        """A new attempt, from these offsets on."""
         self.error, self.failed = None, False
-        self._checkpoint, self._reached = checkpoint, dict(starts)
-
-    def warm_up(self, session: SparkSession) -> None:
-        """Start the executors' Python, with all that they import, while Spark plans the first micro-batch: 2 to 3 of the 18 s
-        of a short run. What goes wrong here goes wrong again in the first task, and is said there."""
-        count = session.sparkContext.defaultParallelism
-        task = StageTask(self._plan, [], {}, {})
-        with suppress(*SPARK_ERRORS):
-            _tasks(session, task.warm_up, count).toArrow()
+        self._reached = dict(starts)
 
     def settle(self) -> None:
         """Wait for the micro-batch in hand. No other begins once `stop` is set."""
         with self._busy:
             pass
 
-    @contextmanager
-    def quiet(self) -> Iterator[bool]:
-        """Whether no micro-batch is in hand; none begins meanwhile."""
-        quiet = self._busy.acquire(blocking=False)
+    def between(self) -> None:
+        """If none is in hand: say which partitions have become idle, and give sinks the windows that have closed by it."""
+        if self._idleness is None or not self._busy.acquire(blocking=False):
+            return
         try:
-            yield quiet
+            if self._idleness.look(self._reached) and self._publisher is not None:
+                self._publisher.catch_up()
         finally:
-            if quiet:
-                self._busy.release()
+            self._busy.release()
 
-    def __call__(self, frame: DataFrame, batch_id: int) -> None:
-        """`frame` is not evaluated: executors read the records themselves. Where the micro-batch ends is by `batch_id` in
-        Spark's account; where it begins, the states say."""
+    def take(self, ends: Mapping[TopicPartition, int]) -> None:
+        """One micro-batch, up to before these offsets; where it begins, the states say. Raises Stopped, what BatchSink.commit
+        raises, and EngineFailed."""
         with self._busy:
             try:
                 if self._stop.is_set():
                     raise Stopped
                 began = time.monotonic()
-                # Partitions that the topics have got meanwhile; Spark may have read them already.
-                self._claims.claim(self._sources())
-                ends = planned_ends(self._checkpoint, batch_id)
+                # Partitions that the topics have got meanwhile; whoever planned the ends may know them already.
+                self._claims.claim(source_partitions(self._plan.pipeline, self._reader))
                 stretches = self._stretches(ends)
-                commit = self._sink.commit(lambda refusals: self._compute(frame.sparkSession, stretches, refusals))
+                commit = self._sink.commit(lambda refusals: self._compute(stretches, refusals))
                 self._reached |= ends
                 timed_out: Mapping[str, int] = {}
                 try:
@@ -142,7 +129,7 @@ class MicroBatches:
                 raise
 
     def _stretches(self, ends: Mapping[TopicPartition, int]) -> list[Stretch]:
-        """What is new. After what the query has reached, so that a long stretch of aborted records is looked at once."""
+        """What is new. After what was reached, so that a long stretch of aborted records is looked at once."""
         found = []
         for tp, state in self._claims.states.items():
             start = max(state.upto + 1 if state.upto >= 0 else BEGINNING, self._reached.get(tp, BEGINNING))
@@ -150,14 +137,14 @@ class MicroBatches:
                 found.append(Stretch(tp, start, ends[tp]))
         return found
 
-    def _compute(self, session: SparkSession, stretches: Sequence[Stretch], refusals: Refusals) -> pa.Table:
+    def _compute(self, stretches: Sequence[Stretch], refusals: Refusals) -> pa.Table:
         """As many tasks as can run at once: each costs some 75 ms, whatever it does."""
         if not stretches:
             return wire.NOTHING
-        shares = shared_out(stretches, session.sparkContext.defaultParallelism)
-        task = StageTask(self._plan, shares, dict(self._claims.states), self._counts, refusals)
         try:
-            return _tasks(session, task, len(shares)).toArrow()
+            shares = shared_out(stretches, self._executors.at_once())
+            task = StageTask(self._plan, shares, dict(self._claims.states), self._counts, refusals)
+            return self._executors.run(task, len(shares))
         except SPARK_ERRORS as error:
             raise engine_failed("a micro-batch", error) from None
 
@@ -167,7 +154,3 @@ class MicroBatches:
             return lags(self._claims.states, self._reader)
         except BrokerUnavailable:
             return None
-
-    def _sources(self) -> list[TopicPartition]:
-        topics = source_topics(self._plan.pipeline)
-        return [TopicPartition(topic, number) for topic in topics for number in self._reader.partitions(topic)]

@@ -15,19 +15,23 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from batch.attempts import Attempts, Way
 from batch.claims import Claims
+from batch.executors import Executors, has_driver
 from batch.idle import Idleness
 from batch.microbatch import MicroBatches
 from batch.needs import require_runnable
 from batch.observe import Watch
 from batch.options import Options
+from batch.planned import PlannedBatches
 from batch.producer import ConfirmedProducer
 from batch.publish.targets import publishing
-from batch.query import Queries
 from batch.report import Report, reported
 from batch.session import spark_session
 from batch.sink import BatchSink, Commit
 from batch.source import starting_offsets
+from batch.stage import StageTask
+from batch.streaming import StreamingQueries
 from batch.timeouts import Timeouts
 from dlq.s3.uploader import open_uploader
 from tidegate.clock import Clock, SystemClock
@@ -76,7 +80,7 @@ class BatchRun:
         self.report = Report(pipeline.pipeline_id)
 
     def run(self) -> Report:
-        """1. topics and tables are there  2. the partitions are claimed  3. sinks and Spark start  4. queries, until it is done.
+        """1. topics and tables are there  2. the partitions are claimed  3. sinks and Spark start  4. micro-batches, to the end.
 
         Raises what ended it: ConfigError, StoreFenced, FloodGuardTripped, OffsetOutOfRange, EngineFailed, …; `report`
         says what was committed until then.
@@ -104,17 +108,18 @@ class BatchRun:
         publishers = publishing(self._plan, self._sink, guard, claims, self._published)
         with publishers as publisher, self._scratch() as scratch, self._session(scratch) as session:
             plan, timeouts = _for_executors(self._plan), Timeouts(self._plan, store, guard, claims)
-            batches = MicroBatches(plan, sink, claims, counts, reader, self.stop, self._committed, publisher, timeouts)
-            queries = Queries(
-                self._pipeline, self._options, session, scratch, claims, batches, idleness, publisher, reader, self.stop,
-                self._watch.waiting,
-            )  # fmt: skip
-            warming = threading.Thread(target=batches.warm_up, args=(session,), name="warm-up")
+            executors = Executors(session, StageTask(plan, [], {}, {}).warm_up)
+            batches = MicroBatches(
+                plan, executors, sink, claims, counts, reader, self.stop, self._committed, publisher, timeouts, idleness
+            )
+            way = self._way(session, scratch, claims, batches, reader)
+            attempts = Attempts(self._pipeline, way, claims, batches, publisher, reader, self.stop, self._watch.waiting)
+            warming = threading.Thread(target=executors.warm_up, name="warm-up")
             warming.start()
             if uploader is not None:
                 uploader.start()
             try:
-                queries.until_done()
+                attempts.until_done()
                 if uploader is not None:
                     self._watch.starting("the last dead letters to S3")
                     uploader.finish()
@@ -123,6 +128,14 @@ class BatchRun:
                 warming.join()  # before the session that it uses is stopped
                 if uploader is not None:
                     uploader.stop(_FLUSH)
+
+    def _way(
+        self, session: SparkSession, scratch: Path, claims: Claims, batches: MicroBatches, reader: TopicReader
+    ) -> Way:
+        """Spark plans micro-batches where its driver is here."""
+        if has_driver(session):
+            return StreamingQueries(self._pipeline, self._options, session, scratch, claims, batches, reader, self.stop)
+        return PlannedBatches(self._pipeline, self._options, claims, batches, reader, self.stop, self._clock)
 
     def _committed(self, commit: Commit, lag: int | None) -> None:
         self.report.add(commit)
@@ -178,7 +191,7 @@ class BatchRun:
     @contextmanager
     def _session(self, scratch: Path) -> Iterator[SparkSession]:
         with self._open_session(self._pipeline.pipeline_id, scratch, self._options.master) as session:
-            if self._pipeline.telemetry.log_level == "debug":
+            if self._pipeline.telemetry.log_level == "debug" and has_driver(session):
                 session.sparkContext.setLogLevel("WARN")
             yield session
 

@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
+from batch import connect
+from batch.quiet import silent_about_pandas
 from tidegate.errors import ConfigError, StackError
 from tidegate.local import jars
 from tidegate.local.java import find_java
@@ -30,7 +30,6 @@ JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """The JVM plans and sends partials; records never pass through it (fetch.py). So what it compiles it should compile quickly:
 a run of 200 000 records takes 10 s of processor time in all, with Java's own choice 15."""
 _LOGGING = Path(__file__).with_name("log4j2.properties")
-_WARNINGS = threading.Lock()
 _HEAP = "1g"  # what passes through the JVM is partials, as Arrow
 
 
@@ -38,13 +37,18 @@ _HEAP = "1g"  # what passes through the JVM is partials, as Arrow
 def spark_session(
     name: str, scratch: Path, master: str | None, *, shows: Callable[[str], None] | None = None
 ) -> Iterator[SparkSession]:
-    """A session of this process's own, stopped at the end together with its JVM.
+    """A session of this process's own, stopped at the end together with its JVM; with SPARK_REMOTE one on that server.
 
     `scratch`: a directory for what Spark puts on the disk. `master`: None is `local[*]`; under spark-submit, what it was told.
     `shows`: is told where Spark's own pages are (None: there are none, and the session starts sooner). Raises StackError
-    without Java or Spark's Kafka jars, ConfigError for a set-up that cannot run this.
+    without Java, Spark's Kafka jars or the server, ConfigError for a set-up that cannot run this.
     """
-    _require_own_driver(master)
+    server = connect.server()
+    _require_unsubmitted(server, master)
+    if server is not None:
+        with connect.connected(server) as remote:
+            yield remote
+        return
     with _environment(master):
         session = _start({**_conf(name, scratch, master), "spark.ui.enabled": str(shows is not None).lower()})
         try:
@@ -62,14 +66,15 @@ def _submitted() -> bool:
     return "PYSPARK_GATEWAY_PORT" in os.environ
 
 
-def _require_own_driver(master: str | None) -> None:
-    if remote := os.environ.get("SPARK_REMOTE"):
+def _require_unsubmitted(server: str | None, master: str | None) -> None:
+    """What is only of use where spark-submit has not started Spark."""
+    if _submitted() and server is not None:
         raise ConfigError(
-            "Spark Connect runs the driver on its server, where nobody has this pipeline's claims and database connections",
-            field="SPARK_REMOTE",
-            value=remote,
-            expected="no SPARK_REMOTE",
-            hint="unset SPARK_REMOTE and give the cluster's own address: --master spark://…",
+            "spark-submit has started Spark already",
+            field=connect.VARIABLE,
+            value=connect.shown(server),
+            expected=f"no {connect.VARIABLE} with spark-submit",
+            hint=f"unset {connect.VARIABLE}, or start `tidegate batch` without spark-submit",
         )
     if _submitted() and master is not None:
         raise ConfigError(
@@ -142,15 +147,6 @@ def _environment(master: str | None) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def silent_about_pandas() -> Iterator[None]:
-    """Spark looks at the version of pandas and warns of any from 3 on; nothing here uses pandas. For short calls: one thread at a
-    time, since the filters are the process's, and each would put back what the other had found."""
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
-        yield
 
 
 def _start(conf: Mapping[str, str]) -> SparkSession:

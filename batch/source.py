@@ -1,4 +1,4 @@
-"""Where to start, from the store's partition rows; and where Spark's micro-batches end."""
+"""Where to start, from the store's partition rows; and where micro-batches end, by Spark's account or by our own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tidegate.config.schema import Source
 from tidegate.errors import OffsetOutOfRange
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
+from tidegate.store.progress import source_topics
 from tidegate.store.reading import TopicReader
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,11 @@ def starting_offsets(
     return {tp: starting_offset(source, tp, state, *reader.bounds(tp)) for tp, state in states.items()}
 
 
+def source_partitions(pipeline: Pipeline, reader: TopicReader) -> list[TopicPartition]:
+    """Those that the topics have now. Raises BrokerUnavailable."""
+    return [TopicPartition(topic, number) for topic in source_topics(pipeline) for number in reader.partitions(topic)]
+
+
 def lags(states: Mapping[TopicPartition, PartitionState], reader: TopicReader) -> dict[TopicPartition, int]:
     """How many offsets of each partition's log are not applied yet. Raises BrokerUnavailable."""
     found = {}
@@ -62,6 +68,19 @@ def even_limit(offsets: int, most: int, partitions: int) -> int:
     """
     batches = max(1, -(-offsets // most))
     return min(most, -(-offsets // batches)) + partitions
+
+
+def cut(left: Mapping[TopicPartition, tuple[int, int]], most: int | None) -> dict[TopicPartition, int]:
+    """Where the next micro-batch ends, if all that is `left` (from the first offset to before the second; never nothing) is to
+    take as few of them as `most` offsets allow, all of one size. Each partition gives its proportion."""
+    sizes = {tp: end - start for tp, (start, end) in left.items()}
+    total = sum(sizes.values())
+    size = total if most is None else -(-total // -(-total // most))
+    taken = {tp: size * of // total for tp, of in sizes.items()}
+    rounded_off = size - sum(taken.values())  # fewer than there are partitions
+    for tp in sorted(sizes, key=lambda tp: (taken[tp] - sizes[tp], tp))[:rounded_off]:
+        taken[tp] += 1
+    return {tp: start + taken[tp] for tp, (start, _) in left.items()}
 
 
 def planned_stream(

@@ -22,7 +22,7 @@ _SCHEMA: Final = pa.schema(
     [("topic", pa.string()), ("partition", pa.int32()), ("part", pa.string()), ("payload", pa.binary())]
 )
 NOTHING: Final = _SCHEMA.empty_table()
-_DELTAS, _OBJECT, _ERROR = "deltas:", "object", "error"
+_DELTAS, _OBJECT, _ERROR, _READY = "deltas:", "object", "error", "ready"
 _SLICE = 100_000  # delta rows in one value: Spark holds a value in one array of at most 2 GiB
 
 
@@ -74,6 +74,11 @@ def send_deltas(tp: TopicPartition, deltas: Mapping[str, pa.Table]) -> Iterator[
 def send_error(error: TidegateError) -> pa.RecordBatch:
     """An error of ours, which the driver raises as it was; anything else fails the task, and Spark reports it."""
     return _row(TopicPartition("", 0), _ERROR, pickle.dumps((type(error), str(error), error.__dict__)))
+
+
+def ready() -> pa.RecordBatch:
+    """A task's only row, if it had nothing to do but to begin."""
+    return _row(TopicPartition("", 0), _READY, b"")
 
 
 def receive(table: pa.Table) -> list[Outcome]:

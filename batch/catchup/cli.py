@@ -55,14 +55,17 @@ def catchup(
     pipeline = load_pipeline(file)
     telemetry = pipeline.telemetry
     configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
+    from batch import connect
     from batch.catchup.needs import for_spark
     from tidegate.local.progress import fetch
 
-    for_spark(pipeline)
     options, stop = Options(max_records=max_records, checkpoint=checkpoint, master=master), _stop_on_signals()
+    connect.require_fit(options)
+    for_spark(pipeline)
 
     def take_over() -> None:
-        fetch("spark")
+        if connect.server() is None:
+            fetch("spark")
         _catch_up(pipeline, options, max_lag, stop, as_json=as_json)
 
     if watch:

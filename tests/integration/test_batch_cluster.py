@@ -116,14 +116,3 @@ def test_a_master_that_spark_submit_cannot_heed_is_refused(monkeypatch: pytest.M
     ):
         pass
     assert (caught.value.field, caught.value.value) == ("--master", "local[2]")
-
-
-def test_spark_connect_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its driver is a server, which has none of what a run holds."""
-    monkeypatch.setenv("SPARK_REMOTE", "sc://spark:15002")
-    with (
-        pytest.raises(ConfigError, match="--master spark://") as caught,
-        session.spark_session("t", tmp_path, None),
-    ):
-        pass
-    assert caught.value.field == "SPARK_REMOTE"

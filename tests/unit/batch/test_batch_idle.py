@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from batch.claims import Claims
 from batch.idle import Idleness
@@ -34,25 +33,25 @@ class Ends:
 
 
 def test_a_partition_is_idle_when_it_was_at_its_end_for_a_while(tmp_path: Path) -> None:
-    """An empty one too, and one whose log ends with markers that Spark has read; new records end it, and it is said again
+    """An empty one too, and one whose log ends with markers that were read; new records end it, and it is said again
     after them. One that has records to read is not idle, however long it takes."""
     store = open_store(flights_plan(), SqliteSink(type="sqlite", path=str(tmp_path / "x.db")))
     store.prepare()
     guard, clock = Guard("store", ErrorHandling()), ManualClock()
     claims = Claims(flights_plan().pipeline, store, guard, "spark:1", {})
     claims.claim([A, B])
-    ends, progress = Ends(a=0, b=6), {"sources": [{"endOffset": json.dumps({"t": {"0": 0, "1": 3}})}]}
+    ends, reached = Ends(a=0, b=6), {A: 0, B: 3}
     idleness = Idleness(claims, store, guard, cast(TopicReader, ends), 10.0, clock)
 
-    def idle(seconds: float, known: Any = progress) -> list[bool]:
+    def idle(seconds: float) -> list[bool]:
         clock.advance(seconds)
-        idleness.look(known)
+        idleness.look(reached)
         return [row.state.idle for row in store.partitions()]
 
-    assert idle(0, None) == [False, False]
+    assert idle(0) == [False, False]
     assert idle(9) == [False, False]
     assert idle(2) == [True, False]
-    progress["sources"][0]["endOffset"] = json.dumps({"t": {"0": 0, "1": 6}})
+    reached[B] = 6
     assert idle(2) == [True, False]
     assert idle(11) == [True, True]
     ends.of[A] = 5

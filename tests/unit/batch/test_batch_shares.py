@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batch.fetch import BEGINNING, Stretch
 from batch.microbatch import shared_out
-from batch.source import even_limit
+from batch.source import cut, even_limit
 from tidegate.record import TopicPartition
 
 BACKLOGS = st.lists(st.integers(0, 5_000), min_size=1, max_size=12)
@@ -38,6 +38,25 @@ def test_a_backlog_is_cut_into_as_few_micro_batches_as_the_limit_allows(backlog:
     sizes = micro_batches(backlog, even_limit(sum(backlog), most, len(backlog)))
     assert len(sizes) <= math.ceil(sum(backlog) / most)
     assert all(size <= most + 2 * len(backlog) for size in sizes)
+
+
+@given(backlog=BACKLOGS, most=st.integers(1, 6_000) | st.none())
+def test_a_backlog_that_is_cut_here_is_never_over_the_limit(backlog: list[int], most: int | None) -> None:
+    """As few micro-batches as the limit allows, the largest an offset larger than the smallest; each partition goes on in each by
+    its proportion, give or take what was rounded off."""
+    ends = {TopicPartition("t", number): 100 + n for number, n in enumerate(backlog)}
+    at, sizes = dict.fromkeys(ends, 100), list[int]()
+    while left := {tp: (at[tp], end) for tp, end in ends.items() if at[tp] < end}:
+        after = cut(left, most)
+        assert all(start <= after[tp] <= end for tp, (start, end) in left.items())
+        sizes.append(sum(after.values()) - sum(at[tp] for tp in left))
+        for tp, (start, end) in left.items():
+            share = sizes[-1] * (end - start) / sum(end - start for start, end in left.values())
+            assert abs(after[tp] - start - share) <= 1
+        at |= after
+    assert len(sizes) == math.ceil(sum(backlog) / most) if most else len(sizes) <= 1
+    assert not sizes or max(sizes) - min(sizes) <= 1
+    assert most is None or max(sizes, default=0) <= most
 
 
 @given(backlog=BACKLOGS, tasks=st.integers(1, 6))

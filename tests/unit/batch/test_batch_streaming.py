@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from py4j.protocol import Py4JNetworkError
 
-from batch.query import Queries
+from batch.streaming import StreamingQueries
 from tidegate.errors import EngineFailed
 
 
@@ -29,11 +29,8 @@ class Gone:
         raise ConnectionRefusedError(111, "Connection refused")
 
 
-class Begun(Queries):
+class Begun(StreamingQueries):
     """Queries of which one is at work already."""
-
-    def _starts(self) -> dict[Any, int]:
-        return {}
 
     def _start(self, starts: object, checkpoint: object) -> Any:
         return self.session
@@ -44,12 +41,11 @@ class Begun(Queries):
 )
 def test_a_jvm_that_has_gone_is_said(error: Exception, tmp_path: Path) -> None:
     """The run ends with an error that says so, not with one of a socket, and is told nothing else on the way."""
-    batches = cast(Any, SimpleNamespace(failed=False, error=None, begin=lambda checkpoint, starts: None))
-    claims = cast(Any, SimpleNamespace(states={}))
-    names = (field.name for field in fields(Queries))
+    batches = cast(Any, SimpleNamespace(error=None))
+    names = (field.name for field in fields(StreamingQueries))
     given: dict[str, Any] = dict.fromkeys(names) | {
-        "session": Gone(error), "scratch": tmp_path, "claims": claims, "batches": batches, "stop": threading.Event(),
+        "session": Gone(error), "scratch": tmp_path, "batches": batches, "stop": threading.Event(),
     }  # fmt: skip
     queries = Begun(**given)
     with pytest.raises(EngineFailed, match="Spark ended the query: its JVM has gone"):
-        queries.until_done()
+        queries.follow({})

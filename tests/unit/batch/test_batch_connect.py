@@ -1,0 +1,83 @@
+"""What a session behind Spark Connect cannot have."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from batch import connect, session
+from batch.failure import engine_failed
+from batch.options import Options
+from tidegate.errors import ConfigError, StackError
+
+SERVER = "sc://spark:15002"
+
+
+@pytest.mark.parametrize(
+    ("options", "ui", "field"),
+    [
+        (Options(master="local[2]"), False, "--master"),
+        (Options(checkpoint=Path("/scratch")), False, "--checkpoint"),
+        (Options(), True, "--ui"),
+    ],
+)
+def test_an_option_that_only_a_session_of_its_own_has_is_refused(
+    options: Options, ui: bool, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the option, and the variable to unset. Without the variable all of them are fine."""
+    monkeypatch.delenv("SPARK_REMOTE", raising=False)
+    connect.require_fit(options, ui=ui)
+    monkeypatch.setenv("SPARK_REMOTE", SERVER)
+    connect.require_fit(Options())
+    with pytest.raises(ConfigError, match="or unset SPARK_REMOTE") as caught:
+        connect.require_fit(options, ui=ui)
+    assert caught.value.field == field
+
+
+def test_only_a_servers_address_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PySpark would take a master here as well, and start a server of its own in this process."""
+    monkeypatch.setenv("SPARK_REMOTE", "local[2]")
+    with pytest.raises(ConfigError, match="sc://host:15002") as caught:
+        connect.server()
+    assert caught.value.field == "SPARK_REMOTE"
+
+
+def test_spark_submit_and_a_server_are_one_too_many(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is said of the server does not have its token."""
+    monkeypatch.setenv("SPARK_REMOTE", f"{SERVER}/;token=secret")
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    with (
+        pytest.raises(ConfigError, match="without spark-submit") as caught,
+        session.spark_session("t", tmp_path, None),
+    ):
+        pass
+    assert caught.value.field == "SPARK_REMOTE"
+    assert caught.value.value == "spark:15002"
+
+
+def test_packages_that_are_missing_are_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC is no part of an installation without it."""
+    for name in [name for name in sys.modules if name.startswith("pyspark.sql.connect")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(StackError, match=r"pip install 'tidegate\[connect\]'"), connect.connected(SERVER):
+        pass
+
+
+class SparkConnectGrpcException(Exception):
+    """As PySpark raises it for an error that Spark itself has not said; that of gRPC is its context."""
+
+
+class RpcError(Exception):
+    def details(self) -> str:
+        return "Connection refused"
+
+
+def test_a_server_that_has_gone_is_said() -> None:
+    """In one line, not in gRPC's seven."""
+    error = SparkConnectGrpcException("<_InactiveRpcError of RPC that terminated with:\n\tstatus = …\n>")
+    error.__context__ = RpcError()
+    expected = "Spark ended a micro-batch: its server does not answer any more, or not as it should: Connection refused"
+    assert str(engine_failed("a micro-batch", error)) == expected
