@@ -53,7 +53,11 @@ def run(
         typer.Option(help="Where Spark keeps its own account while the run lasts. Default: a temporary directory."),
     ] = None,
     master: Annotated[
-        str | None, typer.Option(help="Spark's master. Default: local[*]; under spark-submit, what it was told.")
+        str | None,
+        typer.Option(
+            help="Spark's master. Default: local[*]; under spark-submit, what it was told. SPARK_REMOTE=sc://… in its place "
+            "is a Spark Connect server."
+        ),
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="Serve /live, /ready and /metrics on this port (0: any) while it runs.", min=0)
@@ -63,9 +67,9 @@ def run(
 ) -> None:
     """Read what the topics have and the database has not, through the same stages as a worker, with the same results.
 
-    Where to start is read from the database, wherever a worker or another run has stopped. Needs a PostgreSQL sink, Java 17
-    or newer and, the first time, the network. Ctrl-C, or `tidegate batch stop` from elsewhere, ends the run after the
-    micro-batch in hand. Exit code 1: it failed.
+    Where to start is read from the database, wherever a worker or another run has stopped. Needs a PostgreSQL sink and,
+    without SPARK_REMOTE, Java 17 or newer and, the first time, the network. Ctrl-C, or `tidegate batch stop` from elsewhere,
+    ends the run after the micro-batch in hand. Exit code 1: it failed.
     """
     from tidegate.telemetry.logs import configure_logging
 

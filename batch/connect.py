@@ -55,14 +55,14 @@ def require_fit(options: Options, *, ui: bool = False) -> None:
             options.checkpoint,
             "Spark keeps no account of the run, so that there is nothing to put there",
         ),
-        ("--ui", ui or None, "Spark's pages are the server's"),
+        ("--ui", ui, "Spark's pages are the server's"),
     )
     for field, value, reason in refused:
-        if value is not None:
+        if value:
             raise ConfigError(
                 f"with Spark Connect {reason}",
                 field=field,
-                value=str(value),
+                value=None if value is True else str(value),
                 expected=f"no {field} beside {VARIABLE}",
                 hint=f"leave {field} out, or unset {VARIABLE}",
             )

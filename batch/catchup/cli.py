@@ -36,7 +36,11 @@ def catchup(
         Path | None, typer.Option(help="Where Spark keeps its own account meanwhile. Default: a temporary directory.")
     ] = None,
     master: Annotated[
-        str | None, typer.Option(help="Spark's master. Default: local[*]; under spark-submit, what it was told.")
+        str | None,
+        typer.Option(
+            help="Spark's master. Default: local[*]; under spark-submit, what it was told. SPARK_REMOTE=sc://… in its place "
+            "is a Spark Connect server."
+        ),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Stay, and suggest or do it whenever the file's `fallback` says so.")
@@ -47,8 +51,8 @@ def catchup(
 
     Workers that are alive wait meanwhile ("held by catchup…" on /ready) and go on behind what was done; those that are
     started later do too. Ctrl-C, or `tidegate batch stop`, hands back after the micro-batch in hand; a kill does so when
-    `fallback.hold` is over. Needs a PostgreSQL sink, Java 17 or newer and, the first time, the network. Exit code 1: it
-    failed, or another catch-up is at work.
+    `fallback.hold` is over. Needs a PostgreSQL sink and, without SPARK_REMOTE, Java 17 or newer and, the first time, the
+    network. Exit code 1: it failed, or another catch-up is at work.
     """
     from tidegate.telemetry.logs import configure_logging
 
