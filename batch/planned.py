@@ -22,6 +22,7 @@ from tidegate.stages.batch import PartitionState
 from tidegate.store.reading import TopicReader
 
 _POLL = 0.25  # seconds between looks at partitions that may have become idle
+_LEAST = 0.01  # seconds between looks at the ends of the logs, whatever the interval; Spark's polling delay
 
 
 @dataclass(slots=True)
@@ -54,16 +55,15 @@ class PlannedBatches:
 
     def _for_ever(self, interval: float) -> None:
         """One micro-batch at most in `interval` seconds, and none while there is nothing new."""
-        while True:
-            due = self.clock.monotonic() + interval
+        while not self.stop.is_set():
+            due = self.clock.monotonic() + max(interval, _LEAST)
             if left := self._left():
                 self.batches.take(cut(left, self.options.limit))
-            while (rest := due - self.clock.monotonic()) > 0:
+            while True:
                 self.batches.between()
-                if self.stop.wait(min(rest, _POLL)):
-                    return
-            if self.stop.is_set():
-                return
+                rest = due - self.clock.monotonic()
+                if rest <= 0 or self.stop.wait(min(rest, _POLL)):
+                    break
 
     def _left(self, ends: Mapping[TopicPartition, int] | None = None) -> dict[TopicPartition, tuple[int, int]]:
         """What was not read yet of each partition that has something, up to before these offsets, or to where the log ends.
