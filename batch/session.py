@@ -17,6 +17,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from batch import connect
+from batch.options import Options
 from batch.quiet import silent_about_pandas
 from tidegate.errors import ConfigError, StackError
 from tidegate.local import jars
@@ -44,6 +45,7 @@ def spark_session(
     without Java, Spark's Kafka jars or the server, ConfigError for a set-up that cannot run this.
     """
     server = connect.server()
+    connect.require_fit(Options(master=master), ui=shows is not None)
     _require_unsubmitted(server, master)
     if server is not None:
         with connect.connected(server) as remote:

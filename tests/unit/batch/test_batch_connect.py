@@ -36,6 +36,16 @@ def test_an_option_that_only_a_session_of_its_own_has_is_refused(
     assert caught.value.field == field
 
 
+def test_a_session_is_never_of_another_master_than_it_was_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever opens it, the command line or a program."""
+    monkeypatch.setenv("SPARK_REMOTE", SERVER)
+    with (
+        pytest.raises(ConfigError, match="with Spark Connect the server has its own"),
+        session.spark_session("t", tmp_path, "local[2]"),
+    ):
+        pass
+
+
 def test_only_a_servers_address_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """PySpark would take a master here as well, and start a server of its own in this process."""
     monkeypatch.setenv("SPARK_REMOTE", "local[2]")
