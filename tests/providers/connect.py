@@ -37,7 +37,7 @@ class ConnectServer:
 
     def require_up(self) -> None:
         """Wait until it takes connections."""
-        wait_until(lambda: self.process.poll() is not None or self._listens(), 120, "the Spark Connect server")
+        wait_until(lambda: self.process.poll() is not None or self._listens(), 200, "the Spark Connect server")
         assert self.process.poll() is None, self.log.read_text()[-3000:]
 
     def _listens(self) -> bool:
