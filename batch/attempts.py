@@ -74,6 +74,8 @@ class Attempts:
         except EngineFailed:
             self._starts()  # raises if it was the broker, or the log
             raise
+        finally:
+            self.batches.settle()
 
     def _starts(self) -> dict[TopicPartition, int]:
         assert self.pipeline.source is not None

@@ -1,13 +1,17 @@
-"""One micro-batch through the executors and into the store."""
+"""Micro-batches through the executors and into the store.
+
+While one is being committed (batch/sink.py), the next is computed on the states that the commit will make of the partitions:
+the executors have the processors, or the database has them. It waits with its own commit until the other is through. Was that
+refused something, so that the states are others, it is computed again; did it fail, the computed one is forgotten.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-
-import pyarrow as pa
 
 from batch import wire
 from batch.claims import Claims
@@ -16,12 +20,13 @@ from batch.failure import SPARK_ERRORS, engine_failed
 from batch.fetch import BEGINNING, Stretch
 from batch.idle import Idleness
 from batch.publish.publisher import Publisher
-from batch.sink import BatchSink, Commit, Refusals
+from batch.sink import BatchSink, Commit, Compute, Refusals
 from batch.source import lags, source_partitions
 from batch.stage import StageTask
 from batch.timeouts import Timeouts
 from tidegate.errors import BrokerUnavailable
 from tidegate.record import TopicPartition
+from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import Plan
 from tidegate.store.reading import TopicReader
 
@@ -70,6 +75,11 @@ class MicroBatches:
         self._reader, self._stop, self._committed = reader, stop, committed
         self._publisher, self._timeouts, self._idleness = publisher, timeouts, idleness
         self._busy = threading.Lock()
+        self._ahead: Mapping[
+            TopicPartition, PartitionState
+        ] = {}  # what the commit that is under way makes of partitions
+        self._commit: Future[None] | None = None
+        self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._reached: dict[TopicPartition, int] = {}
         self.error: BaseException | None = None
         self.failed = False
@@ -86,65 +96,114 @@ class MicroBatches:
         self._reached = dict(starts)
 
     def settle(self) -> None:
-        """Wait for the micro-batch in hand. No other begins once `stop` is set."""
+        """Wait until the micro-batch in hand is in the store. No other begins once `stop` is set. Raises what has ended it."""
         with self._busy:
-            pass
+            self._landed()
+
+    def close(self) -> None:
+        """Nothing is in hand any more."""
+        self._committing.shutdown()
 
     def between(self) -> None:
-        """If none is in hand: say which partitions have become idle, and give sinks the windows that have closed by it."""
-        if self._idleness is None or not self._busy.acquire(blocking=False):
+        """If none is in hand: say which partitions have become idle, and give sinks the windows that have closed by it. Raises
+        what has ended the last one."""
+        if not self._busy.acquire(blocking=False):
             return
         try:
-            if self._idleness.look(self._reached) and self._publisher is not None:
+            if self._commit is not None and not self._commit.done():
+                return
+            self._landed()
+            if self._idleness is not None and self._idleness.look(self._reached) and self._publisher is not None:
                 self._publisher.catch_up()
         finally:
             self._busy.release()
 
     def take(self, ends: Mapping[TopicPartition, int]) -> None:
-        """One micro-batch, up to before these offsets; where it begins, the states say. Raises Stopped, what BatchSink.commit
-        raises, and EngineFailed."""
+        """One micro-batch, up to before these offsets; where it begins, the states say. When this returns it is computed and
+        being committed; what comes of that is said by the next call, of whatever method.
+
+        Raises Stopped, what BatchSink.commit raises, and EngineFailed.
+        """
         with self._busy:
             try:
                 if self._stop.is_set():
                     raise Stopped
-                began = time.monotonic()
-                # Partitions that the topics have got meanwhile; whoever planned the ends may know them already.
-                self._claims.claim(source_partitions(self._plan.pipeline, self._reader))
-                stretches = self._stretches(ends)
-                commit = self._sink.commit(lambda refusals: self._compute(stretches, refusals))
-                self._reached |= ends
-                timed_out: Mapping[str, int] = {}
-                try:
-                    if self._publisher is not None:
-                        self._publisher.follow(commit.touched)
-                    timed_out = self._timeouts.look()  # after all sinks have had what goes
-                finally:  # it is in the store, whoever else has not heard of it
-                    left = self._left()
-                    seconds = time.monotonic() - began
-                    whole = replace(commit, lags=left, seconds=seconds, timed_out=timed_out)
-                    self._committed(whole, None if left is None else sum(left.values()))
+                self._take(ends, time.monotonic())
             except BaseException as error:
-                self.failed = True
-                self.error = None if isinstance(error, Stopped) else error
+                self.failed, self.error = True, None if isinstance(error, Stopped) else error
+                try:
+                    self._landed()
+                except BaseException as earlier:
+                    self.error = earlier
+                    raise
                 raise
 
-    def _stretches(self, ends: Mapping[TopicPartition, int]) -> list[Stretch]:
+    def _take(self, ends: Mapping[TopicPartition, int], began: float) -> None:
+        """1. compute, while the one before is being committed  2. wait for that  3. begin to commit this one."""
+        # Partitions that the topics have got meanwhile; whoever planned the ends may know them already.
+        sources = source_partitions(self._plan.pipeline, self._reader)
+        if self._plan.pipeline.dedupe is not None or not self._claims.states.keys() >= set(sources):
+            self._landed()  # executors ask the store which keys were seen; a claim is no matter for two threads
+        self._claims.claim(sources)
+        states = {**self._claims.states, **self._ahead}
+        stretches = self._stretches(ends, states)
+        outcomes = self._compute(stretches, states, {})
+        self._landed()
+        if self._claims.states != states:
+            states = dict(self._claims.states)
+            outcomes = self._compute(stretches, states, {})
+
+        def again(refusals: Refusals) -> list[wire.Outcome]:
+            return self._compute(stretches, states, refusals)
+
+        self._reached |= ends
+        self._ahead = {outcome.tp: outcome.applied.state for outcome in outcomes}
+        self._commit = self._committing.submit(self._land, outcomes, again, began)
+
+    def _landed(self) -> None:
+        """Wait for the commit that is under way. Raises what has ended it."""
+        commit, self._commit, self._ahead = self._commit, None, {}
+        if commit is not None:
+            commit.result()
+
+    def _land(self, outcomes: Sequence[wire.Outcome], again: Compute, began: float) -> None:
+        """In a thread of its own: into the store, and on to the sinks."""
+        try:
+            commit = self._sink.commit(outcomes, again)
+            timed_out: Mapping[str, int] = {}
+            try:
+                if self._publisher is not None:
+                    self._publisher.follow(commit.touched)
+                timed_out = self._timeouts.look()  # after all sinks have had what goes
+            finally:  # it is in the store, whoever else has not heard of it
+                left = self._left()
+                whole = replace(commit, lags=left, seconds=time.monotonic() - began, timed_out=timed_out)
+                self._committed(whole, None if left is None else sum(left.values()))
+        except BaseException as error:
+            self.failed, self.error = True, error
+            raise
+
+    def _stretches(
+        self, ends: Mapping[TopicPartition, int], states: Mapping[TopicPartition, PartitionState]
+    ) -> list[Stretch]:
         """What is new. After what was reached, so that a long stretch of aborted records is looked at once."""
         found = []
-        for tp, state in self._claims.states.items():
+        for tp, state in states.items():
             start = max(state.upto + 1 if state.upto >= 0 else BEGINNING, self._reached.get(tp, BEGINNING))
             if max(start, 0) < ends.get(tp, 0):
                 found.append(Stretch(tp, start, ends[tp]))
         return found
 
-    def _compute(self, stretches: Sequence[Stretch], refusals: Refusals) -> pa.Table:
+    def _compute(
+        self, stretches: Sequence[Stretch], states: Mapping[TopicPartition, PartitionState], refusals: Refusals
+    ) -> list[wire.Outcome]:
         """As many tasks as can run at once: each costs some 75 ms, whatever it does."""
         if not stretches:
-            return wire.NOTHING
+            return []
         try:
             shares = shared_out(stretches, self._executors.at_once())
-            task = StageTask(self._plan, shares, dict(self._claims.states), self._counts, refusals)
-            return self._executors.run(task, len(shares))
+            task = StageTask(self._plan, shares, states, self._counts, refusals)
+            return wire.receive(self._executors.run(task, len(shares)))
         except SPARK_ERRORS as error:
             raise engine_failed("a micro-batch", error) from None
 

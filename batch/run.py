@@ -124,6 +124,7 @@ class BatchRun:
                     self._watch.starting("the last dead letters to S3")
                     uploader.finish()
             finally:
+                batches.close()
                 self.report.states = claims.states
                 warming.join()  # before the session that it uses is stopped
                 if uploader is not None:

@@ -4,11 +4,12 @@
 2. the store   the results, late windows and partition rows of all partitions in one database transaction; compare-and-set
                on each row, so that a worker or another run that has taken a partition fences this one
 3. sinks       whatever else there is follows the store (batch/publish/publisher.py)
-4. Spark       its own checkpoint moves on, which nobody relies on: a run starts from the partition rows
+
+Meanwhile the next micro-batch is computed (batch/microbatch.py), on the states that this one will have made; nothing of it is
+written before this one is through. Spark's own checkpoint may be ahead of all that: nobody relies on it.
 
 A crash between 1 and 2 writes dead letters again, with the same ids, so that whoever counts ids counts them once. A crash
-between 2 and 3 is made up for by the next run; one between 3 and 4 repeats nothing. What Spark reads again is cut by the states,
-which come from the partition rows.
+between 2 and 3 is made up for by the next run, which starts from the partition rows.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from tidegate.stages.plan import AggregationPlan, Plan
 log = structlog.get_logger(__name__)
 
 Refusals = dict[TopicPartition, list[Refused]]
-Compute = Callable[[Refusals], pa.Table]
-"""Runs the stages on Spark; what the executors send. Given what the store has refused so far."""
+Compute = Callable[[Refusals], Sequence[wire.Outcome]]
+"""Runs the stages on Spark. Given what the store has refused so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,14 @@ class BatchSink:
         self._plan, self._claims, self._producer, self._broker = plan, claims, producer, broker
         self._flood = FloodGuard(plan.pipeline.error_handling.flood_guard)
 
-    def commit(self, compute: Compute) -> Commit:
-        """One micro-batch, committed whole. What the store refuses is dead-lettered, and the rest goes on without it.
+    def commit(self, outcomes: Sequence[wire.Outcome], compute: Compute) -> Commit:
+        """One micro-batch, committed whole. What the store refuses is dead-lettered, and the rest goes on without it: then it is
+        computed again.
 
         Raises FloodGuardTripped, PipelineAborted, StoreFenced, DependencyError; whatever the stages raise.
         """
         refusals: Refusals = {}
         while True:
-            outcomes = wire.receive(compute(refusals))
             for outcome in outcomes:
                 if outcome.written:
                     self._flood.observe(Failures.joined([written.failures for written in outcome.written]))
@@ -83,6 +84,7 @@ class BatchSink:
                 self._write(outcomes)
             except SinkRecordError as error:
                 self._note(refusals, outcomes, error)
+                outcomes = compute(refusals)
                 continue
             dead = sum(written.dead for outcome in outcomes for written in outcome.written)
             moved = {outcome.tp: _moved(outcome) for outcome in outcomes}

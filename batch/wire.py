@@ -21,7 +21,6 @@ SPARK_SCHEMA: Final = "topic string, partition int, part string, payload binary"
 _SCHEMA: Final = pa.schema(
     [("topic", pa.string()), ("partition", pa.int32()), ("part", pa.string()), ("payload", pa.binary())]
 )
-NOTHING: Final = _SCHEMA.empty_table()
 _DELTAS, _OBJECT, _ERROR, _READY = "deltas:", "object", "error", "ready"
 _SLICE = 100_000  # delta rows in one value: Spark holds a value in one array of at most 2 GiB
 
