@@ -10,7 +10,7 @@ from batch.claims import Claims
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Store
-from tidegate.store.timeouts import watermark_of_all
+from tidegate.store.timeouts import timed_out_upto
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +41,7 @@ class Timeouts:
 
     def _due(self) -> tuple[int, ...] | None:
         """When the last window of each aggregation that is to go ends: the database is asked only when that has moved."""
-        watermark = watermark_of_all(self._claims.states, self._delay)
-        if watermark is None or self._timeout is None:
+        if self._timeout is None:
             return None
-        upto = watermark - self._timeout
-        return tuple((upto - each.size) // each.hop for each in self._aggregations)
+        upto = timed_out_upto(self._claims.states.values(), self._delay, self._timeout)
+        return None if upto is None else tuple((upto - each.size) // each.hop for each in self._aggregations)

@@ -35,6 +35,7 @@ from tidegate.store.postgres import connect_server, take_turn
 from tidegate.store.raw import execute
 from tidegate.store.refusal import DRIVER_ERRORS
 from tidegate.store.tables import PUBLISHED, store_tables
+from tidegate.store.watermark import EVERYTHING, watermark_of
 
 
 class Position(NamedTuple):
@@ -200,19 +201,14 @@ class Published:
     def _closed(
         self, connection: Connection, before: int | None, states: Mapping[TopicPartition, PartitionState]
     ) -> int | None:
-        """Up to where windows are final, as the view says it (totals.py); what was final stays so."""
-        awake = [state.high_water for state in states.values() if not state.idle]
-        if not states or None in awake:
-            return before
-        if awake:
-            bound = min(high for high in awake if high is not None) - self._delay
-        else:  # nothing holds any window open
+        """Up to where windows are final, as the view says it (watermark.py); what was final stays so."""
+        bound = watermark_of(states.values(), self._delay)
+        if bound == EVERYTHING:
             ends = [changed.last_end(connection) for changed in self._changed.values()]
-            found = [end for end in ends if end is not None]
-            if not found:
-                return before
-            bound = max(found)
-        return bound if before is None else max(before, bound)
+            bound = max((end for end in ends if end is not None), default=None)
+        if bound is None or before is None:
+            return before if bound is None else bound
+        return max(before, bound)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
