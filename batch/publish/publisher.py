@@ -25,7 +25,8 @@ from tidegate.config.sinks import Follower as FollowerSink
 from tidegate.config.sinks import OutputMode
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import AggregationPlan, Plan
-from tidegate.store.published import Publication, Published
+from tidegate.store.publication import Publication
+from tidegate.store.published import Published
 
 
 @dataclass(slots=True)

@@ -22,7 +22,8 @@ from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import Plan
 from tidegate.store import open_store
 from tidegate.store.base import Amendment, Store
-from tidegate.store.published import Publication, Published
+from tidegate.store.publication import Publication
+from tidegate.store.published import Published
 
 if TYPE_CHECKING:
     from tests.providers.postgres import Database
@@ -35,15 +36,15 @@ Results = dict[tuple[int, str | None], tuple[Any, ...]]
 
 
 class Sinks:
-    """A store with two source partitions, and what its sinks have. `close_all`: at the end."""
+    """A store with two source partitions, and what its sinks have. `prepared`: whether there are tables for that."""
 
-    def __init__(self, url: str, plan: Plan) -> None:
+    def __init__(self, url: str, plan: Plan, *, prepared: bool = True) -> None:
         self.plan, self.sink = plan, PostgresSink.model_validate({"type": "postgres", "url": url})
         self.store: Store = open_store(plan, self.sink, ManualClock())
         self.store.prepare()
         self.epochs = {tp: row.epoch for tp, row in self.store.claim([A, B], "run").items()}
         self.states = {A: PartitionState(), B: PartitionState()}
-        self.published = self.again()
+        self.published = self.again() if prepared else Published(plan, self.sink)
 
     def again(self) -> Published:
         """As the next process would open it."""

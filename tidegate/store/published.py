@@ -3,7 +3,8 @@
 Only the second engine publishes so; hence PostgreSQL only, over connections of its own, and a table that it alone makes.
 
 1. plan     what a sink is to have next: from its rows to the partition rows as they are now, under the next version
-2. results  the totals of what has changed between the two, and of the windows that have closed (changed.py)
+2. results  the totals of what has changed between the two, and of the windows that have closed (changed.py), or that a
+            promotion has replaced (promotions.py)
 3. done     the sink has them: its rows move on
 
 Whoever is killed between 1 and 3 finds the plan again: the same version and the same windows and groups. What has changed in
@@ -14,11 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import BigInteger, Column, Connection, Integer, MetaData, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from tidegate.clock import SystemClock
 from tidegate.config.sinks import OutputMode, PostgresSink
@@ -28,38 +28,15 @@ from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import literal
 from tidegate.store.changed import Changed
-from tidegate.store.columns import TEXT
 from tidegate.store.failures import public_error
 from tidegate.store.partition_rows import PartitionRows
-from tidegate.store.postgres import connect_server, take_turn
+from tidegate.store.postgres import connect_server
+from tidegate.store.promotions import Promotions
+from tidegate.store.publication import Position, Publication, planned
 from tidegate.store.raw import execute
 from tidegate.store.refusal import DRIVER_ERRORS
-from tidegate.store.tables import PUBLISHED, store_tables
+from tidegate.store.tables import store_tables
 from tidegate.store.watermark import EVERYTHING, watermark_of
-
-
-class Position(NamedTuple):
-    """How far one source partition is. `amended`: up to which offset its late records have been brought in."""
-
-    upto: int = -1
-    amended: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """What a sink is to have next. `closed`: windows that end up to there (ms) are final; None: none is."""
-
-    sink: str
-    version: int
-    before: Mapping[TopicPartition, Position]
-    after: Mapping[TopicPartition, Position]
-    closed_before: int | None
-    closed: int | None
-
-    @property
-    def amended(self) -> bool:
-        """Whether late records were brought in meanwhile."""
-        return any(self.before[tp].amended != position.amended for tp, position in self.after.items())
 
 
 class Published:
@@ -67,22 +44,23 @@ class Published:
 
     def __init__(self, plan: Plan, sink: PostgresSink) -> None:
         """`sink`: the database that is the store."""
-        self._pipeline, self._schema = plan.pipeline.pipeline_id, sink.schema_
+        self._pipeline = plan.pipeline.pipeline_id
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
         self._engine = connect_server(sink.url.get_secret_value(), timeout=sink.timeout)
         self._name = f"sink {sink.name!r} (PostgreSQL)"
         self._stored = store_tables(plan, sink.tables, sink.schema_)
         self._partitions = PartitionRows(self._stored.partitions, self._pipeline, SystemClock())
+        self._promotions = Promotions(self._stored, self._pipeline)
+        self._table = self._promotions.published
         self._changed = {
-            name: Changed(tables, self._engine.dialect) for name, tables in self._stored.aggregations.items()
+            name: Changed(tables, self._promotions.promoted[name], self._engine.dialect)
+            for name, tables in self._stored.aggregations.items()
         }
-        self._table = _table(MetaData(schema=sink.schema_))
 
     def prepare(self) -> None:
-        """Create the table if it is missing. Raises StoreUnavailable."""
+        """Create the tables that are missing. Raises StoreUnavailable."""
         with self._transaction() as connection:
-            take_turn(connection, self._schema)
-            self._table.create(connection, checkfirst=True)
+            self._promotions.prepare(connection)
 
     def plan(self, sink: str, epochs: Mapping[TopicPartition, int]) -> Publication | None:
         """What this sink is to have next; None: it has all. `epochs`: of the caller's claims.
@@ -101,7 +79,7 @@ class Published:
                     )
             there = self._rows(connection, sink)
             if any(row.next_upto is not None for row in there.values()):
-                return _planned(sink, there)
+                return planned(sink, there)
             states = {tp: row.state for tp, row in rows.items()}
             return self._next(connection, sink, there, states)
 
@@ -111,9 +89,11 @@ class Published:
         """One aggregation's results for a sink (see batch/publish/target.py). `touched`: the windows and groups that have
         changed, if that is known, else they are looked for."""
         changed = self._changed[aggregation.name]
+        promotions = publication.promoted_before, publication.promoted
         with self._transaction() as connection:
+            removed = changed.removed(connection, *promotions, publication.closed)
             if mode == "complete":
-                return changed.all(connection, publication.closed)
+                return pa.concat_tables([changed.all(connection, publication.closed), removed])
             changed.stage(connection)
             if touched is not None:
                 changed.take(connection, touched)
@@ -121,10 +101,12 @@ class Published:
                 execute(connection, "SET LOCAL statement_timeout = 0")  # all partials are looked through
                 moved = {tp: at for tp, at in publication.before.items() if at != publication.after[tp]}
                 changed.find(connection, moved)
+            changed.add_promoted(connection, *promotions)
             changed.add_closed(connection, publication.closed_before, publication.closed)
             if mode == "append":
                 changed.keep_closed(connection, publication.closed)
-            return changed.read(connection, publication.closed)
+                removed = removed.filter(removed["final"])
+            return pa.concat_tables([changed.read(connection, publication.closed), removed])
 
     def done(self, publication: Publication) -> None:
         """The sink has it. Once more changes nothing. Raises StoreFenced when another run has moved the rows on since."""
@@ -136,12 +118,15 @@ class Published:
                 .where(*mine, columns.version == publication.version, columns.next_upto.is_not(None))
                 .values(
                     upto=columns.next_upto, amended=columns.next_amended, closed=columns.next_closed,
-                    next_upto=None, next_amended=None, next_closed=None,
+                    promoted=publication.promoted,
+                    next_upto=None, next_amended=None, next_closed=None, next_promoted=None,
                 )
             )  # fmt: skip
             for row in self._rows(connection, publication.sink).values():
                 if row.version != publication.version or row.next_upto is not None:
                     raise StoreFenced(f"sink {publication.sink!r}: another run has published version {row.version}")
+            if publication.promoted != publication.promoted_before:
+                self._promotions.forget(connection)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -166,7 +151,9 @@ class Published:
         after = {**before, **after}
         closed_before = next((row.closed for row in there.values()), None)
         closed = self._closed(connection, closed_before, states)
-        if (before, closed_before) == (after, closed):
+        last = self._promotions.last(connection)
+        promoted = next((row.promoted for row in there.values()), last)  # a sink that is new gets all that there is
+        if (before, closed_before) == (after, closed) and promoted >= last:
             return None
         version = 1 + max((row.version for row in there.values()), default=0)
         rows = [
@@ -175,7 +162,7 @@ class Published:
         ]  # fmt: skip
         new = [
             {"pipeline": self._pipeline, "sink": sink, "topic": tp.topic, "partition": tp.partition}
-            | {"upto": -1, "amended": -1, "closed": closed_before, "version": version}
+            | {"upto": -1, "amended": -1, "closed": closed_before, "version": version, "promoted": promoted}
             for tp in after
             if tp not in there
         ]
@@ -188,10 +175,10 @@ class Published:
                 columns.pipeline == self._pipeline, columns.sink == sink,
                 columns.topic == bindparam("at_topic"), columns.partition == bindparam("at_partition"),
             )
-            .values(version=version, next_closed=closed),
+            .values(version=version, next_closed=closed, next_promoted=max(promoted, last)),
             rows,
         )  # fmt: skip
-        return Publication(sink, version, before, after, closed_before, closed)
+        return Publication(sink, version, before, after, closed_before, closed, promoted, max(promoted, last))
 
     def _amended(self, connection: Connection) -> dict[TopicPartition, int]:
         columns = self._stored.amended.c
@@ -217,30 +204,3 @@ class Published:
                 yield connection
         except DRIVER_ERRORS as error:
             raise public_error(error, self._name) from error
-
-
-def _planned(sink: str, rows: Mapping[TopicPartition, Any]) -> Publication:
-    """The plan that was written down."""
-    before = {tp: Position(row.upto, row.amended) for tp, row in rows.items()}
-    after = {tp: Position(row.next_upto, row.next_amended) for tp, row in rows.items()}
-    one = next(iter(rows.values()))
-    return Publication(sink, one.version, before, after, one.closed, one.next_closed)
-
-
-def _table(metadata: MetaData) -> Table:
-    """All rows of a sink have the same `version` and `closed` (ms). `next_…`: what a publication that is under way leads to."""
-    return Table(
-        PUBLISHED,
-        metadata,
-        Column("pipeline", TEXT, primary_key=True),
-        Column("sink", TEXT, primary_key=True),
-        Column("topic", TEXT, primary_key=True),
-        Column("partition", Integer, primary_key=True, autoincrement=False),
-        Column("upto", BigInteger, nullable=False),
-        Column("amended", BigInteger, nullable=False),
-        Column("closed", BigInteger),
-        Column("version", BigInteger, nullable=False),
-        Column("next_upto", BigInteger),
-        Column("next_amended", BigInteger),
-        Column("next_closed", BigInteger),
-    )
