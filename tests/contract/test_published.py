@@ -267,3 +267,34 @@ def test_whoever_has_lost_a_partition_publishes_nothing(opened: Callable[..., Si
     with pytest.raises(StoreFenced, match="another run has published version 2"):
         sinks.published.done(publication)
     other.close()
+
+
+@pytest.mark.parametrize("under_way", [False, True], ids=["between two publications", "in one of the next run"])
+def test_what_a_run_has_written_too_late_is_written_again(opened: Callable[..., Sinks], under_way: bool) -> None:
+    """It was paused while it wrote, and the next run has given the sink newer results meanwhile, which stand behind its own now:
+    with the next publication the newest of all that changed since it began come once more. What was final is so."""
+    sinks = opened()
+    sinks.write(A, Flight(1), Flight(2, time=START + SIZE))
+    sinks.give()
+    sinks.write(A, Flight(3))
+    sinks.store.set_idle([A, B], True)
+    late = sinks.next()
+    assert late is not None
+    again = sinks.next(sinks.published)
+    assert again == late
+    sinks.published.done(again)
+    sinks.write(A, Flight(4), Flight(5, time=START + 2 * SIZE))
+    newer = sinks.next()
+    assert newer is not None
+    if not under_way:
+        sinks.published.done(newer)
+    with pytest.raises(StoreFenced, match="another run has published version 3"):
+        sinks.published.done(late)
+    if under_way:
+        assert sinks.next() == replace(newer, before=late.before)
+        sinks.published.done(newer)
+    assert sinks.give() == {
+        (START, "EWR"): (3, 3, {"flights-0": 4}, True),
+        (START + 2 * SIZE, "EWR"): (1, 1, {"flights-0": 5}, False),
+    }
+    assert sinks.give() == {}

@@ -8,7 +8,8 @@ Only the second engine publishes so; hence PostgreSQL only, over connections of 
 3. done     the sink has them: its rows move on
 
 Whoever is killed between 1 and 3 finds the plan again: the same version and the same windows and groups. What has changed in
-them since is newer, and comes once more under the next version.
+them since is newer, and comes once more under the next version. Whoever was paused there, and overtaken by another run, may have
+written older results behind newer ones: at 3 he learns of it, and has the newest of them given again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert, select, update
 
 from tidegate.clock import SystemClock
 from tidegate.config.sinks import OutputMode, PostgresSink
@@ -68,9 +69,7 @@ class Published:
         Raises StoreFenced when somebody else has claimed one of the partitions since: what he writes is newer.
         """
         with self._transaction() as connection:
-            execute(
-                connection, f"SELECT pg_advisory_xact_lock(hashtext({literal(f'tidegate {self._pipeline} {sink}')}))"
-            )
+            self._take_turn(connection, sink)
             rows = {row.tp: row for row in self._partitions.all(connection)}
             for tp, epoch in epochs.items():
                 if (found := rows.get(tp)) is None or found.epoch != epoch:
@@ -109,27 +108,59 @@ class Published:
             return pa.concat_tables([changed.read(connection, publication.closed), removed])
 
     def done(self, publication: Publication) -> None:
-        """The sink has it. Once more changes nothing. Raises StoreFenced when another run has moved the rows on since."""
-        columns = self._table.c
-        mine = columns.pipeline == self._pipeline, columns.sink == publication.sink
+        """The sink has it. Once more changes nothing.
+
+        Raises StoreFenced when another run has moved the rows on since: what was written may be older than what that one wrote,
+        so the rows are set back to where this publication began, and the next one gives the newest of all of it again.
+        """
         with self._transaction() as connection:
-            connection.execute(
-                update(self._table)
-                .where(*mine, columns.version == publication.version, columns.next_upto.is_not(None))
-                .values(
-                    upto=columns.next_upto, amended=columns.next_amended, closed=columns.next_closed,
-                    promoted=publication.promoted,
-                    next_upto=None, next_amended=None, next_closed=None, next_promoted=None,
-                )
-            )  # fmt: skip
-            for row in self._rows(connection, publication.sink).values():
-                if row.version != publication.version or row.next_upto is not None:
-                    raise StoreFenced(f"sink {publication.sink!r}: another run has published version {row.version}")
-            if publication.promoted != publication.promoted_before:
-                self._promotions.forget(connection)
+            self._take_turn(connection, publication.sink)
+            newest = max((row.version for row in self._rows(connection, publication.sink).values()), default=0)
+            if newest == publication.version:
+                self._move_on(connection, publication)
+            else:
+                self._set_back(connection, publication)
+        if newest != publication.version:
+            raise StoreFenced(f"sink {publication.sink!r}: another run has published version {newest}")
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def _take_turn(self, connection: Connection, sink: str) -> None:
+        """Nobody else plans for the sink, or is done, until the transaction ends."""
+        name = literal(f"tidegate {self._pipeline} {sink}")
+        execute(connection, f"SELECT pg_advisory_xact_lock(hashtext({name}))")
+
+    def _move_on(self, connection: Connection, publication: Publication) -> None:
+        """Rows that were set back meanwhile stay there."""
+        columns = self._table.c
+        moved = {
+            name: case((columns[name] == bindparam(f"was_{name}"), columns[f"next_{name}"]), else_=columns[name])
+            for name in ("upto", "amended")
+        }
+        nothing = {f"next_{name}": None for name in ("upto", "amended", "closed", "promoted")}
+        connection.execute(
+            update(self._table)
+            .where(*self._row_of(publication.sink), columns.next_upto.is_not(None))
+            .values(**moved, closed=columns.next_closed, promoted=publication.promoted, **nothing),
+            _bound(publication),
+        )
+        if publication.promoted != publication.promoted_before:
+            self._promotions.forget(connection)
+
+    def _set_back(self, connection: Connection, publication: Publication) -> None:
+        """What has closed stays so: none of its windows becomes less final."""
+        columns = self._table.c
+        least = {name: func.least(columns[name], bindparam(f"was_{name}")) for name in ("upto", "amended")}
+        connection.execute(
+            update(self._table).where(*self._row_of(publication.sink)).values(**least), _bound(publication)
+        )
+
+    def _row_of(self, sink: str) -> tuple[ColumnElement[bool], ...]:
+        """One row, of the partition that is bound."""
+        columns = self._table.c
+        at = columns.topic == bindparam("at_topic"), columns.partition == bindparam("at_partition")
+        return columns.pipeline == self._pipeline, columns.sink == sink, *at
 
     def _rows(self, connection: Connection, sink: str) -> dict[TopicPartition, Any]:
         columns = self._table.c
@@ -168,13 +199,9 @@ class Published:
         ]
         if new:
             connection.execute(insert(self._table), new)
-        columns = self._table.c
         connection.execute(
             update(self._table)
-            .where(
-                columns.pipeline == self._pipeline, columns.sink == sink,
-                columns.topic == bindparam("at_topic"), columns.partition == bindparam("at_partition"),
-            )
+            .where(*self._row_of(sink))
             .values(version=version, next_closed=closed, next_promoted=max(promoted, last)),
             rows,
         )  # fmt: skip
@@ -204,3 +231,11 @@ class Published:
                 yield connection
         except DRIVER_ERRORS as error:
             raise public_error(error, self._name) from error
+
+
+def _bound(publication: Publication) -> list[dict[str, Any]]:
+    """Each partition of a publication, and where it began."""
+    return [
+        {"at_topic": tp.topic, "at_partition": tp.partition, "was_upto": at.upto, "was_amended": at.amended}
+        for tp, at in publication.before.items()
+    ]
