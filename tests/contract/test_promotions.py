@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.contract.store_records import SIZE, START, Flight, batch_of
 from tests.contract.test_published import PLAN, A, B, Results, Sinks
+from tests.harness import wait_until
 from tidegate.clock import ManualClock
 from tidegate.config.sinks import OutputMode
 from tidegate.store.shadow import Range, ShadowStore
@@ -136,8 +138,32 @@ def test_output_modes(sinks: Sinks) -> None:
     sinks.store.set_idle([A, B], True)
     promote(sinks, Flight(2, origin="LGA"), Flight(4, time=START + SIZE))
     published(sinks)
-    promote(sinks, Flight(4, time=START + SIZE))
-    assert published(sinks, mode="append") == {(START, "LGA"): gone(4, 2, final=True)}
+    promote(sinks, Flight(1), Flight(4, time=START + SIZE))
+    assert published(sinks, mode="append") == {
+        (START, "EWR"): (1, 4, {"flights-0": 1}, True),
+        (START, "LGA"): gone(4, 2, final=True),
+    }
+
+
+def test_a_sink_that_is_new_at_that_very_moment(postgres: Database) -> None:
+    """Its first publication is being planned: the promotion waits for that, and is noted, since the results may have been
+    read before it."""
+    sinks = Sinks(postgres.url, PLAN)
+    sinks.write(A, *LIVE)
+    blocked = "SELECT count(*) FROM pg_locks WHERE relation = 'tidegate_published'::regclass AND NOT granted"
+    promotion = threading.Thread(target=promote, args=(sinks, *ANEW))
+    with psycopg.connect(postgres.url) as planning, psycopg.connect(postgres.url, autocommit=True) as looking:
+        planning.execute(
+            "INSERT INTO tidegate_published (pipeline, sink, topic, partition, upto, amended, version) "
+            "VALUES ('flights', 'new', 'flights', 0, -1, -1, 1)"
+        )
+        promotion.start()
+        wait_until(lambda: looking.execute(blocked.encode()).fetchall() == [(1,)], 30, "the promotion waits")
+        planning.commit()
+        promotion.join()
+        assert looking.execute(NOTED).fetchall() == [(4,)]
+    sinks.published.close()
+    sinks.store.close()
 
 
 def test_tables_of_an_older_version(sinks: Sinks, postgres: Database) -> None:
