@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
+from tests.contract.publishing import Recorded, Run, published_plan
 from tests.contract.store_records import SIZE, START, Flight, batch_of
 from tests.contract.test_published import PLAN, A, B, Results, Sinks
 from tests.harness import wait_until
+from tests.unit.worker.pieces import record
 from tidegate.clock import ManualClock
-from tidegate.config.sinks import OutputMode
+from tidegate.config.sinks import KafkaSink, OutputMode, PostgresSink
 from tidegate.store.shadow import Range, ShadowStore
 
 if TYPE_CHECKING:
@@ -57,6 +60,7 @@ def published(sinks: Sinks, sink: str = "kafka", mode: OutputMode = "update") ->
     assert publication is not None
     found = sinks.read(publication, mode)
     sinks.published.done(publication)
+    sinks.published.forget_promotions()
     assert sinks.next(sink=sink) is None
     return found
 
@@ -180,6 +184,25 @@ def test_tables_of_an_older_version(sinks: Sinks, postgres: Database) -> None:
     assert published(sinks)[START, "EWR"] == (3, 3, {"flights-0": 5}, False)
 
 
+def test_what_workers_have_given_to_a_sink(postgres: Database) -> None:
+    """No run has ever published, but the file has a sink that workers write to: the first publication tells it of what is gone,
+    and a sink of which workers know nothing is not told."""
+    document = {"type": "kafka"}
+    sinks = [PostgresSink.model_validate({"type": "postgres", "url": postgres.url}), KafkaSink.model_validate(document)]
+    followed = Sinks(postgres.url, replace(PLAN, pipeline=PLAN.pipeline.model_copy(update={"sinks": tuple(sinks)})))
+    followed.write(A, *LIVE)
+    promote(followed, *ANEW)
+    there = {(START, "EWR"), (START, "LGA"), (START + SIZE, "EWR")}
+    for sink, shared, keys in (("lake", False, there), ("kafka", True, there | PROMOTED.keys())):
+        publication = followed.published.plan(sink, followed.epochs, shared=shared)
+        assert publication is not None
+        assert followed.read(publication).keys() == keys
+        followed.published.done(publication)
+    assert followed.published.plan("kafka", followed.epochs, shared=True) is None
+    followed.published.close()
+    followed.store.close()
+
+
 def test_without_a_sink_that_follows_nothing_is_noted(postgres: Database) -> None:
     """Nor are there tables for it; the first sink that comes gets all that there is."""
     sinks = Sinks(postgres.url, PLAN, prepared=False)
@@ -191,3 +214,25 @@ def test_without_a_sink_that_follows_nothing_is_noted(postgres: Database) -> Non
     assert published(sinks).keys() == {(START, "EWR"), (START, "LGA"), (START + SIZE, "EWR")}
     sinks.published.close()
     sinks.store.close()
+
+
+def test_what_a_promotion_has_changed_is_published_without_a_record(postgres: Database) -> None:
+    """After a micro-batch without records, or at the next start; once, to every sink, and then nothing is kept of it."""
+    run, targets = Run(published_plan(postgres.url)), [Recorded("first"), Recorded("second")]
+    publisher = run.publisher(*map(run.follower, targets))
+    run.commit(p0=[record(0, 1000, "a", colour="red")])
+    publisher.catch_up()
+    gone = "'gone', '{\"flights-1\": 7}', 4"
+    keys = "SELECT 1, window_start, window_end"
+    noted = f"{keys}, {gone} FROM totals_partials UNION ALL {keys}, k, '{{}}', 1"
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"INSERT INTO totals_promoted {noted} FROM totals_partials".encode())
+        publisher.follow({})
+        assert connection.execute("SELECT count(*) FROM totals_promoted").fetchall() == [(0,)]
+    publisher.catch_up()
+    for target in targets:
+        (_, first, _, _), _, (name, second, table, _) = target.given
+        assert (name, first, second) == ("totals", 1, 2)
+        rows = {row["k"]: (row["records"], row["n"], row["revision"], row["upto"]) for row in table.to_pylist()}
+        assert rows == {"a": (1, 1, 1, '{"flights-0": 0}'), "gone": (0, None, 5, '{"flights-1": 7}')}
+    run.close()

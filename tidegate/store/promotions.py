@@ -2,7 +2,7 @@
 
 Each has a number. In its own transaction it writes down, beside each aggregation's partials, every result of the windows that it
 replaces, those that it takes away among them, and where these were. A sink's rows say which promotion it has (published.py);
-what all sinks have is deleted. While no sink follows the store nothing is written down: a new one gets all that there is.
+what all sinks have is deleted. A pipeline whose file has no such sink, and that none has ever followed, writes nothing down.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Promotions:
         most = " UNION ALL ".join(f"SELECT max({NUMBER}) AS n FROM {qualified(t)}" for t in self.promoted.values())
         return int(fetch(connection, f"SELECT coalesce(max(n), 0) FROM ({most}) AS u")[0][0]) if most else 0
 
-    def begin(self, connection: Connection) -> int | None:
-        """The number of a new promotion; None: no sink follows. A sink that is planned for only now waits until it has
-        ended."""
+    def begin(self, connection: Connection, *, wanted: bool) -> int | None:
+        """The number of a new promotion; None: no sink has ever followed, and none is `wanted`. A sink that is planned for only
+        now waits until it has ended."""
         execute(connection, f"LOCK TABLE {qualified(self.published)} IN SHARE ROW EXCLUSIVE MODE")
-        known = fetch(connection, f"SELECT count(*), max(greatest(promoted, next_promoted)) {self._mine}")[0]
-        return 1 + max(known[1], self.last(connection)) if known[0] else None
+        known = fetch(connection, f"SELECT max(greatest(promoted, next_promoted)) {self._mine}")[0][0]
+        return None if known is None and not wanted else 1 + max(known or 0, self.last(connection))
 
     def note(self, name: str, number: int, shadow: AggregationTables, chosen: str) -> str:
         """Write down the results of windows of one aggregation, before they are replaced by those of the shadow. `chosen`: SQL

@@ -63,8 +63,9 @@ class Published:
         with self._transaction() as connection:
             self._promotions.prepare(connection)
 
-    def plan(self, sink: str, epochs: Mapping[TopicPartition, int]) -> Publication | None:
-        """What this sink is to have next; None: it has all. `epochs`: of the caller's claims.
+    def plan(self, sink: str, epochs: Mapping[TopicPartition, int], *, shared: bool = False) -> Publication | None:
+        """What this sink is to have next; None: it has all. `epochs`: of the caller's claims. `shared`: workers write to it as
+        well, so that it may have what was taken away before it was first planned for.
 
         Raises StoreFenced when somebody else has claimed one of the partitions since: what he writes is newer.
         """
@@ -80,7 +81,7 @@ class Published:
             if any(row.next_upto is not None for row in there.values()):
                 return planned(sink, there)
             states = {tp: row.state for tp, row in rows.items()}
-            return self._next(connection, sink, there, states)
+            return self._next(connection, sink, there, states, shared)
 
     def results(
         self, publication: Publication, aggregation: AggregationPlan, mode: OutputMode, touched: pa.Table | None
@@ -123,6 +124,12 @@ class Published:
         if newest != publication.version:
             raise StoreFenced(f"sink {publication.sink!r}: another run has published version {newest}")
 
+    def forget_promotions(self) -> None:
+        """Let go of what is written down of promotions that all sinks have. For when every sink of the file has been looked at:
+        one that has no rows yet would not be waited for."""
+        with self._transaction() as connection:
+            self._promotions.forget(connection)
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -145,8 +152,6 @@ class Published:
             .values(**moved, closed=columns.next_closed, promoted=publication.promoted, **nothing),
             _bound(publication),
         )
-        if publication.promoted != publication.promoted_before:
-            self._promotions.forget(connection)
 
     def _set_back(self, connection: Connection, publication: Publication) -> None:
         """What has closed stays so: none of its windows becomes less final."""
@@ -173,6 +178,7 @@ class Published:
         sink: str,
         there: Mapping[TopicPartition, Any],
         states: Mapping[TopicPartition, PartitionState],
+        shared: bool,
     ) -> Publication | None:
         """Write down a new plan, if there is anything to do."""
         amended = self._amended(connection)
@@ -183,7 +189,7 @@ class Published:
         closed_before = next((row.closed for row in there.values()), None)
         closed = self._closed(connection, closed_before, states)
         last = self._promotions.last(connection)
-        promoted = next((row.promoted for row in there.values()), last)  # a sink that is new gets all that there is
+        promoted = next((row.promoted for row in there.values()), 0 if shared else last)
         if (before, closed_before) == (after, closed) and promoted >= last:
             return None
         version = 1 + max((row.version for row in there.values()), default=0)

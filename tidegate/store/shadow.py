@@ -137,7 +137,8 @@ class ShadowStore(PostgresStore):
 
         Raises ConfigError when there is no shadow, or one of another pipeline file; StoreUnavailable.
         """
-        followed = self._followed()
+        wanted = any(isinstance(sink, Follower) for sink in self._plan.pipeline.sinks)
+        followed = self._followed(wanted=wanted)
         with self._transaction() as connection:
             self._unhurried(connection)
             span, found = self._span(connection)
@@ -149,7 +150,7 @@ class ShadowStore(PostgresStore):
                 )
             for statement in self._sql.hold():
                 execute(connection, statement)
-            number = self._promotions.begin(connection) if followed else None
+            number = self._promotions.begin(connection, wanted=wanted) if followed else None
             for name, shadow in self._tables.aggregations.items():
                 execute(connection, self._sql.mark_changed(name, *span))
                 if number is not None:
@@ -157,9 +158,8 @@ class ShadowStore(PostgresStore):
                 for statement in self._sql.replace(name):
                     execute(connection, statement)
 
-    def _followed(self) -> bool:
-        """Whether sinks follow, or have followed, the live tables; the tables that say so are there then."""
-        wanted = any(isinstance(sink, Follower) for sink in self._plan.pipeline.sinks)
+    def _followed(self, *, wanted: bool) -> bool:
+        """Whether sinks follow the live tables, or may have; the tables that say so are there then. `wanted`: by the file."""
         with self._transaction() as connection:
             if not wanted and not fetch(connection, self._promotions.exists)[0][0]:
                 return False
