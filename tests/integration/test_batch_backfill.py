@@ -129,6 +129,7 @@ def test_windows_are_computed_anew_in_processes(
         (found,) = promoted["aggregations"]
         assert found["windows"]["promoted"] > 5
         assert promoted["notes"][0].startswith(f"kafka will be given what was promoted by `tidegate batch run {file}`")
+        assert scene.query("SELECT count(*) FROM overall_promoted") == [(found["windows"]["promoted"],)]
         truth = Truth([replace(one, id=None) for one in meant])
         same_rows(scene.results(), {"overall": truth.rows("overall")})
         archive = ["batch", "archive", str(file), "--to", str(tmp_path / "archive")]
