@@ -126,15 +126,14 @@ class MicroBatches:
                 stretches = self._stretches(ends)
                 commit = self._sink.commit(lambda refusals: self._compute(frame.sparkSession, stretches, refusals))
                 self._reached |= ends
-                timed_out: Mapping[str, int] = {}
                 try:
                     if self._publisher is not None:
                         self._publisher.follow(commit.touched)
-                    timed_out = self._timeouts.look()  # after all sinks have had what goes
+                    self._timeouts.look()  # after all sinks have had what goes
                 finally:  # it is in the store, whoever else has not heard of it
                     left = self._left()
                     seconds = time.monotonic() - began
-                    whole = replace(commit, lags=left, seconds=seconds, timed_out=timed_out)
+                    whole = replace(commit, lags=left, seconds=seconds)
                     self._committed(whole, None if left is None else sum(left.values()))
             except BaseException as error:
                 self.failed = True

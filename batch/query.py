@@ -19,10 +19,9 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from batch.claims import Claims
 from batch.failure import SPARK_ERRORS, engine_failed
-from batch.idle import Idleness
 from batch.microbatch import MicroBatches
 from batch.options import Options
-from batch.publish.publisher import Publisher
+from batch.pauses import Pauses
 from batch.source import even_limit, lags, planned_stream, starting_offsets
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import CircuitOpen, DependencyError, EngineFailed
@@ -44,8 +43,7 @@ class Queries:
     scratch: Path
     claims: Claims
     batches: MicroBatches
-    idleness: Idleness | None
-    publisher: Publisher | None
+    pauses: Pauses
     reader: TopicReader
     stop: threading.Event
     waiting: Callable[[DependencyError, float], None]
@@ -70,8 +68,7 @@ class Queries:
         """One query, from the store's offsets to its end or the run's."""
         if self.batches.failed:  # the outcome of the last write may be unknown
             self.claims.renew()
-        if self.publisher is not None:
-            self.publisher.catch_up()
+        self.pauses.catch_up()
         starts = self._starts()
         checkpoint = Path(tempfile.mkdtemp(dir=self.scratch, prefix="checkpoint-"))
         self.batches.begin(checkpoint, starts)
@@ -81,11 +78,9 @@ class Queries:
                 if self.stop.is_set():
                     self.batches.settle()
                     return
-                if self.idleness is not None:
-                    with self.batches.quiet() as quiet:
-                        # Windows may have closed by it.
-                        if quiet and self.idleness.look(query.lastProgress) and self.publisher is not None:
-                            self.publisher.catch_up()
+                with self.batches.quiet() as quiet:
+                    if quiet:
+                        self.pauses.look(query.lastProgress)
         except SPARK_ERRORS as error:
             if self.stop.is_set() and self.batches.error is None:
                 return

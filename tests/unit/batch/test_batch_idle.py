@@ -42,7 +42,7 @@ def test_a_partition_is_idle_when_it_was_at_its_end_for_a_while(tmp_path: Path) 
     claims = Claims(flights_plan().pipeline, store, guard, "spark:1", {})
     claims.claim([A, B])
     ends, progress = Ends(a=0, b=6), {"sources": [{"endOffset": json.dumps({"t": {"0": 0, "1": 3}})}]}
-    idleness = Idleness(claims, store, guard, cast(TopicReader, ends), 10.0, clock)
+    idleness = Idleness(claims, cast(TopicReader, ends), 10.0, clock)
 
     def idle(seconds: float, known: Any = progress) -> list[bool]:
         clock.advance(seconds)

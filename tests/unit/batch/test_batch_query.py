@@ -46,9 +46,11 @@ def test_a_jvm_that_has_gone_is_said(error: Exception, tmp_path: Path) -> None:
     """The run ends with an error that says so, not with one of a socket, and is told nothing else on the way."""
     batches = cast(Any, SimpleNamespace(failed=False, error=None, begin=lambda checkpoint, starts: None))
     claims = cast(Any, SimpleNamespace(states={}))
+    pauses = SimpleNamespace(catch_up=lambda: None)
     names = (field.name for field in fields(Queries))
     given: dict[str, Any] = dict.fromkeys(names) | {
-        "session": Gone(error), "scratch": tmp_path, "claims": claims, "batches": batches, "stop": threading.Event(),
+        "session": Gone(error), "scratch": tmp_path, "claims": claims, "batches": batches, "pauses": pauses,
+        "stop": threading.Event(),
     }  # fmt: skip
     queries = Begun(**given)
     with pytest.raises(EngineFailed, match="Spark ended the query: its JVM has gone"):
