@@ -10,7 +10,9 @@ executors.py  tasks for Spark's executors
 stage.py      what an executor does with one partition's share of a micro-batch
 fetch.py      how it reads that share
 sink.py       the order of all writes of a micro-batch: dead letters, then one store transaction
+publish/      the sinks that follow the store
 claims.py     the hold on the partitions in the store
+pauses.py     what a run does while nothing comes
 catchup/      takes over from the workers, and hands back
 observe.py    what a run tells a Prometheus
 runs/         its row in the database, and the commands that read it

@@ -14,7 +14,7 @@ import structlog
 
 from batch.claims import Claims
 from batch.microbatch import MicroBatches
-from batch.publish.publisher import Publisher
+from batch.pauses import Pauses
 from batch.source import starting_offsets
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import CircuitOpen, DependencyError, EngineFailed
@@ -40,7 +40,7 @@ class Attempts:
     way: Way
     claims: Claims
     batches: MicroBatches
-    publisher: Publisher | None
+    pauses: Pauses
     reader: TopicReader
     stop: threading.Event
     waiting: Callable[[DependencyError, float], None]
@@ -65,8 +65,7 @@ class Attempts:
         """From the store's offsets to the end of the run, or to what ends it."""
         if self.batches.failed:  # the outcome of the last write may be unknown
             self.claims.renew()
-        if self.publisher is not None:
-            self.publisher.catch_up()
+        self.pauses.catch_up()
         starts = self._starts()
         self.batches.begin(starts)
         try:

@@ -52,6 +52,12 @@ class Claims:
         """Make "start at the end of the log" a fact of the state, so that a restart does not move it."""
         self.write([self.batch(tp, replace(self._rows[tp].state, upto=offset))])
 
+    def set_idle(self, tps: Sequence[TopicPartition]) -> None:
+        """Say that these are idle, until a batch is written to them. Raises DependencyError."""
+        self._guard.call(self._store.set_idle, tps, True)
+        for tp in tps:
+            self._rows[tp] = replace(self._rows[tp], state=replace(self._rows[tp].state, idle=True))
+
     def renew(self) -> None:
         """Learn what the store has after a write whose outcome is not known. Raises StoreFenced if another was there."""
         rows = self._guard.call(self._store.claim, list(self._rows), self._owner)

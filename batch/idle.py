@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from batch.claims import Claims
 from tidegate.clock import Clock
 from tidegate.record import TopicPartition
-from tidegate.resilience.guard import Guard
-from tidegate.store.base import Store
 from tidegate.store.reading import TopicReader
 
 _LOOK = 1.0  # seconds between looks
@@ -20,11 +18,8 @@ class Idleness:
     `timeout` in seconds.
     """
 
-    def __init__(
-        self, claims: Claims, store: Store, guard: Guard, reader: TopicReader, timeout: float, clock: Clock
-    ) -> None:
-        self._claims, self._store, self._guard, self._reader = claims, store, guard, reader
-        self._timeout, self._clock = timeout, clock
+    def __init__(self, claims: Claims, reader: TopicReader, timeout: float, clock: Clock) -> None:
+        self._claims, self._reader, self._timeout, self._clock = claims, reader, timeout, clock
         self._at_end: dict[TopicPartition, tuple[int, float]] = {}  # the end, and since when it is that
         self._idle: dict[TopicPartition, int] = {}  # the end at which the partition was said to be idle
         self._next = 0.0
@@ -48,6 +43,6 @@ class Idleness:
         idle = {tp: end for tp, (end, since) in self._at_end.items() if now - since >= self._timeout}
         new = [tp for tp, end in idle.items() if self._idle.get(tp) != end]
         if new:
-            self._guard.call(self._store.set_idle, new, True)
+            self._claims.set_idle(new)
             self._idle |= {tp: idle[tp] for tp in new}
         return bool(new)

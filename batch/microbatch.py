@@ -18,7 +18,7 @@ from batch.claims import Claims
 from batch.executors import Executors
 from batch.failure import SPARK_ERRORS, engine_failed
 from batch.fetch import BEGINNING, Stretch
-from batch.idle import Idleness
+from batch.pauses import Pauses
 from batch.publish.publisher import Publisher
 from batch.sink import BatchSink, Commit, Compute, Refusals
 from batch.source import lags, source_partitions
@@ -66,18 +66,16 @@ class MicroBatches:
         committed: Callable[[Commit, int | None], None],
         publisher: Publisher | None,
         timeouts: Timeouts,
-        idleness: Idleness | None,
+        pauses: Pauses,
     ) -> None:
         """`committed` is told of each micro-batch, and how many offsets are left (None: not known). `publisher`: None where there
-        is no sink but the store. `idleness`: None where no partition is ever idle."""
+        is no sink but the store."""
         self._plan, self._executors, self._sink = plan, executors, sink
         self._claims, self._counts = claims, counts
         self._reader, self._stop, self._committed = reader, stop, committed
-        self._publisher, self._timeouts, self._idleness = publisher, timeouts, idleness
+        self._publisher, self._timeouts, self._pauses = publisher, timeouts, pauses
         self._busy = threading.Lock()
-        self._ahead: Mapping[
-            TopicPartition, PartitionState
-        ] = {}  # what the commit that is under way makes of partitions
+        self._ahead: Mapping[TopicPartition, PartitionState] = {}  # what the commit under way makes of partitions
         self._commit: Future[None] | None = None
         self._committing = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._reached: dict[TopicPartition, int] = {}
@@ -105,16 +103,14 @@ class MicroBatches:
         self._committing.shutdown()
 
     def between(self) -> None:
-        """If none is in hand: say which partitions have become idle, and give sinks the windows that have closed by it. Raises
-        what has ended the last one."""
+        """If none is in hand, what there is to do in a pause (pauses.py). Raises what has ended the last one."""
         if not self._busy.acquire(blocking=False):
             return
         try:
             if self._commit is not None and not self._commit.done():
                 return
             self._landed()
-            if self._idleness is not None and self._idleness.look(self._reached) and self._publisher is not None:
-                self._publisher.catch_up()
+            self._pauses.look(self._reached)
         finally:
             self._busy.release()
 
@@ -170,14 +166,13 @@ class MicroBatches:
         """In a thread of its own: into the store, and on to the sinks."""
         try:
             commit = self._sink.commit(outcomes, again)
-            timed_out: Mapping[str, int] = {}
             try:
                 if self._publisher is not None:
                     self._publisher.follow(commit.touched)
-                timed_out = self._timeouts.look()  # after all sinks have had what goes
+                self._timeouts.look()  # after all sinks have had what goes
             finally:  # it is in the store, whoever else has not heard of it
                 left = self._left()
-                whole = replace(commit, lags=left, seconds=time.monotonic() - began, timed_out=timed_out)
+                whole = replace(commit, lags=left, seconds=time.monotonic() - began)
                 self._committed(whole, None if left is None else sum(left.values()))
         except BaseException as error:
             self.failed, self.error = True, error

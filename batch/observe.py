@@ -41,6 +41,9 @@ class Watch(Protocol):
     def published(self, sink: str, results: Mapping[str, int]) -> None:
         """A sink beside the store has been given results, so many of each aggregation."""
 
+    def timed_out(self, windows: Mapping[str, int]) -> None:
+        """Windows have left the store for good, so many of each aggregation."""
+
     def waiting(self, error: DependencyError, seconds: float) -> None: ...
 
 
@@ -77,8 +80,6 @@ class Measuring:
             self.metrics.observe(m.BATCH_DURATION, {"topic": name}, commit.seconds)
         for aggregation, rows in commit.rows.items():
             self.metrics.inc(m.BATCH_ROWS, {"aggregation": aggregation}, rows)
-        for aggregation, windows in commit.timed_out.items():
-            self.metrics.inc(m.WINDOWS_TIMED_OUT, {"aggregation": aggregation}, windows)
         self._set_positions(commit)
         self._watch.committed(report, commit, lag)
 
@@ -86,6 +87,11 @@ class Measuring:
         for aggregation, number in results.items():
             self.metrics.inc(m.RESULTS_PUBLISHED, {"sink": sink, "aggregation": aggregation}, number)
         self._watch.published(sink, results)
+
+    def timed_out(self, windows: Mapping[str, int]) -> None:
+        for aggregation, number in windows.items():
+            self.metrics.inc(m.WINDOWS_TIMED_OUT, {"aggregation": aggregation}, number)
+        self._watch.timed_out(windows)
 
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self.health.not_ready(_RUN, f"waits {seconds:.1f} s: {error}")

@@ -60,14 +60,17 @@ class Report:
         """One micro-batch more."""
         self.batches += 1
         self.dead_letters += commit.dead
-        for name, windows in commit.timed_out.items():
-            self.timed_out[name] = self.timed_out.get(name, 0) + windows
         for tp, ledger in commit.ledgers.items():
             self.ledgers[tp] = self.ledgers.get(tp, Ledger()) + ledger
 
     def add_published(self, sink: str, results: Mapping[str, int]) -> None:
         """One publication more. `results`: of each aggregation."""
         self.published[sink] = self.published.get(sink, 0) + sum(results.values())
+
+    def add_timed_out(self, windows: Mapping[str, int]) -> None:
+        """Of each aggregation, how many have gone."""
+        for name, number in windows.items():
+            self.timed_out[name] = self.timed_out.get(name, 0) + number
 
     @property
     def total(self) -> Ledger:

@@ -23,6 +23,7 @@ from batch.microbatch import MicroBatches
 from batch.needs import require_runnable
 from batch.observe import Watch
 from batch.options import Options
+from batch.pauses import Pauses
 from batch.planned import PlannedBatches
 from batch.producer import ConfirmedProducer
 from batch.publish.targets import publishing
@@ -103,17 +104,18 @@ class BatchRun:
         producer = ConfirmedProducer(confluent_options(self._pipeline.kafka))
         sink = BatchSink(self._plan, claims, producer, Guard("kafka", self._pipeline.error_handling))
         uploader = open_uploader(self._pipeline)
-        idleness = self._idleness(claims, store, guard, reader)
+        idleness = self._idleness(claims, reader)
         self._watch.starting("Spark")
         publishers = publishing(self._plan, self._sink, guard, claims, self._published)
         with publishers as publisher, self._scratch() as scratch, self._session(scratch) as session:
-            plan, timeouts = _for_executors(self._plan), Timeouts(self._plan, store, guard, claims)
+            plan, timeouts = _for_executors(self._plan), Timeouts(self._plan, store, guard, claims, self._timed_out)
+            pauses = Pauses(idleness, publisher, timeouts, self._clock)
             executors = Executors(session, StageTask(plan, [], {}, {}).warm_up)
             batches = MicroBatches(
-                plan, executors, sink, claims, counts, reader, self.stop, self._committed, publisher, timeouts, idleness
+                plan, executors, sink, claims, counts, reader, self.stop, self._committed, publisher, timeouts, pauses
             )
             way = self._way(session, scratch, claims, batches, reader)
-            attempts = Attempts(self._pipeline, way, claims, batches, publisher, reader, self.stop, self._watch.waiting)
+            attempts = Attempts(self._pipeline, way, claims, batches, pauses, reader, self.stop, self._watch.waiting)
             warming = threading.Thread(target=executors.warm_up, name="warm-up")
             warming.start()
             if uploader is not None:
@@ -146,6 +148,10 @@ class BatchRun:
         self.report.add_published(sink, results)
         self._watch.published(sink, results)
 
+    def _timed_out(self, windows: Mapping[str, int]) -> None:
+        self.report.add_timed_out(windows)
+        self._watch.timed_out(windows)
+
     def _claimed(self, store: Store, guard: Guard, sources: list[TopicPartition], reader: TopicReader) -> Claims:
         """All partitions. In a pipeline that nobody has run before they begin where it says; those that a topic has got
         since begin with their first record, or what was written to them meanwhile would be lost.
@@ -163,12 +169,12 @@ class BatchRun:
         starting_offsets(self._source, claims.states, reader)
         return claims
 
-    def _idleness(self, claims: Claims, store: Store, guard: Guard, reader: TopicReader) -> Idleness | None:
+    def _idleness(self, claims: Claims, reader: TopicReader) -> Idleness | None:
         """Only a run that goes on can say that a partition is quiet."""
         event_time = self._pipeline.event_time
         if event_time is None or event_time.idle_timeout is None or self._options.trigger.interval is None:
             return None
-        return Idleness(claims, store, guard, reader, event_time.idle_timeout / 1000, self._clock)
+        return Idleness(claims, reader, event_time.idle_timeout / 1000, self._clock)
 
     def _ensure_topics(self) -> tuple[list[TopicPartition], dict[str, int]]:
         """The source partitions, and the partitions of the topics for dead letters and late records, made if missing."""

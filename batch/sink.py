@@ -46,7 +46,7 @@ class Commit:
 
     `states`: of all partitions, as they are now. `rows`: aggregation → partials that were added to. `lags`: offsets that are left
     of each partition (None: not known). `seconds`: that all of it took. `touched`: aggregation → windows and groups that were
-    added to, perhaps more than once. `timed_out`: aggregation → windows that have left the store for good.
+    added to, perhaps more than once.
     """
 
     ledgers: Mapping[TopicPartition, Ledger] = field(default_factory=dict)
@@ -56,7 +56,6 @@ class Commit:
     lags: Mapping[TopicPartition, int] | None = None
     seconds: float = 0.0
     touched: Mapping[str, pa.Table] = field(default_factory=dict)
-    timed_out: Mapping[str, int] = field(default_factory=dict)
 
 
 class BatchSink:

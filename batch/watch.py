@@ -46,6 +46,9 @@ class Watching:
         if self._status is None and results:
             log.info("batch.published", sink=sink, results=sum(results.values()))
 
+    def timed_out(self, windows: Mapping[str, int]) -> None:
+        """It is in the log, and in the result."""
+
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self._show(f"waiting {seconds:.1f} s: {error}")
 

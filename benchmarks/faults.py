@@ -22,7 +22,7 @@ from tidegate.stages.types import OFFSET
 
 _KEYS, _BAD = 10_000, 0.01
 _DEAD_LETTER_COST = 0.05
-_PAIRS, _QUICK_PAIRS = 5, 2
+_PAIRS, _QUICK_PAIRS = 9, 2
 _GUARD_US = 1.0  # per record
 _ROWS = 8_192  # of a batch: what one fetch brings of a partition at full speed
 _CALLS, _ROUNDS = 2_000, 9

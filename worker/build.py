@@ -41,7 +41,7 @@ from worker.naming import merged_aggregations, needed_topics
 from worker.observe import Observer
 from worker.owner import Owner, delivery
 from worker.sinks import leave_to_spark, open_database, require_no_complete
-from worker.watermarks import WatermarkBoard, pipeline_watermark
+from worker.watermarks import WatermarkBoard, watermark_of_all
 
 log = structlog.get_logger(__name__)
 _REACH = (5.0, 25.0)  # seconds for a first answer of the broker; between them is looked at why there is none
@@ -127,7 +127,7 @@ class Runtime:
             consumer=cast(Consumer, app.consumer),
             fail=lambda error: self.lifecycle.fail(app, error),
             sources=self._sources,
-            pipeline_watermark=lambda: pipeline_watermark(self._board.known, self._sources()),
+            pipeline_watermark=lambda: watermark_of_all(self._board.known, self._sources()),
             beginning=self._beginning,
             partition_counts=counts,
         )

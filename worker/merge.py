@@ -31,20 +31,14 @@ from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import connect
 from tidegate.store.rows import decode_state, encode_state
+from tidegate.store.watermark import EVERYTHING
 from worker import keys
 from worker.effects import Effects
 from worker.naming import merged_aggregations
 from worker.results import ResultEncoder
 from worker.rowcodec import RowCodec
 from worker.statedb import PartitionDB
-from worker.watermarks import (
-    EVERYTHING,
-    SourceWatermark,
-    decode_watermark,
-    encode_watermark,
-    pipeline_watermark,
-    watermark_key,
-)
+from worker.watermarks import SourceWatermark, decode_watermark, encode_watermark, watermark_key, watermark_of_all
 from worker.windows import BEGINNING, WindowRows, by_row, partial_columns
 
 log = structlog.get_logger(__name__)
@@ -138,7 +132,7 @@ class MergeStages:
 
     def _bound(self, partials: Mapping[bytes, Iterable[bytes]], closed_upto: int) -> int:
         """Up to where windows are final: the pipeline's watermark; when every source is idle, all windows that there are."""
-        watermark = pipeline_watermark(self._watermarks, self._sources())
+        watermark = watermark_of_all(self._watermarks, self._sources())
         if watermark is None:
             return closed_upto
         if watermark == EVERYTHING:

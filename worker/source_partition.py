@@ -11,13 +11,13 @@ from tidegate.errors import ConfigError, SinkRecordError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Answers, PartitionState, RawBatch, Reason, Rejection
 from tidegate.store.identity import of_topic
+from tidegate.store.watermark import EVERYTHING
 from worker.commit import StoreClaim, commit
 from worker.context import Context
 from worker.partition import PartitionTask
 from worker.reload import read_stored, reload_steps
 from worker.source import SourceStages, Step
 from worker.statedb import PartitionDB
-from worker.watermarks import EVERYTHING
 from worker.windows import BEGINNING, new_layouts
 
 

@@ -17,12 +17,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as ConfluentPartition
 
 from tidegate.record import TopicPartition
+from tidegate.store.watermark import pipeline_watermark
 
 log = structlog.get_logger(__name__)
 NEVER = -(1 << 62)  # the watermark of a partition that has no event time yet
 _BEGINNING = b"\x00"  # the first byte of a beginning's key; a partition's begins with its topic
 _PASSING = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._RESOLVE)
-EVERYTHING = 1 << 62  # the pipeline's watermark when every partition is idle: all windows may close
 
 
 class SourceWatermark(msgspec.Struct, frozen=True):
@@ -74,18 +74,12 @@ def watermark_key(tp: TopicPartition) -> bytes:
     return str(tp).encode()
 
 
-def pipeline_watermark(
-    known: Mapping[TopicPartition, SourceWatermark], expected: Iterable[TopicPartition]
-) -> int | None:
-    """The minimum over the partitions that are not idle; None while a partition is unknown; EVERYTHING when all are idle."""
-    minimum = EVERYTHING
-    for tp in expected:
-        row = known.get(tp)
-        if row is None:
-            return None
-        if not row.idle:
-            minimum = min(minimum, row.watermark)
-    return minimum
+def watermark_of_all(known: Mapping[TopicPartition, SourceWatermark], expected: Iterable[TopicPartition]) -> int | None:
+    """The pipeline's (tidegate/store/watermark.py); None, too, while a partition is unknown."""
+    rows = [known.get(tp) for tp in expected]
+    if None in rows:
+        return None
+    return pipeline_watermark((None if row.watermark == NEVER else row.watermark, row.idle) for row in rows if row)
 
 
 class WatermarkBoard:

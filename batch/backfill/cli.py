@@ -12,7 +12,6 @@ import typer
 from tidegate.cli.output import AsJson, print_json, print_table
 from tidegate.config.loading import load_pipeline
 from tidegate.config.secrets import secret_values
-from tidegate.config.sinks import Follower
 from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def backfill(
     telemetry = pipeline.telemetry
     configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
     log = _log(pipeline, source)
-    complete = _late(pipeline, log, as_json) if late else _anew(pipeline, log, span, promote, as_json)
+    complete = _late(pipeline, file, log, as_json) if late else _anew(pipeline, file, log, span, promote, as_json)
     if not complete:
         raise typer.Exit(_INCOMPLETE)
 
@@ -104,20 +103,23 @@ def _log(pipeline: Pipeline, source: str | None) -> LogRange | None:
     return ArchivedLog(archive, kafka)
 
 
-def _late(pipeline: Pipeline, log: LogRange | None, as_json: bool) -> bool:
+def _late(pipeline: Pipeline, file: Path, log: LogRange | None, as_json: bool) -> bool:
+    from batch.backfill.followers import who_follows
     from batch.backfill.late import LateBackfill
     from batch.backfill.progress import bars
 
     with bars(sys.stderr) as watch:
         report = LateBackfill(pipeline, watch, source=log).run()
-    if any(isinstance(sink, Follower) for sink in pipeline.sinks):
-        report.notes.append("other sinks are as they were: the next `tidegate batch run` gives them what was amended")
+    report.notes += who_follows(pipeline, file, "amended")
     _print(report, as_json=as_json)
     return report.complete
 
 
-def _anew(pipeline: Pipeline, log: LogRange | None, span: tuple[int, int] | None, promote: bool, as_json: bool) -> bool:
+def _anew(
+    pipeline: Pipeline, file: Path, log: LogRange | None, span: tuple[int, int] | None, promote: bool, as_json: bool
+) -> bool:
     from batch.backfill.diff_report import DiffReport
+    from batch.backfill.followers import who_follows
     from batch.backfill.progress import bars
     from batch.backfill.recompute import RecomputeBackfill
     from tidegate.store.shadow import Range
@@ -128,6 +130,8 @@ def _anew(pipeline: Pipeline, log: LogRange | None, span: tuple[int, int] | None
         if promote or found is None:
             found = running.promote()
     report = DiffReport(pipeline.pipeline_id, *found)
+    if report.promoted:
+        report.notes.extend(who_follows(pipeline, file, "promoted"))
     if as_json:
         print_json(report.document())
     else:

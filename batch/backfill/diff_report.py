@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -25,12 +25,18 @@ _SAMPLES: Final = 5  # of each aggregation, for people
 
 @dataclass(frozen=True, slots=True)
 class DiffReport:
-    """`whole`: whether the log had its beginning in every partition."""
+    """`whole`: whether the log had its beginning in every partition. `notes`: what else there is to know."""
 
     pipeline: str
     span: Range
     whole: bool
     aggregations: Sequence[AggregationDiff]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def promoted(self) -> bool:
+        """Whether windows were put in place."""
+        return any(one.windows.get("promoted") for one in self.aggregations)
 
     @property
     def complete(self) -> bool:
@@ -45,6 +51,7 @@ class DiffReport:
             "to": _shown(self.span.end),
             "logHasItsBeginning": self.whole,
             "complete": self.complete,
+            "notes": self.notes,
             "aggregations": [
                 {
                     "name": one.name,
@@ -95,6 +102,8 @@ class DiffReport:
             )  # fmt: skip
         if any(one.windows.get("differs") for one in self.aggregations):
             typer.echo("put in place by: tidegate batch backfill PIPELINE --promote")
+        for note in self.notes:
+            typer.echo(note)
 
 
 def _shown(milliseconds: int) -> str:

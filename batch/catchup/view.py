@@ -54,6 +54,9 @@ class View:
     def published(self, sink: str, results: Mapping[str, int]) -> None:
         """Never: a catch-up writes to the database alone."""
 
+    def timed_out(self, windows: Mapping[str, int]) -> None:
+        """It is in the log."""
+
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self._show(f"waiting {seconds:.1f} s: {error}")  # the run logs it
 

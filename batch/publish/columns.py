@@ -27,6 +27,11 @@ def typed(aggregation: AggregationPlan, results: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def there(results: pa.Table) -> pa.Table:
+    """Without what was taken away."""
+    return results.filter(pc.greater(results["records"], 0))
+
+
 def _cast(column: pa.ChunkedArray, name: str, type_: pa.DataType) -> pa.ChunkedArray:
     if name in WINDOW:
         column = pc.cast(column, pa.timestamp("ms", "UTC"))

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, SchemaMismatchError
 
-from batch.publish.columns import WINDOW, lake_schema, typed
+from batch.publish.columns import WINDOW, lake_schema, there, typed
 from batch.publish.place import folder_of, open_place
 from tidegate.config.sinks import DeltaSink
 from tidegate.errors import ConfigError, LakeUnavailable
@@ -21,6 +21,8 @@ from tidegate.stages.sql import quote
 
 # Equal revisions differ where only time has passed: the window has become final.
 _NEWER = "s.revision > t.revision OR (s.revision = t.revision AND s.final <> t.final)"
+
+_GONE = "s.records = 0"
 
 
 class DeltaTarget:
@@ -89,12 +91,13 @@ class DeltaTarget:
     def _commit(self, table: DeltaTable, aggregation: AggregationPlan, version: int, rows: pa.Table) -> None:
         properties = CommitProperties(app_transactions=[Transaction(self._app(aggregation), version)])
         if self._sink.write_mode == "overwrite":
-            write_deltalake(table, rows, mode="overwrite", schema_mode="overwrite", commit_properties=properties)
+            write_deltalake(table, there(rows), mode="overwrite", schema_mode="overwrite", commit_properties=properties)
         elif self._sink.write_mode == "append":
             write_deltalake(table, rows, mode="append", commit_properties=properties)
         else:
             merge = table.merge(rows, _match(aggregation, rows), "s", "t", commit_properties=properties)
-            merge.when_matched_update_all(_NEWER).when_not_matched_insert_all().execute()
+            merge = merge.when_matched_delete(_GONE).when_matched_update_all(_NEWER)
+            merge.when_not_matched_insert_all(f"NOT ({_GONE})").execute()
 
     def _uri(self, aggregation: AggregationPlan) -> str:
         return self._place.uri(folder_of(aggregation.name))

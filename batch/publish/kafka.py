@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch.producer import ConfirmedProducer
 from tidegate.config.kafka import confluent_options
@@ -22,7 +23,8 @@ from tidegate.topics import TopicSpec, ensure_topics, partition_counts
 
 
 class KafkaTarget:
-    """A pipeline's Kafka sink. A repeat is a record with the same key and a revision that is not smaller."""
+    """A pipeline's Kafka sink. A repeat is a record with the same key and a revision that is not smaller; what was taken away has
+    no value, so that compaction forgets it."""
 
     def __init__(self, plan: Plan, sink: KafkaSink, partitions: int) -> None:
         """`partitions`: of the topic of partials."""
@@ -34,10 +36,12 @@ class KafkaTarget:
     def write(self, aggregation: AggregationPlan, version: int, results: pa.Table, *, complete: bool) -> None:
         """Raises BrokerUnavailable (some may be written), RowTooLarge."""
         keys, values = self._documents[aggregation.name].encode(results)
+        gone = pc.equal(results["records"], 0).to_pylist()
         places = self._spread(aggregation, results) if aggregation.spreads else _sources(results)
         topic = self._topics[aggregation.name]
         self._producer.write(
-            OutRow(topic, place, key, value, []) for place, key, value in zip(places, keys, values, strict=True)
+            OutRow(topic, place, key, None if is_gone else value, [])
+            for place, key, value, is_gone in zip(places, keys, values, gone, strict=True)
         )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batch.publish.columns import typed
+from batch.publish.columns import there, typed
 from batch.publish.place import folder_of, open_place
 from tidegate.config.sinks import ParquetSink
 from tidegate.errors import ConfigError
@@ -35,7 +35,7 @@ class ParquetTarget:
             for day, part in _by_day(rows):
                 self._place.write(f"{folder}/date={day}/{self._pipeline}-{version:020d}.parquet", _file(part))
         elif complete:
-            self._place.write(f"{folder}/results.parquet", _file(rows))
+            self._place.write(f"{folder}/results.parquet", _file(there(rows)))
         else:
             raise ConfigError(
                 "only some of the results would replace all", field=f"{self._field}.mode", value="overwrite"

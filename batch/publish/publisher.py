@@ -22,25 +22,28 @@ from batch.claims import Claims
 from batch.publish.target import Target
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import Follower as FollowerSink
-from tidegate.config.sinks import OutputMode
+from tidegate.config.sinks import KafkaSink, OutputMode
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import AggregationPlan, Plan
-from tidegate.store.published import Publication, Published
+from tidegate.store.publication import Publication
+from tidegate.store.published import Published
 
 
 @dataclass(slots=True)
 class Follower:
-    """A sink. `modes`: of each aggregation. `current`: it has all that the store had when it was last looked at."""
+    """A sink. `modes`: of each aggregation. `shared`: workers write to it as well. `current`: it has all that the store had when
+    it was last looked at."""
 
     target: Target
     modes: Mapping[str, OutputMode]
     guard: Guard
+    shared: bool
     current: bool = False
 
     @classmethod
     def of(cls, target: Target, sink: FollowerSink, pipeline: Pipeline) -> Follower:
         modes = {aggregation.name: sink.mode(aggregation.emit) for aggregation in pipeline.aggregations}
-        return cls(target, modes, Guard(f"sink.{target.name}", pipeline.error_handling))
+        return cls(target, modes, Guard(f"sink.{target.name}", pipeline.error_handling), isinstance(sink, KafkaSink))
 
 
 class Publisher:
@@ -58,23 +61,30 @@ class Publisher:
         """`told`: sink and, for each aggregation, how many results it was given."""
         self._plan, self._published, self._store, self._claims = plan, published, store, claims
         self._followers, self._told = followers, told
+        self._promoted = False  # whether a sink has got what a promotion had written down for it
 
     def catch_up(self) -> None:
         """Give every sink what it lacks. Raises DependencyError, StoreFenced, and what a sink says of a result it refuses."""
-        for follower in self._followers:
-            self._give(follower, None)
+        self._give_all(None)
 
     def follow(self, touched: Mapping[str, pa.Table]) -> None:
         """After a micro-batch: `touched`, aggregation → windows and groups that it has added to. Raises as `catch_up`."""
+        self._give_all(touched)
+
+    def _give_all(self, touched: Mapping[str, pa.Table] | None) -> None:
         for follower in self._followers:
             self._give(follower, touched)
+        if self._promoted:
+            self._store.call(self._published.forget_promotions)
+            self._promoted = False
 
     def _give(self, follower: Follower, touched: Mapping[str, pa.Table] | None) -> None:
         """Until there is nothing left."""
         known = touched if follower.current else None
         follower.current = False
+        name, shared = follower.target.name, follower.shared
         while (
-            publication := self._store.call(self._published.plan, follower.target.name, self._claims.epochs)
+            publication := self._store.call(self._published.plan, name, self._claims.epochs, shared=shared)
         ) is not None:
             exact = None if publication.amended else known
             self._publish(follower, publication, exact)
@@ -91,6 +101,7 @@ class Publisher:
                 follower.guard.call(follower.target.write, aggregation, publication.version, results, complete=complete)
                 given[aggregation.name] = results.num_rows
         self._store.call(self._published.done, publication)
+        self._promoted |= publication.promoted != publication.promoted_before
         self._told(follower.target.name, given)
 
     def _results(

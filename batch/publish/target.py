@@ -23,11 +23,12 @@ class Target(Protocol):
         `results`: one row per window and group, over all source partitions: `window_start`, `window_end` (ms, int64), the
         group's columns, the finished measures, `records`, `revision` (int64), `upto` (JSON text: source partition → offset),
         `final` (bool). The larger revision of a window and group is the newer one; the same revision comes again when its window
-        has closed since. There is at least one row, and each window and group once.
+        has closed since. There is at least one row, and each window and group once. A row with no `records`, whose measures are
+        null, is of a result that a promotion has taken away.
         `version`: grows with each publication of this sink; one call per version and aggregation, but for repeats. A repeat after
         a crash comes with the same version and the same windows and groups. Where such a result has changed meanwhile it
         is the newer one, and comes once more under the next version; so a version that the sink has may be left out.
-        `complete`: the rows are all results that there are, else those that changed.
+        `complete`: the rows are all results that there are (and what was taken away), else those that changed.
 
         Raises DependencyError (tried again, with the same rows), SinkRecordError.
         """

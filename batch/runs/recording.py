@@ -92,6 +92,9 @@ class Recording:
         self._say(published=before | {sink: before.get(sink, 0) + sum(results.values())})
         self._watch.published(sink, results)
 
+    def timed_out(self, windows: Mapping[str, int]) -> None:
+        self._watch.timed_out(windows)
+
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self._say(doing=f"waiting {seconds:.1f} s: {error}")
         self._watch.waiting(error, seconds)

@@ -24,6 +24,9 @@ class _Watch:
     def published(self, *_: object) -> None:
         """Its pipelines have no other sink than the database."""
 
+    def timed_out(self, *_: object) -> None:
+        """Nor a timeout."""
+
     def waiting(self, error: Exception, seconds: float) -> None:
         raise error
 

@@ -22,6 +22,8 @@ from tests.contract.late_scene import LateScene
 from tests.contract.same_numbers_log import PIPELINE, Truth, make_log
 from tests.contract.test_same_numbers import same_rows
 from tests.harness import ROOT
+from tidegate.config.sinks import PostgresSink
+from tidegate.store.published import Published
 
 if TYPE_CHECKING:
     from tests.providers.kafka import KafkaTopics
@@ -62,12 +64,13 @@ def test_kills_of_backfills(
     kafka: KafkaTopics, postgres: Database, tmp_path: Path, pytestconfig: pytest.Config, seed: int
 ) -> None:
     """Killed in the middle of reading, amending, recomputing, comparing and promoting; the run that is let live amends what
-    is left, a promotion is whole or not at all, and the ledger stays as it is."""
+    is left, a promotion is whole or not at all, and the ledger stays as it is. A sink that follows gets all of it afterwards."""
     random, kills = Random(seed), 20 if pytestconfig.getoption("--chaos") == "long" else 2
     logs, meant = make_log(2000)
     settings = {"dedupe": None, "aggregations": PIPELINE["aggregations"][2:]}
     with closing(LateScene(kafka, postgres.url, logs, **settings)) as scene:
         scene.read()
+        sink = follow(scene, {})
         ledger = scene.query("SELECT * FROM tidegate_partitions ORDER BY partition")
         file = tmp_path / "pipeline.yaml"
         file.write_text(yaml.safe_dump(scene.document, sort_keys=False))
@@ -92,6 +95,21 @@ def test_kills_of_backfills(
         assert found["windows"]["changed"] == 0
         same_rows(scene.results(), meant_rows)
         assert scene.query("SELECT * FROM tidegate_partitions ORDER BY partition") == ledger
+        shown = "SELECT extract(epoch FROM window_start)::bigint * 1000, n, revision FROM overall"
+        assert follow(scene, sink) == {start: (n, revision) for start, n, revision in scene.query(shown)}
+
+
+def follow(scene: LateScene, before: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """What a sink has after it was given all that it lacks: window → count and revision. `before`: what it had."""
+    assert isinstance(scene.sink, PostgresSink)
+    with closing(Published(scene.plan, scene.sink)) as published:
+        published.prepare()
+        has = dict(before)
+        while (publication := published.plan("lake", {})) is not None:
+            rows = published.results(publication, scene.plan.aggregations[0], "update", None).to_pylist()
+            has |= {row["window_start"]: (row["n"], row["revision"]) for row in rows}
+            published.done(publication)
+    return has
 
 
 def damaged(scene: LateScene) -> dict[Any, Any]:

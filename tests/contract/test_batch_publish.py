@@ -241,6 +241,25 @@ def test_kafka_has_the_view_after_whatever_stopped_a_run(
 
 
 @pytest.mark.kafka
+def test_what_a_promotion_has_taken_away(start: Start, plan: Callable[..., Plan]) -> None:
+    """Its key comes once more without a value, in the partition where its results are, so that compaction forgets it; of groups
+    that spread, too."""
+    made = plan()
+    run, target, given = start(made), target_of(made), Recorded("other")
+    run.commit(p1=[record(0, 1000, "a", colour="red")])
+    run.publisher(run.follower(given), run.follower(target)).catch_up()
+    for name, version, table, _ in given.given:
+        aggregation = next(one for one in made.aggregations if one.name == name)
+        index = table.schema.get_field_index("records")
+        gone = table.set_column(index, "records", pa.array([0], pa.int64()))
+        target.write(aggregation, version + 1, gone, complete=False)
+        topic = f"{made.pipeline.pipeline_id}.{name}"
+        first, last = read_topic(made.pipeline.kafka.bootstrap_servers, topic)
+        assert (first.key, first.partition) == (last.key, last.partition)
+        assert (first.value is None, last.value) == (False, None)
+
+
+@pytest.mark.kafka
 def test_append_sends_final_results_only(start: Start, plan: Callable[..., Plan], seed: int) -> None:
     """None of a window that is open; each once, and each correction, which replays bring. (The topic is made.)"""
     made = plan(outputMode="append")
@@ -254,7 +273,7 @@ def test_append_sends_final_results_only(start: Start, plan: Callable[..., Plan]
     assert len({(message.key, message.json["revision"]) for message in messages}) == len(messages) > 5
 
 
-def _away(*_: object) -> None:
+def _away(*_: object, **__: object) -> None:
     raise StoreUnavailable("away")
 
 

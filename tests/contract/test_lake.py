@@ -98,6 +98,25 @@ def test_newest_revision_stands_in_an_upserted_table(lake: Lake) -> None:
     ]
 
 
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
+def test_what_a_promotion_has_taken_away(disk: Lake, kind: str, mode: str) -> None:
+    """It goes from the table, null being a group like others, and what was never there does not come; where changes are
+    appended it is a row with no records, the newest. It can come back."""
+    gone = [{**result(START, origin, 0, 4), "flights": None} for origin in ("EWR", None, "LGA")]
+    kept, back = result(START, "JFK", 2, 2), result(START, "EWR", 1, 1)
+    target = disk.sink(kind, mode)
+    write(target, 1, result(START, "EWR", 5, 3), result(START, None, 1, 3), kept)
+    write(target, 2, *gone, kept)
+    rows = disk.rows(kind, SMALL)
+    if mode == "append":
+        newest = {row["origin"]: row["records"] for row in sorted(rows, key=lambda row: int(row["revision"]))}
+        assert newest == {"EWR": 0, None: 0, "LGA": 0, "JFK": 2}
+        return
+    assert seen(rows) == [(0, "JFK", 2, 2, False)]
+    write(target, 3, back, kept)
+    assert seen(disk.rows(kind, SMALL)) == [(0, "EWR", 1, 1, False), (0, "JFK", 2, 2, False)]
+
+
 @pytest.mark.parametrize("kind", ["delta", "parquet"])
 def test_each_change_is_a_row_when_appended(disk: Lake, kind: str) -> None:
     """What a publication has stands behind what earlier ones had."""

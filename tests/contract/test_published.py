@@ -22,7 +22,8 @@ from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import Plan
 from tidegate.store import open_store
 from tidegate.store.base import Amendment, Store
-from tidegate.store.published import Publication, Published
+from tidegate.store.publication import Publication
+from tidegate.store.published import Published
 
 if TYPE_CHECKING:
     from tests.providers.postgres import Database
@@ -35,15 +36,15 @@ Results = dict[tuple[int, str | None], tuple[Any, ...]]
 
 
 class Sinks:
-    """A store with two source partitions, and what its sinks have. `close_all`: at the end."""
+    """A store with two source partitions, and what its sinks have. `prepared`: whether there are tables for that."""
 
-    def __init__(self, url: str, plan: Plan) -> None:
+    def __init__(self, url: str, plan: Plan, *, prepared: bool = True) -> None:
         self.plan, self.sink = plan, PostgresSink.model_validate({"type": "postgres", "url": url})
         self.store: Store = open_store(plan, self.sink, ManualClock())
         self.store.prepare()
         self.epochs = {tp: row.epoch for tp, row in self.store.claim([A, B], "run").items()}
         self.states = {A: PartitionState(), B: PartitionState()}
-        self.published = self.again()
+        self.published = self.again() if prepared else Published(plan, self.sink)
 
     def again(self) -> Published:
         """As the next process would open it."""
@@ -266,3 +267,34 @@ def test_whoever_has_lost_a_partition_publishes_nothing(opened: Callable[..., Si
     with pytest.raises(StoreFenced, match="another run has published version 2"):
         sinks.published.done(publication)
     other.close()
+
+
+@pytest.mark.parametrize("under_way", [False, True], ids=["between two publications", "in one of the next run"])
+def test_what_a_run_has_written_too_late_is_written_again(opened: Callable[..., Sinks], under_way: bool) -> None:
+    """It was paused while it wrote, and the next run has given the sink newer results meanwhile, which stand behind its own now:
+    with the next publication the newest of all that changed since it began come once more. What was final is so."""
+    sinks = opened()
+    sinks.write(A, Flight(1), Flight(2, time=START + SIZE))
+    sinks.give()
+    sinks.write(A, Flight(3))
+    sinks.store.set_idle([A, B], True)
+    late = sinks.next()
+    assert late is not None
+    again = sinks.next(sinks.published)
+    assert again == late
+    sinks.published.done(again)
+    sinks.write(A, Flight(4), Flight(5, time=START + 2 * SIZE))
+    newer = sinks.next()
+    assert newer is not None
+    if not under_way:
+        sinks.published.done(newer)
+    with pytest.raises(StoreFenced, match="another run has published version 3"):
+        sinks.published.done(late)
+    if under_way:
+        assert sinks.next() == replace(newer, before=late.before)
+        sinks.published.done(newer)
+    assert sinks.give() == {
+        (START, "EWR"): (3, 3, {"flights-0": 4}, True),
+        (START + 2 * SIZE, "EWR"): (1, 1, {"flights-0": 5}, False),
+    }
+    assert sinks.give() == {}

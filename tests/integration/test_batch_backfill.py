@@ -85,7 +85,8 @@ def test_beside_a_worker(make_scene: Callable[..., Scene], tmp_path: Path, seed:
     backfill()
     check_all(scene)
     assert sum(one["recordsAdded"] for one in documents) == len(scene.truth().late() | scene.truth().partly_late())
-    assert documents[-1]["notes"][0].startswith("other sinks are as they were")
+    (note,) = documents[-1]["notes"]
+    assert note.startswith(f"kafka will be given what was amended by `tidegate batch run {file}`")
     status = json.loads(CliRunner().invoke(app, ["status", str(file), "--json"]).stdout)
     late = [(row["lateMissing"], row["lateRefused"]) for row in status["partitions"]]
     assert late == [(0, 0)] * 3
@@ -122,8 +123,13 @@ def test_windows_are_computed_anew_in_processes(
         assert found["windows"]["differs"] == found["results"]["differing"] > 5
         assert [(one["name"], one["largestChange"]) for one in found["measures"] if one["changed"]] == [("n", 1.0)]
         assert "put in place by" in backfill(*span)
-        (found,) = json.loads(backfill("--promote", "--json"))["aggregations"]
+        scene.document["sinks"].append({"type": "kafka"})
+        file.write_text(yaml.safe_dump(scene.document, sort_keys=False))
+        promoted = json.loads(backfill("--promote", "--json"))
+        (found,) = promoted["aggregations"]
         assert found["windows"]["promoted"] > 5
+        assert promoted["notes"][0].startswith(f"kafka will be given what was promoted by `tidegate batch run {file}`")
+        assert scene.query("SELECT count(*) FROM overall_promoted") == [(found["windows"]["promoted"],)]
         truth = Truth([replace(one, id=None) for one in meant])
         same_rows(scene.results(), {"overall": truth.rows("overall")})
         archive = ["batch", "archive", str(file), "--to", str(tmp_path / "archive")]

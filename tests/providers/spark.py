@@ -44,6 +44,8 @@ class Quiet:
     def published(self, sink: str, results: Mapping[str, int]) -> None:
         """Nothing to remember."""
 
+    def timed_out(self, windows: Mapping[str, int]) -> None: ...
+
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self.waits.append(error)
 

@@ -10,27 +10,28 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Table
 from sqlalchemy.engine import Dialect
 
 from tidegate.record import Lane, TopicPartition
 from tidegate.stages.sql import literal, quote
 from tidegate.store.copying import as_instants, copy_in, copy_out
 from tidegate.store.dialect import PostgresDialect
+from tidegate.store.promotions import between, removed_since
 from tidegate.store.raw import execute, fetch
 from tidegate.store.statements import ROW, Statements
 from tidegate.store.tables import WINDOW, AggregationTables, qualified
 from tidegate.store.totals import Totals
 
 if TYPE_CHECKING:
-    from tidegate.store.published import Position
+    from tidegate.store.publication import Position
 
 
 class Changed:
-    """Of one aggregation. Each call but `all` is about what was staged since the transaction began."""
+    """Of one aggregation. Each call but `all` and `removed` is about what was staged since the transaction began."""
 
-    def __init__(self, tables: AggregationTables, database: Dialect) -> None:
-        self._tables, self._sql = tables, PostgresDialect()
+    def __init__(self, tables: AggregationTables, promoted: Table, database: Dialect) -> None:
+        self._tables, self._promoted, self._sql = tables, promoted, PostgresDialect()
         self._totals = Totals(tables, self._sql)
         self._staging = Statements(tables, self._sql, database).key_staging
         self._keys = quote(self._staging.name)
@@ -71,6 +72,27 @@ class Changed:
         if before is not None:
             bounds.append(f"t.window_start > {self._sql.instant(str(before - size))}")
         self._insert(connection, f"WHERE {' AND '.join(bounds)}")
+
+    def add_promoted(self, connection: Connection, after: int, upto: int) -> None:
+        """Those that promotions after `after`, up to `upto`, have replaced or taken away; the latter have no results."""
+        if upto > after:
+            self._insert(connection, f"WHERE {between(after, upto)}", self._promoted)
+
+    def removed(self, connection: Connection, after: int, upto: int, closed: int | None) -> pa.Table:
+        """The results that these promotions have taken away: with no `records` and no measures, and the next revision."""
+        found: list[pa.Table] = []
+        if upto > after:
+            query = removed_since(self._promoted, self._tables, after, upto)
+            columns = {*self._tables.keys, "upto", "revision"}
+            shape = pa.schema([field for field in self._schema if field.name in columns])
+            found = [self._gone(table) for table in copy_out(connection, query, shape)]
+        return self._finished(found, closed)
+
+    def _gone(self, table: pa.Table) -> pa.Table:
+        rows, given = table.num_rows, {name: table[name] for name in table.column_names}
+        given |= {"records": pa.array([0] * rows, pa.int64()), "revision": pc.add(table["revision"], 1)}
+        columns = [given.get(field.name, pa.nulls(rows, field.type)) for field in self._schema]
+        return pa.Table.from_arrays(columns, schema=self._schema)
 
     def keep_closed(self, connection: Connection, closed: int | None) -> None:
         """Without those of windows that are open."""
@@ -118,11 +140,12 @@ class Changed:
             return table.append_column("final", pa.array([False] * table.num_rows, pa.bool_()))
         return table.append_column("final", pc.less_equal(table["window_end"], pa.scalar(closed, pa.int64())))
 
-    def _insert(self, connection: Connection, where: str) -> None:
-        """Stage the keys of partials `t`."""
+    def _insert(self, connection: Connection, where: str, source: Table | None = None) -> None:
+        """Stage the keys of rows `t`, of the partials unless told otherwise."""
+        table = self._partials if source is None else qualified(source)
         keys = ", ".join(map(quote, self._tables.keys))
         shown = ", ".join(f"t.{quote(name)}" for name in self._tables.keys)
         execute(
             connection,
-            f"INSERT INTO {self._keys} ({quote(ROW)}, {keys}) SELECT DISTINCT 0, {shown} FROM {self._partials} AS t {where}",
+            f"INSERT INTO {self._keys} ({quote(ROW)}, {keys}) SELECT DISTINCT 0, {shown} FROM {table} AS t {where}",
         )

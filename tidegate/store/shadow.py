@@ -12,7 +12,7 @@ import pyarrow as pa
 from sqlalchemy import Connection, inspect
 
 from tidegate.clock import Clock
-from tidegate.config.sinks import PostgresSink
+from tidegate.config.sinks import Follower, PostgresSink
 from tidegate.errors import ConfigError
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import literal, quote
@@ -22,6 +22,7 @@ from tidegate.store.base import LateAccount
 from tidegate.store.check import add_missing_columns
 from tidegate.store.late import read_account
 from tidegate.store.postgres import PostgresStore, take_turn
+from tidegate.store.promotions import Promotions
 from tidegate.store.raw import execute, fetch
 from tidegate.store.shadow_sql import ShadowSql
 from tidegate.store.tables import WINDOW, store_tables
@@ -72,6 +73,7 @@ class ShadowStore(PostgresStore):
         name = shadow_schema(plan.pipeline.pipeline_id, sink.schema_)
         super().__init__(plan, sink.model_copy(update={"schema_": name}), clock)
         live = store_tables(plan, sink.tables, sink.schema_)
+        self._promotions = Promotions(live, plan.pipeline.pipeline_id)
         self._sql = ShadowSql(plan.pipeline.pipeline_id, quote(name), live, self._tables, self.sql, quote(sink.schema_))
 
     def begin(self, span: Range, digest: str) -> list[LateAccount]:
@@ -131,10 +133,12 @@ class ShadowStore(PostgresStore):
 
     def promote(self, digest: str) -> None:
         """In one transaction: 1. every writer of the pipeline is held 2. windows that have changed since are set apart
-        3. the others that differ replace the live ones. Once more changes nothing.
+        3. the others that differ are noted for the sinks that follow, and replace the live ones. Once more changes nothing.
 
         Raises ConfigError when there is no shadow, or one of another pipeline file; StoreUnavailable.
         """
+        wanted = any(isinstance(sink, Follower) for sink in self._plan.pipeline.sinks)
+        followed = self._followed(wanted=wanted)
         with self._transaction() as connection:
             self._unhurried(connection)
             span, found = self._span(connection)
@@ -146,10 +150,21 @@ class ShadowStore(PostgresStore):
                 )
             for statement in self._sql.hold():
                 execute(connection, statement)
-            for name in self._tables.aggregations:
+            number = self._promotions.begin(connection, wanted=wanted) if followed else None
+            for name, shadow in self._tables.aggregations.items():
                 execute(connection, self._sql.mark_changed(name, *span))
+                if number is not None:
+                    execute(connection, self._promotions.note(name, number, shadow, self._sql.chosen(name)))
                 for statement in self._sql.replace(name):
                     execute(connection, statement)
+
+    def _followed(self, *, wanted: bool) -> bool:
+        """Whether sinks follow the live tables, or may have; the tables that say so are there then. `wanted`: by the file."""
+        with self._transaction() as connection:
+            if not wanted and not fetch(connection, self._promotions.exists)[0][0]:
+                return False
+            self._promotions.prepare(connection)
+        return True
 
     def diffs(self) -> tuple[Range, bool, list[AggregationDiff]]:
         """Which windows, whether the log had its beginning, and what differs."""

@@ -163,10 +163,14 @@ class ShadowSql:
         )
         yield f"LOCK TABLE {qualified(self.live.amended)} IN SHARE ROW EXCLUSIVE MODE"
 
+    def chosen(self, name: str) -> str:
+        """The windows of one aggregation that differ."""
+        return f"SELECT {_WINDOWS} FROM {self.windows} WHERE aggregation = {literal(name)} AND state = 'differs'"
+
     def replace(self, name: str) -> Iterator[str]:
         """The windows of one aggregation that differ, put in the place of the live ones; their revisions rise."""
         live, shadow = self.live.aggregations[name], self.shadow.aggregations[name]
-        chosen = f"SELECT {_WINDOWS} FROM {self.windows} WHERE aggregation = {literal(name)} AND state = 'differs'"
+        chosen = self.chosen(name)
         yield from self._replace_partials(live, shadow, chosen)
         if live.estimates is not None and shadow.estimates is not None:
             columns = ", ".join(quote(column.name) for column in live.estimates.columns)

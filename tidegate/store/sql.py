@@ -30,7 +30,7 @@ from tidegate.store.seen import add_seen, forget_seen
 from tidegate.store.sql_reading import SqlReading
 from tidegate.store.statements import Statements, null_patterns
 from tidegate.store.tables import StoreTables
-from tidegate.store.timeouts import TimeoutRows, added_up, expired_of, given_up, surviving, watermark_of_all
+from tidegate.store.timeouts import TimeoutRows, added_up, expired_of, given_up, surviving, timed_out_upto
 from tidegate.store.united import Existing, numbered_keys, with_united_sketches
 
 
@@ -147,12 +147,10 @@ class SqlStore(SqlReading):
                     raise StoreFenced(f"{tp}: {owner} has the partition: no windows are timed out")
             if rows.keys() - epochs.keys():  # somebody else may write to them
                 return None
-            watermark = watermark_of_all(
-                {tp: row.state for tp, row in rows.items()}, event_time.delay if event_time else 0
-            )
-            if watermark is None or watermark - timeout <= self._timeouts.upto(connection):
+            upto = timed_out_upto((row.state for row in rows.values()), event_time.delay if event_time else 0, timeout)
+            if upto is None or upto <= self._timeouts.upto(connection):
                 return None
-            done = self._timeouts.move(connection, watermark - timeout)
+            done = self._timeouts.move(connection, upto)
         self._gone = done.upto
         return done
 

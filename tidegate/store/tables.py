@@ -9,6 +9,7 @@ tidegate_amended         up to which offset the late records of each source part
 tidegate_timeouts        up to which end windows have left the tables for good
 {table}_partials         one row per window, group, source partition and lane
 {table}_estimates        one row per window and group: distinct counts over all its partials (approxDistinct only)
+{table}_promoted         what promotions have changed and some sink beside the database has not yet (promotions.py alone)
 {table}                  the view that adds the partials up (totals.py)
 """
 
@@ -294,5 +295,5 @@ def _check_names(aggregation: AggregationPlan, view: str, taken: list[str]) -> N
             )
 
 
-def _tables_of(view: str) -> tuple[str, str, str]:
-    return view, f"{view}_partials", f"{view}_estimates"
+def _tables_of(view: str) -> tuple[str, ...]:
+    return view, f"{view}_partials", f"{view}_estimates", f"{view}_promoted"

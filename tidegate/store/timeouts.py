@@ -24,6 +24,7 @@ from tidegate.store.late import LateCounts, LateWindow, late_window, total
 from tidegate.store.raw import execute, fetch
 from tidegate.store.statements import Statements
 from tidegate.store.tables import WINDOW, AggregationTables, StoreTables, qualified
+from tidegate.store.watermark import EVERYTHING, watermark_of
 
 
 class TimeoutRows:
@@ -72,14 +73,14 @@ class TimeoutRows:
         return int(count)
 
 
-def watermark_of_all(states: Mapping[TopicPartition, PartitionState], delay: int) -> int | None:
-    """The pipeline-wide watermark (ms): the least of the partitions' that are not idle; of all, while all are. None while one
-    that is not idle has seen no record."""
-    awake = [state.high_water for state in states.values() if not state.idle]
-    known = awake or [state.high_water for state in states.values() if state.high_water is not None]
-    if not known or None in known:
-        return None
-    return min(high for high in known if high is not None) - delay
+def timed_out_upto(states: Iterable[PartitionState], delay: int, timeout: int) -> int | None:
+    """Windows that end by then (ms) are to go: `timeout` before the pipeline-wide watermark. None: it is not known.
+
+    While all partitions are idle it is not: their windows have closed, which a later record can correct, but what is deleted
+    is gone. The next record says which time it is.
+    """
+    watermark = watermark_of(states, delay)
+    return None if watermark is None or watermark == EVERYTHING else watermark - timeout
 
 
 def surviving(deltas: pa.Table, upto: int) -> pa.Table:

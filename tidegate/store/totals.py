@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from tidegate.stages.plan import MeasurePlan
-from tidegate.stages.sql import literal, quote
+from tidegate.stages.sql import quote
 from tidegate.store.dialect import SqlDialect
 from tidegate.store.statements import part_of, same_key
 from tidegate.store.tables import WINDOW, AggregationTables, StoreTables, qualified
+from tidegate.store.watermark import has_closed
 
 _RANK = "__rank"
 
@@ -23,8 +24,7 @@ class Totals:
     def view(self, store: StoreTables, pipeline: str, delay: int) -> str:
         """The result rows: window, group, measures, `records`, `upto`, `revision`, and whether the result is final.
 
-        Final = the pipeline-wide watermark has passed the window's end: the least `high_water` of the partitions that
-        are not idle, minus `delay` (ms). While all are idle nothing holds any window open.
+        Final = the pipeline-wide watermark has passed the window's end (watermark.py). `delay` in ms.
         """
         window = [f"{self._sql.shown_instant('p.' + name)} AS {name}" for name in WINDOW]
         measures = [f"{self._result(measure)} AS {quote(measure.name)}" for measure in self._tables.plan.measures]
@@ -33,7 +33,7 @@ class Totals:
             *(f"p.{quote(name)} AS {quote(name)}" for name in self._tables.group),
             *measures,
             self._tail(),
-            f"coalesce({self._final(store, pipeline, delay)}, false) AS final",
+            f"coalesce({has_closed('p.window_end', store, self._sql, pipeline, delay)}, false) AS final",
         ]
         keys = ", ".join(f"p.{key}" for key in self._keys)
         return f"SELECT {', '.join(columns)} FROM ({self._source()}) AS p GROUP BY {keys}"
@@ -76,16 +76,6 @@ class Totals:
             f"SELECT {', '.join(['t.*', *self._ranks()])} FROM {qualified(self._tables.partials)} AS t WHERE {where}"
         )
         return f"SELECT {columns} FROM ({source}) AS p GROUP BY {keys} HAVING max(p.upto) > {changed_after}"
-
-    def _final(self, store: StoreTables, pipeline: str, delay: int) -> str:
-        """SQL for "this window is closed", null while a partition that is not idle has seen no record."""
-        rows = f"FROM {qualified(store.partitions)} WHERE pipeline = {literal(pipeline)}"
-        all_idle = f"(SELECT count(*) FILTER (WHERE NOT idle) = 0 AND count(*) > 0 {rows})"
-        held = "count(*) FILTER (WHERE NOT idle AND high_water IS NULL) > 0"
-        watermark = (
-            f"(SELECT CASE WHEN {held} THEN NULL ELSE min(high_water) FILTER (WHERE NOT idle) END - {delay} {rows})"
-        )
-        return f"({all_idle} OR p.window_end <= {self._sql.instant(watermark)})"
 
     def _tail(self) -> str:
         sums = [f"CAST(sum(p.{name}) AS BIGINT) AS {name}" for name in ("records", "revision")]

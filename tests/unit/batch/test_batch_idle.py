@@ -41,7 +41,7 @@ def test_a_partition_is_idle_when_it_was_at_its_end_for_a_while(tmp_path: Path) 
     claims = Claims(flights_plan().pipeline, store, guard, "spark:1", {})
     claims.claim([A, B])
     ends, reached = Ends(a=0, b=6), {A: 0, B: 3}
-    idleness = Idleness(claims, store, guard, cast(TopicReader, ends), 10.0, clock)
+    idleness = Idleness(claims, cast(TopicReader, ends), 10.0, clock)
 
     def idle(seconds: float) -> list[bool]:
         clock.advance(seconds)

@@ -38,6 +38,9 @@ class Heard:
     def published(self, sink: str, results: Mapping[str, int]) -> None:
         self.told.append((sink, results))
 
+    def timed_out(self, windows: Mapping[str, int]) -> None:
+        self.told.append(windows)
+
     def waiting(self, error: DependencyError, seconds: float) -> None:
         self.told.append(seconds)
 
@@ -45,7 +48,7 @@ class Heard:
 def commit(*, lags: dict[TopicPartition, int] | None) -> Commit:
     ledgers = {TP: Ledger(read=10, accepted=7, dead_lettered=1, late=2), OTHER: Ledger(read=5, accepted=5)}
     states = {TP: PartitionState(9, 1_700_000_061_000), OTHER: PartitionState(4)}
-    return Commit(ledgers, 1, states, {"totals": 3}, lags, 0.3, timed_out={"totals": 2})
+    return Commit(ledgers, 1, states, {"totals": 3}, lags, 0.3)
 
 
 def lines(measuring: Measuring) -> set[str]:
@@ -62,8 +65,9 @@ def test_a_micro_batch_as_metrics() -> None:
     measuring.committed(Report("p"), commit(lags=None), None)
     for _ in range(2):
         measuring.published("kafka", {"totals": 4})
+    measuring.timed_out({"totals": 4})
     measuring.waiting(BrokerUnavailable("away"), 1.5)
-    assert heard.told == ["Spark", 42, None, *[("kafka", {"totals": 4})] * 2, 1.5]
+    assert heard.told == ["Spark", 42, None, *[("kafka", {"totals": 4})] * 2, {"totals": 4}, 1.5]
     assert lines(measuring) >= {
         'tidegate_records_consumed_total{topic="flights"} 30.0',
         'tidegate_records_processed_total{outcome="accepted",topic="flights"} 24.0',

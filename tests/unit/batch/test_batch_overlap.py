@@ -48,7 +48,7 @@ class Run:
         self.batches = MicroBatches(
             plan_of(**settings), cast(Any, SimpleNamespace(at_once=lambda: 1, run=self._run)), cast(Any, self),
             cast(Any, type("Claims", (), claims)()), {}, cast(Any, reader), self.stop, self._told, None,
-            cast(Any, SimpleNamespace(look=dict)), None,
+            cast(Any, SimpleNamespace(look=lambda: None)), cast(Any, SimpleNamespace(look=lambda _: None)),
         )  # fmt: skip
         self.batches.begin({})
 

@@ -45,7 +45,8 @@ class Run:
         guard = Guard("store", ErrorHandling())
         self.claims = Claims(self.plan.pipeline, self.store, guard, "run", {})
         self.claims.claim([TP])
-        self.timeouts = Timeouts(self.plan, self.store, guard, self.claims)
+        self.gone: list[Mapping[str, int]] = []
+        self.timeouts = Timeouts(self.plan, self.store, guard, self.claims, self.gone.append)
         self.asked, self._time_out = 0, self.store.time_out
         self.store.time_out = self._counted  # type: ignore[method-assign]  # to count
 
@@ -59,7 +60,13 @@ class Run:
         records = [Flight(before.upto + 1 + n, time=time) for n, time in enumerate(times)]
         whole = batch_of(self.plan, TP, records, before=before)
         self.claims.write([self.claims.batch(TP, whole.state, deltas=whole.deltas)])
-        return self.timeouts.look()
+        return self.look()
+
+    def look(self) -> Mapping[str, int]:
+        """What has gone with this look."""
+        self.gone.clear()
+        self.timeouts.look()
+        return self.gone[0] if self.gone else {}
 
 
 @pytest.fixture

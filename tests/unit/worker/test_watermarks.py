@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from tests.harness import wait_until
 from tidegate.record import TopicPartition
+from tidegate.store.watermark import EVERYTHING
 from worker.watermarks import (
-    EVERYTHING,
     NEVER,
     Beginning,
     SourceWatermark,
@@ -20,8 +20,8 @@ from worker.watermarks import (
     decode_watermark,
     encode_watermark,
     first_of,
-    pipeline_watermark,
     watermark_key,
+    watermark_of_all,
 )
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def mark(tp: TopicPartition, watermark: int, *, idle: bool = False) -> SourceWat
         ([mark(A, 5), mark(B, 3)], 3),
         ([mark(A, 5), mark(B, 3, idle=True)], 5),
         ([mark(A, 5, idle=True), mark(B, 3, idle=True)], EVERYTHING),
-        ([mark(A, 5), mark(B, NEVER)], NEVER),
+        ([mark(A, 5), mark(B, NEVER)], None),
         ([mark(A, 5)], None),
         ([], None),
     ],
 )
 def test_the_slowest_that_is_not_idle_decides(known: list[SourceWatermark], expected: int | None) -> None:
-    """Idle ones do not count; all idle: everything may close; one that is unknown: nothing can be said."""
-    assert pipeline_watermark({one.tp: one for one in known}, [A, B]) == expected
+    """Idle ones do not count; all idle: everything may close; one that is unknown, or has no event time: nothing can be said."""
+    assert watermark_of_all({one.tp: one for one in known}, [A, B]) == expected
 
 
 def test_a_row_comes_back() -> None:
@@ -87,11 +87,11 @@ def test_a_board_that_is_half_read_says_nothing() -> None:
     board = WatermarkBoard({}, "p..watermarks")
     for row in (mark(A, 5, idle=True), mark(B, 3, idle=True)):
         board._take(Wire(row))
-        assert pipeline_watermark(board.known, [A, B]) is None
+        assert watermark_of_all(board.known, [A, B]) is None
         assert board.check() is not None
     board._take(Wire(mark(B, 4)))
     board._take(Wire())
-    assert (pipeline_watermark(board.known, [A, B]), board.check()) == (4, None)
+    assert (watermark_of_all(board.known, [A, B]), board.check()) == (4, None)
 
 
 def test_what_will_not_pass_by_itself_begins_the_reading_anew() -> None:
