@@ -72,6 +72,8 @@ def test_packages_that_are_missing_are_named_with_the_extra(monkeypatch: pytest.
     for name in [name for name in sys.modules if name.startswith("pyspark.sql.connect")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "grpc", None)
+    # PySpark takes a process without one, as pytest-xdist's are, for its doctests, and ends it.
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "tests", raising=False)
     with pytest.raises(StackError, match=r"pip install 'tidegate\[connect\]'"), connect.connected(SERVER):
         pass
 
