@@ -85,7 +85,7 @@ def placed(error: ConfigError, path: Path) -> ConfigError:
         masked.problem,
         file=str(path),
         line=document.line(keys),
-        field=error.field,
+        field=_shorthand(error.field, keys, document) or error.field,
         value=masked.value,
         expected=masked.expected,
         hint=masked.hint,
@@ -93,11 +93,26 @@ def placed(error: ConfigError, path: Path) -> ConfigError:
 
 
 def _keys_of(field: str, document: Document) -> Keys:
-    """The keys of the field, else of the longest part of its path that the file has."""
-    written = {dotted(keys): keys for keys in document.lines}
-    while field and field not in written:
+    """The keys of the field, in either spelling, else of the longest part of its path that the file has."""
+    written = {_bare(dotted(keys)): keys for keys in document.lines} | {dotted(keys): keys for keys in document.lines}
+    while field:
+        if (keys := written.get(field, written.get(_bare(field)))) is not None:
+            return keys
         field = field[: max(field.rfind("."), field.rfind("["), 0)]
-    return written.get(field, ())
+    return ()
+
+
+def _bare(field: str) -> str:
+    return field.replace("_", "").lower()
+
+
+def _shorthand(field: str | None, keys: Keys, document: Document) -> str | None:
+    """Where a bare text stands for an object, the path ends at the text: `groupBy[0]`, and not the name that it gives."""
+    if not field or not isinstance(value_at(document.data, keys), str):
+        return None
+    while len(_bare(field)) > len(_bare(dotted(keys))):
+        field = field[: max(field.rfind("."), field.rfind("["), 0)]
+    return field
 
 
 def _masked(error: ConfigError) -> ConfigError:
