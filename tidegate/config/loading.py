@@ -74,13 +74,19 @@ def _text(path: Path) -> str:
 def placed(error: ConfigError, path: Path) -> ConfigError:
     """`error`, which names a field, with the file and the line of that field, for what was found after loading.
 
-    A value that the file takes from `${…}` is masked in it.
+    A value that the file takes from `${…}` is masked in it. One that names a file already is left as it is, as are all when
+    the file has gone meanwhile.
     """
     if isinstance(error, ConfigErrors):
         return ConfigErrors([placed(each, path) for each in error.errors])
-    document = read(_text(path), str(path))
+    if error.file is not None:
+        return error
+    try:
+        document = read(_text(path), str(path))
+    except ConfigError:
+        return error
     keys = _keys_of(error.field or "", document)
-    masked = _masked(error) if "${" in str(value_at(document.data, keys)) else error
+    masked = _masked(error) if keys and "${" in str(value_at(document.data, keys)) else error
     return ConfigError(
         masked.problem,
         file=str(path),
