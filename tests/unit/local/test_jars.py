@@ -96,10 +96,11 @@ def test_ctrl_c_while_they_are_fetched_leaves_nothing_half(runs: Path) -> None:
     def interrupted(done: int, total: int, what: str) -> None:
         raise KeyboardInterrupt
 
+    others = psutil.Process().children(recursive=True)  # servers of other tests
     with pytest.raises(KeyboardInterrupt):
         jars.ensure("broker", interrupted)
     assert [file.name for file in jars.home("broker").parent.iterdir()] == [".lock"]
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= set(others)
     assert sorted(file.name for file in jars.ensure("broker").iterdir()) == ["one-1.jar", "two-1.jar"]
 
 
