@@ -69,7 +69,7 @@ _CASES: list[tuple[dict[str, Any], str, str, str, str | None]] = [
      "rules[0].column", "amount (decimal(12,2))", "a string column", None),
     (_rule(type="range", column="pieces", min="abc"), "rules[0].min", "abc", "a number", None),
     (_rule(type="range", column="ordered_at", min="2014-01-01", max="2013-01-01"),
-     "rules[0].min", "2014-01-01", "at most 2013-01-01", None),
+     "rules[0].min", "2014-01-01", "at most what `max` says", None),
     (_rule(type="allowedValues", column="pieces", values=[1, "DE"]), "rules[0].values[1]", "DE", "a number", None),
     (_aggregation(measures={"s": {"type": "sum", "of": "country"}}),
      "aggregations[0].measures.s.of", "country", "int, bigint, decimal or double", None),

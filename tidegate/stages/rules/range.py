@@ -27,7 +27,7 @@ class RangeCheck(ColumnCheck[Range]):
                 "`min` is above `max`: nothing can pass",
                 field=f"{self.at}.min",
                 value=self.rule.min,
-                expected=f"at most {self.rule.max}",
+                expected="at most what `max` says",
             )
         bounds = ((">=", low), ("<=", high))
         self._conditions = [f"{self.value} {op} {sql(bound, self.type)}" for op, bound in bounds if bound is not None]
