@@ -22,7 +22,7 @@ from dlq.replay.agent import ReplayAgent
 from dlq.retry.agent import RetryAgent
 from dlq.watch import Watch
 from tidegate.config.kafka import aiokafka_options, confluent_options
-from tidegate.config.loading import load_pipeline
+from tidegate.config.loading import load_pipeline, placed
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.topics import indexed_topics
@@ -169,9 +169,11 @@ def from_environment() -> AgentApp:
         index = os.environ.get("TIDEGATE_DLQ_INDEX") or None
         telemetry = pipeline.telemetry
         configure_logging(telemetry.log_level, telemetry.log_format, secrets=_secrets(pipeline, index))
-        return create_app(pipeline, index)
+        app = create_app(pipeline, index)
+        app.tide.lifecycle.file = Path(path)
+        return app
     except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{placed(error, Path(path)) if path else error}\n")
         raise SystemExit(2) from None
 
 

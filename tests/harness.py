@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,12 +128,16 @@ def eventually(check: Callable[[], object], within: float) -> None:
 
 @dataclass
 class WorkerProcess:
-    """`faust -A worker.app worker` on a pipeline, as a process of its own. `app`: another Faust app."""
+    """`faust -A worker.app worker` on a pipeline, as a process of its own.
+
+    `app`: another Faust app. `started_by`: a command that takes the pipeline file, such as `tidegate worker`, in Faust's place.
+    """
 
     pipeline: dict[str, Any]
     directory: Path
     name: str = "worker"
     app: str = "worker.app"
+    started_by: Sequence[str] | None = None
     log: Path = field(init=False)
     port: int = field(init=False)
     process: subprocess.Popen[bytes] | None = None
@@ -150,10 +154,15 @@ class WorkerProcess:
         self.file.write_text(yaml.safe_dump(document))
 
     def start(self) -> WorkerProcess:
-        environment = {**os.environ, "TIDEGATE_PIPELINE": str(self.file), "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "faust", "-A", self.app, "worker", "-l", "info"]
+        if self.started_by is None:
+            environment["TIDEGATE_PIPELINE"] = str(self.file)
+        else:
+            command = [*self.started_by, str(self.file)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "faust", "-A", self.app, "worker", "-l", "info"],
+                command,
                 env=environment,
                 cwd=self.directory,
                 stdout=log,

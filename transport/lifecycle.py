@@ -9,11 +9,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import structlog
 
 from tidegate.clock import Deadline, SystemClock
+from tidegate.config.loading import placed
 from tidegate.config.pipeline import Telemetry, Worker
 from tidegate.errors import ConfigError, FloodGuardTripped, OffsetOutOfRange, PipelineAborted, TidegateError
 from tidegate.record import TopicPartition
@@ -83,7 +85,10 @@ class Observed(Protocol):
 
 
 class Lifecycle:
-    """One per process. `name`: what it calls itself in its last words."""
+    """One per process. `name`: what it calls itself in its last words. `file`: the pipeline file, where there is one; they name
+    it, and the line of what is wrong in it."""
+
+    file: Path | None = None
 
     def __init__(self, name: str, telemetry: Telemetry, observer: Observed, limits: Worker) -> None:
         self._name, self._telemetry, self._observer = name, telemetry, observer
@@ -143,7 +148,12 @@ class Lifecycle:
 
     def give_up(self, error: BaseException) -> NoReturn:
         """Say why, and end the process at once."""
-        end(exit_code(error), f"\n{self._name} stopped: {error}\n")
+        end(exit_code(error), f"\n{self._last_words(error)}")
+
+    def _last_words(self, error: BaseException) -> str:
+        if self.file is not None and isinstance(error, ConfigError):
+            error = placed(error, self.file)
+        return f"{self._name} stopped: {error}\n"
 
     def stopped(self, code: int) -> None:
         """All is closed that could be. A call that still runs would hold the process up when Python waits for its threads."""
@@ -167,7 +177,7 @@ class Lifecycle:
         end(
             STUCK if self._error is None else exit_code(self._error),
             f"\n{self._name} ended before it had finished, {why}: {doing}. What was not committed is read again.\n"
-            + (f"{self._name} stopped: {self._error}\n" if self._error is not None else ""),
+            + (self._last_words(self._error) if self._error is not None else ""),
         )
 
     # Alive, and at work

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from tidegate.config.loading import load_pipeline
+from tidegate.config.loading import load_pipeline, placed
 from tidegate.config.secrets import secret_values
 from tidegate.errors import ConfigError
 from tidegate.telemetry.logs import configure_logging
@@ -26,9 +26,11 @@ def from_environment() -> WorkerApp:
         pipeline = load_pipeline(Path(path))
         telemetry = pipeline.telemetry
         configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
-        return create_app(pipeline)
+        app = create_app(pipeline)
+        app.tide.lifecycle.file = Path(path)
+        return app
     except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{placed(error, Path(path)) if path else error}\n")
         raise SystemExit(2) from None
 
 

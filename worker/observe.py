@@ -15,7 +15,7 @@ from tidegate.config.topics import letters_topic
 from tidegate.errors import PipelineAborted, TidegateError
 from tidegate.ledger import LEDGER_COLUMNS, Ledger
 from tidegate.record import Stage, TopicPartition
-from tidegate.stages.batch import BatchResult, PartitionState, RawBatch
+from tidegate.stages.batch import BatchResult, PartitionState, RawBatch, RuleTally
 from tidegate.stages.plan import Plan
 from tidegate.stages.rules import RuleSet
 from tidegate.telemetry import metric_defs as m
@@ -197,11 +197,8 @@ class Observer:
             self.metrics.inc(m.QUALITY_RULE_EVALUATIONS, {"rule": rule, "outcome": "pass"}, checked - tally.failures)
             labels = {"topic": tp.topic, "rule": rule, "severity": tally.severity}
             self.metrics.inc(m.QUALITY_RULE_FAILURES, labels, tally.failures)
-            if tally.failures and tally.severity != "error":
-                samples = [found for _, found in tally.samples[:3]]
-                log.warning(
-                    "quality.rule_failed", rule=rule, severity=tally.severity, failures=tally.failures, samples=samples
-                )
+            if tally.failures and not tally.rejects:  # else each is a dead letter, which says more
+                _say_what_failed(tp, rule, tally)
 
     def merged(self, expired: Mapping[str, int]) -> None:
         """A batch of partials is committed. `expired`: aggregation → totals that are not given any more."""
@@ -228,3 +225,15 @@ class Observer:
         reasons = Tally(reason for tp, reason in self._reasons.items() if tp.topic == topic)
         for reason in m.PAUSED_PARTITIONS.labels["reason"]:
             self.metrics.set(m.PAUSED_PARTITIONS, {"topic": topic, "reason": reason}, reasons[reason])
+
+
+def _say_what_failed(tp: TopicPartition, rule: str, tally: RuleTally) -> None:
+    log.warning(
+        "quality.rule_failed",
+        topic=tp.topic,
+        partition=tp.partition,
+        rule=rule,
+        severity=tally.severity,
+        failures=tally.failures,
+        samples=[f"offset {offset}: {found}" for offset, found in tally.samples],
+    )

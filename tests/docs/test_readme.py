@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.corpus.records import BAD as BAD_RECORDS
 from tests.docs.blocks import blocks
 from tests.harness import WorkerProcess, free_port, produce, running, wait_until
 
@@ -120,6 +121,20 @@ def test_the_demo_equals_the_truth(tmp_path: Path) -> None:
     assert "produced 336,816 of 336,816" in output
     assert "2511 of 2512 would pass now" in output
     assert "values are equal: nothing lost, nothing counted twice" in output
+
+
+def test_what_it_names_is_there() -> None:
+    """Each test and each page; and no more bad files and records than the corpus has."""
+    text = README.read_text(encoding="utf-8")
+    named = {
+        *re.findall(r"`((?:tests|worker|batch|tidegate)/[\w/.]+)`", text),
+        *re.findall(r"\]\((?!http)([^)#]+)", text),
+    }
+    assert len(named) > 40
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+    files, records = map(int, re.findall(r"`tests/corpus`: (\d+) bad files, (\d+) bad records", text)[0])
+    assert files <= len(list((ROOT / "tests/corpus/settings/bad").glob("*.expected")))
+    assert records <= len(BAD_RECORDS)
 
 
 def test_the_test_command_is_what_ci_runs() -> None:

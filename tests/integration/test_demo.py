@@ -64,7 +64,7 @@ def test_all_acts_end_with_every_value_equal_and_the_console_open(temporary: Pat
     with _demo(temporary, "--limit", "10000", "--fallback", "--console") as process:
         out = _read_up_to("console   http", process)
         assert re.search(r"All [\d,]+ values are equal", out), out
-        for part in ("kill -KILL", "Hours with the most delay", "Busiest three hours",
+        for part in ("kill -KILL", "Hours with the most delay", "Busiest three hours", "Windows with most late flights",
                      "Dead letters by reason", "notNull(tailnum)", "registration", "MalformedJson", "Ledger"):  # fmt: skip
             assert part in out
         by_spark = re.search(r"Spark has done ([\d,]+) records", out)

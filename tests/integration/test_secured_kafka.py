@@ -199,7 +199,8 @@ def test_a_worker_with_a_wrong_password_ends(secured: SecuredKafka, tmp_path: Pa
         with running(worker):
             assert worker.wait(90) == 2, worker.tail()
     log = worker.log.read_text(errors="replace")
-    assert "worker stopped: kafka.sasl: the broker refuses the login" in log
+    assert f"worker stopped: {worker.file}:" in log
+    assert ": kafka.sasl: the broker refuses the login" in log
     assert "Traceback" not in log
     assert WRONG not in log
 

@@ -200,7 +200,7 @@ def test_settings_that_do_not_fit_the_world(make_scene: Callable[..., Scene], se
     scene = make_scene(partitions=1)
     scene.feed(events(Random(seed), 100))
     scene.pipeline["source"]["topics"] = ["no-such-topic"]
-    ends_with(scene, CONFIGURATION, "no-such-topic", "does not exist", name="lost")
+    ends_with(scene, CONFIGURATION, "/lost.yaml:", "no-such-topic", "does not exist", name="lost")
     scene.pipeline["source"]["topics"] = [scene.topic]
     worker = scene.worker()
     with running(worker):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -46,10 +47,12 @@ def test_it_says_how_it_is(make_scene: Callable[..., Scene], seed: int) -> None:
 
 
 def test_a_drained_worker_repeats_nothing(make_scene: Callable[..., Scene], seed: int) -> None:
-    """SIGTERM in mid-stream: what is in hand is finished, the exit code is 0, and the next start reads on from there."""
+    """SIGTERM in mid-stream: what is in hand is finished, the exit code is 0, and the next start reads on from there; also when
+    `tidegate worker FILE` is told to stop, and Faust's own command goes on."""
     scene = make_scene(settings={"worker": {"maxBatchRecords": 100}})
     scene.feed(events(Random(seed), 6000))
     first = scene.worker()
+    first.started_by = [sys.executable, "-c", "from tidegate.cli.main import run; run()", "worker"]
     with running(first):
         wait_until(lambda: scene.applied() > 300, 60, f"work has begun\n{first.tail()}")
         assert first.stop() == 0, first.tail()
@@ -58,6 +61,7 @@ def test_a_drained_worker_repeats_nothing(make_scene: Callable[..., Scene], seed
     committed = scene.committed()
     uptos = dict(scene.rows("SELECT partition, upto FROM tidegate_partitions WHERE upto >= 0"))
     assert {p: offset - 1 for p, offset in committed.items() if offset > 0} == uptos, "the group's offsets say the same"
+    first.started_by = None
     with running(first):
         wait_until(lambda: scene.applied() == 6000, 60, f"all applied\n{first.tail()}")
         assert first.metric("tidegate_records_consumed_total") == 6000 - applied

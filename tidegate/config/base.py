@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -28,6 +28,12 @@ FROM_FILE: Final[dict[str, bool]] = {"from_file": True}
 
 # Milliseconds whose microseconds still fit into 64 bits (DuckDB's and Arrow's timestamps).
 _LONGEST = 9_000_000_000_000_000
+
+
+class FromOutside(str):
+    """Text that `${…}` stood for. Outside there is only text, so it may be a number or a boolean where one is expected."""
+
+    __slots__ = ()
 
 
 class Model(BaseModel):
@@ -107,3 +113,43 @@ Millis = Annotated[
     PlainSerializer(format_duration, when_used="json"),
     DURATION,
 ]
+
+_WORDS: Final[dict[type, str]] = {bool: "true or false", int: "a whole number", float: "a number"}
+_BOOLEANS: Final = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+def _as_written(kind: type) -> Callable[[Any], Any]:
+    """Text is no number and no boolean, and neither is the other: pydantic would read "yes" as true, and true as 1."""
+
+    def check(value: Any) -> Any:
+        is_boolean, is_text = isinstance(value, bool), isinstance(value, str) and not isinstance(value, FromOutside)
+        is_number = isinstance(value, int | float) and not is_boolean
+        if is_text or (is_number if kind is bool else is_boolean):
+            refuse(Problem("wrong type", (), _WORDS[kind], _meant(value, kind)))
+        return value
+
+    return check
+
+
+def _meant(value: str | float, kind: type) -> str | None:
+    """The hint for a value of the wrong type."""
+    text = str(value).strip()
+    if kind is bool:
+        meant = _BOOLEANS.get(text.lower())
+        return None if meant is None else f"write {str(meant).lower()}, without quotes"
+    return f"write {text}, without quotes" if text.replace(".", "", 1).isdecimal() else None
+
+
+# What the file must write as such: pydantic's own types take text for it, and 1 for true.
+Flag = Annotated[bool, BeforeValidator(_as_written(bool))]
+Whole = Annotated[int, BeforeValidator(_as_written(int))]
+Number = Annotated[float, BeforeValidator(_as_written(float))]

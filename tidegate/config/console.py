@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from tidegate.config.base import Millis, Model, Problem, refuse
+from tidegate.config.base import Millis, Model, Problem, Whole, refuse
 
 _SHORTEST_TOKEN: Final = 20  # characters: what a person makes up is guessed, what a machine makes up is longer
 _HOST: Final = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -76,7 +76,7 @@ class Console(Model):
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """Anything else than loopback needs tokens."""
-    port: int = Field(default=6062, ge=0, le=65535)
+    port: Whole = Field(default=6062, ge=0, le=65535)
     """0: any free port; it is printed."""
     allowed_hosts: tuple[Annotated[str, AfterValidator(_allowed_host)], ...] = ()
     """Further names under which browsers reach it: a proxy's, or this machine's when `host` is 0.0.0.0."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
-from tidegate.config.base import Millis, Model, Problem, Shorthand, refuse
+from tidegate.config.base import Millis, Model, Problem, Shorthand, Whole, refuse
 from tidegate.config.console import Console
 from tidegate.config.schema import Topic
 from tidegate.config.urls import ENCODED, POSTGRES_URL, SQLITE_URL, is_index_url
@@ -76,11 +76,11 @@ class DeadLetters(Model):
     """Applied before anything is written to the index."""
     replay_targets: tuple[Target, ...] = ()
     """Where dead letters may be replayed to, besides the pipeline's own source topics. Nowhere else."""
-    max_replays: int = Field(default=3, ge=1)
+    max_replays: Whole = Field(default=3, ge=1)
     """A dead letter that has been replayed so often is parked instead of being replayed once more."""
     expiry_warning: Millis = 172_800_000
     """How long before the topic's retention deletes a dead letter that is still open a warning is given."""
-    port: int = Field(default=6061, ge=0, le=65535)
+    port: Whole = Field(default=6061, ge=0, le=65535)
     """Of the agent's /live, /ready and /metrics, on `telemetry.host`. 0: any free port; it is printed."""
     timeout: Millis = Field(default=30_000, gt=0)
     """How long one statement may take."""

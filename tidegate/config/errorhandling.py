@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from tidegate.config.base import Millis, Model, Problem, refuse
+from tidegate.config.base import Flag, Millis, Model, Number, Problem, Whole, refuse
 from tidegate.config.queue import DeadLetterQueue
 
 Delay = Annotated[Millis, Field(gt=0)]
@@ -16,18 +16,18 @@ class Retry(Model):
     """How a failing call is tried again."""
 
     strategy: Literal["exponential-backoff", "fixed-delay", "none"] = "exponential-backoff"
-    max_attempts: int = Field(default=5, ge=1)
+    max_attempts: Whole = Field(default=5, ge=1)
     """Calls in all, the first one included."""
-    initial_delay_ms: int = Field(default=1000, ge=0)
-    max_delay_ms: int = Field(default=60_000, ge=0)
-    backoff_multiplier: float = Field(default=2.0, ge=1.0)
-    jitter: bool = True
+    initial_delay_ms: Whole = Field(default=1000, ge=0)
+    max_delay_ms: Whole = Field(default=60_000, ge=0)
+    backoff_multiplier: Number = Field(default=2.0, ge=1.0)
+    jitter: Flag = True
     """Waits are 50 to 100 % of the delay."""
-    delay_seconds: float | None = Field(default=None, ge=0)
+    delay_seconds: Number | None = Field(default=None, ge=0)
     """For fixed-delay: the wait between attempts (default: `initialDelayMs`). Alone it means fixed-delay."""
-    max_total_ms: int | None = Field(default=None, gt=0)
+    max_total_ms: Whole | None = Field(default=None, gt=0)
     """No new attempt is started that could not begin within this time of the first."""
-    attempt_timeout_ms: int | None = Field(default=None, gt=0)
+    attempt_timeout_ms: Whole | None = Field(default=None, gt=0)
     """How long one attempt may take."""
 
     @model_validator(mode="before")
@@ -57,12 +57,12 @@ class Retry(Model):
 class CircuitBreaker(Model):
     """One breaker per dependency."""
 
-    enabled: bool = True
-    failure_threshold: int = Field(default=5, ge=1)
+    enabled: Flag = True
+    failure_threshold: Whole = Field(default=5, ge=1)
     """Failures in a row that open it."""
-    reset_timeout_seconds: float = Field(default=60, gt=0)
+    reset_timeout_seconds: Number = Field(default=60, gt=0)
     """How long it stays open before a call may try again."""
-    half_open_max_attempts: int = Field(default=1, ge=1)
+    half_open_max_attempts: Whole = Field(default=1, ge=1)
     """Calls at once that may try while it is half-open."""
 
 
@@ -74,7 +74,7 @@ class RetryTopics(Model):
     """Such as `[10 seconds, 1 minute, 10 minutes]`. Default: none, so that what fails is a dead letter at once."""
     stages: tuple[Literal["handle", "aggregate", "sink"], ...] = ("handle",)
     """What is worth trying again: failures of these stages. Malformed records and broken rules stay as they are."""
-    keep_order: bool = False
+    keep_order: Flag = False
     """Later records of a key wait behind the one that failed. Handlers get one record of a key at a time then."""
 
     @model_validator(mode="after")
@@ -102,12 +102,12 @@ class RetryTopics(Model):
 class FloodGuard(Model):
     """Stops the worker, offsets unmoved, when too much is dead-lettered."""
 
-    enabled: bool = True
-    max_ratio: float = Field(default=0.5, gt=0, le=1)
+    enabled: Flag = True
+    max_ratio: Number = Field(default=0.5, gt=0, le=1)
     """The share of records that may fail."""
-    window: int = Field(default=1000, ge=1)
+    window: Whole = Field(default=1000, ge=1)
     """The ratio is taken over this many records of one partition; fewer never trip it."""
-    max_consecutive: int | None = Field(default=None, ge=1)
+    max_consecutive: Whole | None = Field(default=None, ge=1)
     """So many failures in a row trip it."""
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from tidegate.config.base import Millis, Model, Problem, refuse
+from tidegate.config.base import Millis, Model, Problem, Whole, refuse
 
 
 class Fallback(Model):
@@ -14,9 +14,9 @@ class Fallback(Model):
 
     mode: Literal["off", "suggest", "auto"] = "off"
     """`suggest` logs the command when it is time, `auto` runs it. By hand `tidegate batch catchup` works with all of them."""
-    lag_records: int | None = Field(default=1_000_000, ge=1)
+    lag_records: Whole | None = Field(default=1_000_000, ge=1)
     """So many offsets of the source are not applied."""
-    lag_seconds: int | None = Field(default=None, ge=1)
+    lag_seconds: Whole | None = Field(default=None, ge=1)
     """The oldest record that is not applied has been in the topic for so long."""
     worker_down_for: Millis | None = Field(default=120_000)
     """No worker has been in the pipeline's group for so long, and there is work."""

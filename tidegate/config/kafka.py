@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from tidegate.config.base import Millis, Model, Problem, refuse
+from tidegate.config.base import Flag, Millis, Model, Problem, refuse
 from tidegate.errors import ConfigError
 
 # host:port, an IPv6 address in brackets. The Java client refuses a host without a port, so all engines do.
@@ -66,7 +66,7 @@ class Kafka(Model):
     tls: Tls | None = None
     """`{}` for TLS with the certificates that the machine trusts."""
     sasl: Sasl | None = None
-    allow_plaintext_sasl: bool = False
+    allow_plaintext_sasl: Flag = False
     """Send the password without TLS."""
     session_timeout: Millis = Field(default=10_000, gt=0)
     """A worker that was killed holds its partitions for this long."""

@@ -74,18 +74,24 @@ def _text(path: Path) -> str:
 def placed(error: ConfigError, path: Path) -> ConfigError:
     """`error`, which names a field, with the file and the line of that field, for what was found after loading.
 
-    A value that the file takes from `${…}` is masked in it.
+    A value that the file takes from `${…}` is masked in it. One that names a file already is left as it is, as are all when
+    the file has gone meanwhile.
     """
     if isinstance(error, ConfigErrors):
         return ConfigErrors([placed(each, path) for each in error.errors])
-    document = read(_text(path), str(path))
+    if error.file is not None:
+        return error
+    try:
+        document = read(_text(path), str(path))
+    except ConfigError:
+        return error
     keys = _keys_of(error.field or "", document)
-    masked = _masked(error) if "${" in str(value_at(document.data, keys)) else error
+    masked = _masked(error) if keys and "${" in str(value_at(document.data, keys)) else error
     return ConfigError(
         masked.problem,
         file=str(path),
         line=document.line(keys),
-        field=error.field,
+        field=_shorthand(error.field, keys, document) or error.field,
         value=masked.value,
         expected=masked.expected,
         hint=masked.hint,
@@ -93,11 +99,26 @@ def placed(error: ConfigError, path: Path) -> ConfigError:
 
 
 def _keys_of(field: str, document: Document) -> Keys:
-    """The keys of the field, else of the longest part of its path that the file has."""
-    written = {dotted(keys): keys for keys in document.lines}
-    while field and field not in written:
+    """The keys of the field, in either spelling, else of the longest part of its path that the file has."""
+    written = {_bare(dotted(keys)): keys for keys in document.lines} | {dotted(keys): keys for keys in document.lines}
+    while field:
+        if (keys := written.get(field, written.get(_bare(field)))) is not None:
+            return keys
         field = field[: max(field.rfind("."), field.rfind("["), 0)]
-    return written.get(field, ())
+    return ()
+
+
+def _bare(field: str) -> str:
+    return field.replace("_", "").lower()
+
+
+def _shorthand(field: str | None, keys: Keys, document: Document) -> str | None:
+    """Where a bare text stands for an object, the path ends at the text: `groupBy[0]`, and not the name that it gives."""
+    if not field or not isinstance(value_at(document.data, keys), str):
+        return None
+    while len(_bare(field)) > len(_bare(dotted(keys))):
+        field = field[: max(field.rfind("."), field.rfind("["), 0)]
+    return field
 
 
 def _masked(error: ConfigError) -> ConfigError:

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from tidegate.config.base import Millis, Model, refuse
+from tidegate.config.base import Millis, Model, Whole, refuse
 from tidegate.config.consistency import problems_of
 from tidegate.config.deadletters import DeadLetters
 from tidegate.config.errorhandling import ErrorHandling
@@ -23,7 +23,7 @@ class Telemetry(Model):
     """Logs, and the HTTP server of /live, /ready and /metrics."""
 
     host: str = "127.0.0.1"
-    port: int = Field(default=6060, ge=0, le=65535)
+    port: Whole = Field(default=6060, ge=0, le=65535)
     """0: any free port; it is printed."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
@@ -32,8 +32,8 @@ class Telemetry(Model):
 class Worker(Model):
     """The Faust worker's limits."""
 
-    max_batch_records: int = Field(default=32_768, ge=1)
-    max_batch_bytes: int = Field(default=16_777_216, ge=1024)
+    max_batch_records: Whole = Field(default=32_768, ge=1)
+    max_batch_bytes: Whole = Field(default=16_777_216, ge=1024)
     commit_interval: Millis = 100
     """A partition commits so often at most: the few records that come meanwhile go with the next commit, and many at once
     wait for nothing. Less makes results come earlier at a low rate, more saves processor time; 0 waits never."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tidegate.config.base import Millis, Model, Problem, Shorthand, refuse
+from tidegate.config.base import Flag, Millis, Model, Problem, Shorthand, Whole, refuse
 from tidegate.config.kafka import Servers
 from tidegate.config.s3 import S3Access
 from tidegate.config.schema import Topic
@@ -25,20 +25,20 @@ class DeadLetterConfig(S3Access):
     """Default `{pipelineId}.dlq`."""
     dialect: Literal["connect", "spring", "streams", "none"] = "connect"
     """Whose header names are written besides tidegate's own, for tools that know them."""
-    max_value_bytes: int = Field(default=900_000, gt=0, alias="maxValueBytes")
+    max_value_bytes: Whole = Field(default=900_000, gt=0, alias="maxValueBytes")
     """A larger value is kept truncated, with its length, its SHA-256 and the pointer to the source offset."""
-    max_stack_bytes: int = Field(default=8192, gt=0, alias="maxStackBytes")
+    max_stack_bytes: Whole = Field(default=8192, gt=0, alias="maxStackBytes")
     bucket: str | None = Field(default=None, min_length=3)
     """S3: where the objects go. It must exist."""
     prefix: str = "dead-letters"
     """S3: what the names of the objects begin with, before `/date=…/hour=…/pipeline=…/`."""
     format: Literal["parquet", "json"] = "parquet"
     """S3: `json` is one document per line."""
-    partition_by_stage: bool = Field(default=False, alias="partitionByStage")
+    partition_by_stage: Flag = Field(default=False, alias="partitionByStage")
     """S3: one folder more, `stage=…`."""
-    buffer_records: int = Field(default=100, ge=1, le=100_000, alias="bufferRecords")
+    buffer_records: Whole = Field(default=100, ge=1, le=100_000, alias="bufferRecords")
     """S3: an object is written when so many records of one partition of the topic wait, …"""
-    buffer_bytes: int = Field(default=8_388_608, ge=1024, le=268_435_456, alias="bufferBytes")
+    buffer_bytes: Whole = Field(default=8_388_608, ge=1024, le=268_435_456, alias="bufferBytes")
     """… or so many bytes, …"""
     buffer_age: Millis = Field(default=60_000, gt=0, alias="bufferAge")
     """… or the first of them for so long."""
@@ -55,7 +55,7 @@ class DeadLetterQueue(Model):
     """Where failed records go: one type, or a list of several. Without a queue (`enabled: false`) the first record that
     fails stops the pipeline; with `none` failed records are counted and thrown away."""
 
-    enabled: bool = True
+    enabled: Flag = True
     types: Types = Field(default=("kafka",), alias="type")
     """`kafka`: a topic, in the transaction of the results. `s3`: objects in a bucket. `log`: for people. `none`: nowhere."""
     config: DeadLetterConfig = DeadLetterConfig()

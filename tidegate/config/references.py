@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Final
 
-from tidegate.config.base import did_you_mean
+from tidegate.config.base import FromOutside, did_you_mean
 from tidegate.config.fields import Path, dotted
 from tidegate.config.reading import Document
 from tidegate.errors import ConfigError
@@ -101,4 +101,5 @@ def _replace(value: Any, keys: Path, sources: _Sources, resolved: Resolved) -> A
             resolved.values.add(found)
         return found
 
-    return _REFERENCE.sub(stand_in, value)
+    replaced = _REFERENCE.sub(stand_in, value)
+    return FromOutside(replaced) if keys in resolved.origins else replaced

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from tidegate.config.base import Model, Problem, Shorthand, nearest, refuse
+from tidegate.config.base import Flag, Model, Problem, Shorthand, nearest, refuse
 
 SIMPLE_TYPES: Final = ("string", "int", "bigint", "double", "boolean", "date", "timestamp", "array", "struct")
 TYPE_WORDS: Final = "string, int, bigint, double, boolean, date, timestamp, decimal(p,s), array or struct"
@@ -64,7 +64,7 @@ class Column(Model):
         ),
     ]
     """string, int, bigint, double, boolean, date, timestamp, decimal(p,s), array or struct."""
-    nullable: bool = True
+    nullable: Flag = True
     unit: Literal["s", "ms", "us", "ns"] | None = None
     """For a timestamp that is written as a number."""
     format: str | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from tidegate.config.base import Millis, Model, Problem, Shorthand, refuse
+from tidegate.config.base import Flag, Millis, Model, Problem, Shorthand, Whole, refuse
 from tidegate.config.durations import format_duration
 from tidegate.config.schema import Column, Topic
 
@@ -122,8 +122,8 @@ class Length(_Rule):
 
     type: Literal["length"]
     column: str
-    min: int | None = Field(default=None, ge=0)
-    max: int | None = Field(default=None, ge=0)
+    min: Whole | None = Field(default=None, ge=0)
+    max: Whole | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _bounded(self) -> Length:
@@ -136,7 +136,7 @@ class Expect(_Rule):
 
     type: Literal["expect"]
     expression: str = Field(min_length=1)
-    null_passes: bool = False
+    null_passes: Flag = False
 
 
 Rule = Annotated[NotNull | Range | Regex | AllowedValues | Length | Expect, Field(discriminator="type")]
@@ -166,13 +166,13 @@ class Handler(Model):
     """`record`: a dict in; a dict, or None to filter it out. `batch`: an Arrow table in and out, with the column `_offset`;
     an offset that does not come back is filtered out. The context's fields: of a record `id`, `topic`, `partition`, `offset`,
     `timestamp` and `event_time` (ms); of a batch `topic`, `partition` and `ids` (one per row)."""
-    concurrency: int = Field(default=1, ge=1)
+    concurrency: Whole = Field(default=1, ge=1)
     """Records (`mode: batch`: batches) in flight at once, over all partitions of a worker; order is kept per record key."""
     timeout: Millis | None = None
     """How long one call may take."""
     output: tuple[Column, ...] | None = None
     """The columns that come out. Default: the same as went in."""
-    preview: bool = False
+    preview: Flag = False
     """It has no effect on the outside, so that the preview of a replay may call it. Default: previews stop before it."""
     retry_on: tuple[Annotated[str, Field(pattern=CALLABLE_PATTERN)], ...] = ()
     """Exceptions (`module:Class`) that mean an outage, besides OSError, TimeoutError and DependencyError: retried,

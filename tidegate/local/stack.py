@@ -7,7 +7,7 @@ import secrets
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -37,7 +37,7 @@ class LocalStack:
         with contextlib.ExitStack() as undo:
             undo.callback(self._remove_directory)
             self.directory.mkdir(mode=0o700)
-            undo.enter_context(_signals_as_exit())
+            undo.enter_context(_signals(_leave, signal.SIGTERM, signal.SIGHUP))
             undo.callback(self.postgres.stop)
             self.postgres.start()
             undo.callback(self.kafka.stop)
@@ -71,22 +71,25 @@ class LocalStack:
             process.stop()
 
     def _remove_directory(self) -> None:
-        remove(str(self.directory))
+        with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it takes 2 s at most
+            remove(str(self.directory))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 @contextlib.contextmanager
-def _signals_as_exit() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise SystemExit(128 + n); only in the main thread, which alone can handle signals."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
+def _signals(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers, *numbers: signal.Signals
+) -> Iterator[None]:
+    """Inside it these signals are for `handler`; only in the main thread, which alone can handle signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -217,9 +217,11 @@ class LateRecord:
 
 @dataclass(slots=True)
 class RuleTally:
-    """What one rule found in one batch. `samples` holds up to 10 (offset, what was found)."""
+    """What one rule found in one batch. `rejects`: the records go to the dead letters. `samples` holds up to 10 (offset, what was
+    found)."""
 
     severity: str
+    rejects: bool
     failures: int = 0
     samples: list[tuple[int, str]] = field(default_factory=list)
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from tidegate.errors import ConfigError
 from tidegate.stages.sql import connect, query
-from tidegate.stages.types import nearest_name
+from tidegate.stages.types import nearest_name, type_name
 
 _Node = dict[str, Any]
 
@@ -104,7 +104,12 @@ def _parse(con: duckdb.DuckDBPyConnection, expression: str, schema: pa.Schema, f
 
 def _select(con: duckdb.DuckDBPyConnection, text: str, expression: str, schema: pa.Schema, field: str) -> _Node:
     if not expression.strip():
-        raise ConfigError("the expression is empty", field=field, expected="a SQL expression over the record's columns")
+        raise ConfigError(
+            "the expression is empty",
+            field=field,
+            value=expression,
+            expected="a SQL expression over the record's columns",
+        )
     [(serialised,)] = con.execute("SELECT json_serialize_sql(?)", [f"SELECT {text}\n"]).fetchall()
     parsed = json.loads(serialised)
     if parsed["error"]:
@@ -166,7 +171,7 @@ def _check_column(name: str, expression: str, schema: pa.Schema, field: str, bou
     if name.lower() in bound or name.lower() in {known.lower() for known in schema.names}:
         return
     if name.lower() in _ENVIRONMENT:
-        raise ConfigError(f"{name} is not in the log", field=field, value=expression, hint=_CLOCK_HINT)
+        raise _not_repeatable(f"{name} is not in the log", expression, field)
     nearest = nearest_name(name, tuple(schema.names))
     raise ConfigError(
         f"there is no column {name!r}",
@@ -182,15 +187,20 @@ def _check_function(node: _Node, expression: str, field: str) -> None:
     kinds = _functions().get(name)
     if kinds is None:
         nearest = nearest_name(name, tuple(_functions()))
-        hint = f"did you mean {nearest}?" if nearest else None
-        raise ConfigError(f"there is no function {name}", field=field, value=expression, hint=hint)
+        raise ConfigError(
+            f"there is no function {name}",
+            field=field,
+            value=expression,
+            expected="a scalar function of DuckDB",
+            hint=f"did you mean {nearest}?" if nearest else None,
+        )
     if "aggregate" in kinds or node.get("filter") or node.get("distinct"):
         raise _not_scalar(expression, field, f"an aggregate ({name})")
     if not kinds & {"scalar", "macro"}:
         raise _not_scalar(expression, field, f"a table function ({name})")
     clock_default = name == "age" and len(node["arguments"]) == 1  # age(t) is age(today, t)
     if name in _ENVIRONMENT or "varies" in kinds or clock_default:
-        raise ConfigError(f"{name} can give another answer tomorrow", field=field, value=expression, hint=_CLOCK_HINT)
+        raise _not_repeatable(f"{name} can give another answer tomorrow", expression, field)
 
 
 @cache
@@ -254,8 +264,13 @@ def _not_scalar(expression: str, field: str, what: str) -> ConfigError:
     )
 
 
+def _not_repeatable(problem: str, expression: str, field: str) -> ConfigError:
+    expected = "an expression of the record alone"
+    return ConfigError(problem, field=field, value=expression, expected=expected, hint=_CLOCK_HINT)
+
+
 def _columns(schema: pa.Schema) -> str:
-    return "columns " + ", ".join(f"{column.name} ({column.type})" for column in schema)
+    return "columns " + ", ".join(f"{column.name} ({type_name(column.type)})" for column in schema)
 
 
 def _first_line(error: duckdb.Error) -> str:

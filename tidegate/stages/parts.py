@@ -58,7 +58,8 @@ def join(parts: Sequence[BatchResult], plan: Plan, con: duckdb.DuckDBPyConnectio
 
 def _add(tallies: Sequence[RuleTally]) -> RuleTally:
     samples = [sample for tally in tallies for sample in tally.samples]
-    return RuleTally(tallies[0].severity, sum(tally.failures for tally in tallies), samples[:MAX_SAMPLES])
+    failures = sum(tally.failures for tally in tallies)
+    return RuleTally(tallies[0].severity, tallies[0].rejects, failures, samples[:MAX_SAMPLES])
 
 
 def _join_answers(parts: Sequence[BatchResult]) -> Answers | None:

@@ -12,7 +12,7 @@ from tidegate.config.stages import Aggregation, GroupBy, Hopping, Measure
 from tidegate.errors import ConfigError
 from tidegate.stages.expressions import infer_type, parenthesised
 from tidegate.stages.sql import quote
-from tidegate.stages.types import arrow_type, value_schema
+from tidegate.stages.types import arrow_type, type_name, value_schema
 
 # Rows that one batch may become in an aggregation with hopping windows: some hundred MB, whatever size / hop is.
 _ROWS_AT_ONCE = 2_000_000
@@ -115,7 +115,7 @@ def _check_event_time(column: str, decoded: pa.Schema) -> None:
     kind = decoded.field(column).type
     if not pa.types.is_timestamp(kind):
         raise ConfigError(
-            f"column {column} has type {kind}, which is no moment in time",
+            f"column {column} has type {type_name(kind)}, which is no moment in time",
             field="eventTime.column",
             value=column,
             expected="a column of type timestamp",
@@ -134,7 +134,7 @@ def _aggregation(pipeline: Pipeline, aggregation: Aggregation, columns: pa.Schem
         of, value_type = _argument(measure, columns, f"{where}.of")
         kind = MEASURES[measure.type]
         if (expected := kind.expects(value_type)) is not None:
-            problem = f"{measure.type} cannot take values of type {value_type}"
+            problem = f"{measure.type} cannot take values of type {'nothing' if value_type is None else type_name(value_type)}"
             raise ConfigError(problem, field=f"{where}.of", value=measure.of, expected=expected)
         partials, result = kind.partials(name, value_type), kind.result_type(value_type)
         measures.append(MeasurePlan(name, measure.type, of, value_type, partials, result))
@@ -181,6 +181,8 @@ def _argument(measure: Measure, columns: pa.Schema, at: str) -> tuple[str | None
 _NO_DOUBLE_GROUP = "two doubles that print alike can differ in their last bit, and would be two groups"
 _NO_DOUBLE_KEY = "two doubles that print alike can differ in their last bit, and would be two keys"
 
+_IDENTIFYING = "an expression of type string, int, bigint, decimal, boolean, date or timestamp"
+
 
 def _single(expression: str, columns: pa.Schema, at: str, no_double: str) -> tuple[str, pa.DataType]:
     """The SQL and type of an expression that identifies: single values that are equal or not."""
@@ -188,14 +190,15 @@ def _single(expression: str, columns: pa.Schema, at: str, no_double: str) -> tup
     types = pa.types
     if types.is_floating(kind):
         hint = f"CAST({expression} AS DECIMAL(18, 3)), or round it to an integer"
-        raise ConfigError(f"a double cannot be used here: {no_double}", field=at, value=expression, hint=hint)
+        problem = f"a double cannot be used here: {no_double}"
+        raise ConfigError(problem, field=at, value=expression, expected=_IDENTIFYING, hint=hint)
     known = (types.is_string, types.is_integer, types.is_decimal, types.is_boolean, types.is_date, types.is_timestamp)
     if not any(test(kind) for test in known):
         raise ConfigError(
-            f"values of type {kind} cannot be used here",
+            f"values of type {type_name(kind)} cannot be used here",
             field=at,
             value=expression,
-            expected="an expression of type string, int, bigint, decimal, boolean, date or timestamp",
+            expected=_IDENTIFYING,
         )
     return sql, kind
 
@@ -229,5 +232,6 @@ def _check_name(name: str, at: str) -> None:
             "names that start with _ or contain __ are tidegate's own",
             field=at,
             value=name,
+            expected="a name of your own",
             hint="choose another name; a column can be given one: {name: other, expression: the_column}",
         )

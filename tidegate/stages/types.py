@@ -24,6 +24,7 @@ _SIMPLE: dict[str, pa.DataType] = {
     "date": pa.date32(),
     "timestamp": pa.timestamp("us"),  # naive: always UTC
 }
+_NAMES = {arrow: name for name, arrow in _SIMPLE.items()}
 _DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
 
@@ -37,6 +38,13 @@ def arrow_type(column: Column) -> pa.DataType:
     if (decimal := _DECIMAL.fullmatch(column.type)) is not None:
         return pa.decimal128(int(decimal[1]), int(decimal[2]))
     return _SIMPLE[column.type]
+
+
+def type_name(kind: pa.DataType) -> str:
+    """An Arrow type as the pipeline file calls it; one that it has no name for in Arrow's words."""
+    if pa.types.is_decimal128(kind):
+        return f"decimal({kind.precision},{kind.scale})"
+    return _NAMES.get(kind, str(kind))
 
 
 def value_schema(pipeline: Pipeline) -> pa.Schema:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import psycopg
 from sqlalchemy.exc import DBAPIError
 
 from tidegate.errors import ConfigError, LoginRefused, StoreUnavailable, TidegateError
+from tidegate.store.login import login_is_refused
 
 
 class Failure(Enum):
@@ -27,15 +27,6 @@ _REFUSED_CLASSES = ("22", "23", "44", "54")
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
 _SETUP_CLASSES = ("42", "3D", "3F", "0A")  # undefined table or column, no right, no such database or schema
 
-# libpq tells no SQLSTATE of a connection that was never made: the server's words, or its own, are all there is. (28P01,
-# 28000, 3D000, 42501 for the database; the last two are PgBouncer's.) A server that speaks another language is an outage to
-# us, as it was before, and what it says is shown all the same.
-_LOGIN = re.compile(
-    r"authentication failed for user|role \".*\" does not exist|is not permitted to log in|no pg_hba\.conf entry|"
-    r"pg_hba\.conf rejects|database \".*\" does not exist|permission denied for database|no password supplied|"
-    r"no such (database|user)|authentication failed$"
-)
-
 
 def driver_error(error: BaseException) -> BaseException:
     """The driver's own error inside SQLAlchemy's."""
@@ -47,12 +38,12 @@ def failure_of(error: BaseException) -> Failure:
     error = driver_error(error)
     if isinstance(error, sqlite3.Error):
         return _sqlite_failure(error)
+    if login_is_refused(error):
+        return Failure.LOGIN
     state = error.sqlstate if isinstance(error, psycopg.Error) else None
     if state is None:
         # No answer from the server: a lost or never made connection, or a value that the client could not even send.
-        if isinstance(error, psycopg.DataError):
-            return Failure.REFUSED
-        return Failure.LOGIN if _is_login(error) else Failure.AWAY
+        return Failure.REFUSED if isinstance(error, psycopg.DataError) else Failure.AWAY
     if state.startswith(_REFUSED_CLASSES):
         return Failure.REFUSED
     if state in _CONFLICTS:
@@ -67,12 +58,6 @@ def _sqlite_failure(error: sqlite3.Error) -> Failure:
     if code == sqlite3.SQLITE_TOOBIG:
         return Failure.REFUSED
     return Failure.SETUP if code == sqlite3.SQLITE_ERROR else Failure.AWAY
-
-
-def _is_login(error: BaseException) -> bool:
-    """Every address that was tried has refused it: behind one that is away there may be the right server."""
-    tried = [line for line in str(error).splitlines() if "failed:" in line]
-    return bool(tried) and all(_LOGIN.search(line) for line in tried)
 
 
 @contextmanager

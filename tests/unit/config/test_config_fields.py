@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from tidegate.config.fields import Path, dotted, holds_secret, locate, secret_names
+import pytest
+from pydantic import ValidationError
+
+from tidegate.config.base import Model
+from tidegate.config.fields import Path, alias_of, dotted, holds_secret, locate, members_of, secret_names
 from tidegate.config.kafka import Kafka
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.reference import models_below
 from tidegate.config.stages import Aggregation
 
 
@@ -47,3 +52,26 @@ def test_secret_fields_are_found_at_any_depth() -> None:
     assert holds_secret(Kafka)
     assert holds_secret(Pipeline.model_fields["sinks"].annotation) is False  # a list is never shown as such
     assert {"password", "keyPassword", "key_password", "url"} <= secret_names(Pipeline)
+
+
+_NUMBERS_AND_BOOLEANS = [
+    (model, name, kind)
+    for model in models_below(Pipeline)
+    for name, field in model.model_fields.items()
+    for kind in members_of(field.annotation)
+    if kind in (bool, int, float) and len(members_of(field.annotation)) == 1
+]
+
+
+@pytest.mark.parametrize(("model", "name", "kind"), _NUMBERS_AND_BOOLEANS)
+def test_no_number_or_boolean_is_guessed(model: type[Model], name: str, kind: type) -> None:
+    """Of no field of no model: text that looks like one, and one for the other, are refused."""
+    field = alias_of(model, name)
+    for wrong in ("yes", "true", 1) if kind is bool else ("1", True):
+        assert field in _wrong_fields(model, {field: wrong}), wrong
+
+
+def _wrong_fields(model: type[Model], data: dict[str, Any]) -> list[Any]:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(data)
+    return [error["loc"][0] for error in caught.value.errors() if error["loc"] and error["type"] != "missing"]

@@ -105,8 +105,10 @@ def test_anchors_and_merges_work() -> None:
 
 
 def test_references_are_replaced() -> None:
-    """`${ENV}` and its default are taken, `$${` is a plain `${`, and a secret stays one."""
+    """`${ENV}` and its default are taken, also for numbers and booleans, `$${` is a plain `${`, and a secret stays one."""
     pipeline = loaded("references.yaml")
+    retry = pipeline.error_handling.retry
+    assert (retry.jitter, retry.backoff_multiplier) == (False, 1.5)
     assert pipeline.pipeline_id == "from-default"
     assert pipeline.worker.max_batch_records == 100
     assert pipeline.worker.state_dir == "${GIVEN}"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tidegate.errors import StackError
@@ -86,6 +87,21 @@ def test_a_failed_download_says_so_and_leaves_nothing_half(runs: Path, monkeypat
     with pytest.raises(StackError, match=r"cannot download Kafka's jars .*HTTPS_PROXY"):
         jars.ensure("broker")
     assert [file.name for file in jars.home("broker").parent.iterdir()] == [".lock"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_they_are_fetched_leaves_nothing_half(runs: Path) -> None:
+    """Neither a folder of the cache nor the Java that fills it; the next try fetches them."""
+
+    def interrupted(done: int, total: int, what: str) -> None:
+        raise KeyboardInterrupt
+
+    others = psutil.Process().children(recursive=True)  # servers of other tests
+    with pytest.raises(KeyboardInterrupt):
+        jars.ensure("broker", interrupted)
+    assert [file.name for file in jars.home("broker").parent.iterdir()] == [".lock"]
+    assert set(psutil.Process().children(recursive=True)) <= set(others)
+    assert sorted(file.name for file in jars.ensure("broker").iterdir()) == ["one-1.jar", "two-1.jar"]
 
 
 @pytest.mark.slow

@@ -55,6 +55,17 @@ def test_what_was_seen_before_this_batch_counts() -> None:
     assert (result.ledger.duplicate, result.seen) == (1, [])
 
 
+def test_a_batch_that_comes_again_is_no_duplicate_of_itself() -> None:
+    """Before it was written it gives the same once more; afterwards its records are left out, and counted as nothing."""
+    rows, stages = log({"user": "ann", "at": 10}, {"user": "bob", "at": 20}, {"user": "ann", "at": 30}), deduping()
+    first = run(stages, rows)
+    again = run(stages, rows)
+    assert (again.ledger, offsets(again), again.seen) == (first.ledger, offsets(first), first.seen)
+    assert first.ledger.duplicate == 1
+    applied = run(stages, rows, first.state, seen=SeenKeys(dict(first.seen)))
+    assert applied.state == first.state
+
+
 def test_keys_can_be_expressions_of_any_single_type() -> None:
     """A number, a moment or a text with umlauts is a key; equal values are one key."""
     rows = log({"user": "zoë", "small": 1, "at": 0}, {"user": "ZOË", "small": 1, "at": 0})

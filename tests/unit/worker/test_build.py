@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.aio import in_a_loop
 from tests.unit.worker.pieces import plan_of
 from tidegate.errors import BrokerUnavailable, ConfigError
-from worker.build import Runtime
+from worker.build import Runtime, create_app
 from worker.sinks import leave_to_spark
 
 
@@ -38,6 +38,15 @@ async def test_only_a_topic_that_has_gone_ends_it_and_the_worker(tmp_path: Any) 
 async def test_a_worker_that_is_told_to_end_while_it_starts() -> None:
     """A broker that is away, say: what was not begun need not be ended, and does not fail."""
     await Runtime(plan_of().pipeline).take_down()
+
+
+@in_a_loop
+async def test_no_state_is_kept_on_standby(tmp_path: Any) -> None:
+    """Faust would keep one replica of every table, and knows of none here: the state is ours, and its owner alone has it."""
+    app = create_app(plan_of(worker={"stateDir": str(tmp_path)}).pipeline)
+    assert app.conf.table_standby_replicas == 0
+    assert app.tables.data == {}
+    await app.tide.take_down()
 
 
 def test_a_sink_that_wants_all_results_each_time() -> None:

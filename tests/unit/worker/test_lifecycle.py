@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -58,6 +60,43 @@ def test_a_process_without_a_pipeline_says_what_to_do(app: str, command: str) ->
     assert "TIDEGATE_PIPELINE is not set" in ended.stderr
     assert command in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+_PIPELINE = """\
+pipelineId: orders
+source: {topics: [orders]}
+schema: [{name: amount, type: int}]
+rules:
+  - {type: regex, column: amount, pattern: a}
+"""
+
+
+@pytest.mark.slow
+def test_a_file_whose_parts_do_not_fit_is_named_with_its_line(tmp_path: Path) -> None:
+    """As `tidegate check` does; exit code 2."""
+    file = tmp_path / "orders.yaml"
+    file.write_text(_PIPELINE)
+    environment = {**os.environ, "TIDEGATE_PIPELINE": str(file)}
+    importing = [sys.executable, "-c", "import worker.app"]
+    ended = subprocess.run(importing, capture_output=True, text=True, timeout=60, env=environment)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"{file}:5: rules[0].column: a regex rule does not fit this column")
+
+
+def test_last_words_name_the_file_and_the_line(tmp_path: Path) -> None:
+    """Of a setting that turns out to be wrong when the world is asked; without the file when that has gone meanwhile."""
+    life = Lifecycle("worker", Telemetry(), Observer(small_plan()), Worker())
+    error = ConfigError(
+        "there is no such topic", field="source.topics[0]", value="orders", expected="a topic that exists"
+    )
+    assert life._last_words(error) == f"worker stopped: {error}\n"
+    life.file = tmp_path / "orders.yaml"
+    assert life._last_words(error) == f"worker stopped: {error}\n"
+    life.file.write_text(_PIPELINE)
+    assert life._last_words(error).startswith(
+        f"worker stopped: {life.file}:2: source.topics[0]: there is no such topic"
+    )
+    assert "found:    'orders'" in life._last_words(error)
 
 
 class Consumer:

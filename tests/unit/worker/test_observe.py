@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.unit.worker.pieces import TP, partition, plan_of, raw, record
 from tidegate.clock import ManualClock
@@ -108,6 +109,29 @@ def test_a_step_says_what_the_rules_found(watched: tuple[Observer, Counting], tm
     assert m["dlq_records_total", "flights", "decode", "MalformedJson"] == 1
     assert (m["worker_time_seconds_total", "sink"], m["worker_time_seconds_total", "commit"]) == (0.5, 0.25)
     assert m["windows_open", "totals"] == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_said"),
+    [
+        ({"severity": "warning"}, True),
+        ({"severity": "error", "onFailure": "warn"}, True),
+        ({"severity": "error"}, False),
+    ],
+)
+def test_what_fails_and_goes_on_is_said_with_ten_samples(
+    watched: tuple[Observer, Counting], tmp_path: Path, parts: dict[str, str], is_said: bool
+) -> None:
+    """Per batch and rule, with offsets; what is rejected has its dead letters instead."""
+    rules = [{"type": "range", "column": "amount", "min": 0, "name": "paid", **parts}]
+    with partition(plan_of(rules=rules), tmp_path / "state") as p, capture_logs() as logged:
+        step = p.take(*(record(n, 1_000, amount=-n) for n in range(15)))
+        watched[0].committed(TP, step, 0.5, 0.25)
+    said = [event for event in logged if event["event"] == "quality.rule_failed"]
+    assert len(said) == is_said
+    for event in said:
+        assert (event["topic"], event["partition"], event["rule"], event["failures"]) == ("flights", 0, "paid", 14)
+        assert event["samples"] == [f"offset {n}: -{n}" for n in range(1, 11)]
 
 
 def test_failed_transactions_are_counted(watched: tuple[Observer, Counting], tmp_path: Path) -> None:

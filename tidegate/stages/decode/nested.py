@@ -35,7 +35,7 @@ def codec_for(column: Column, *, forbid_unknown: bool, field: str) -> Codec:
         item = codec_for(column.items, forbid_unknown=forbid_unknown, field=f"{field}.items")
         return ListCodec(type_, item, nullable=column.items.nullable)
     if kind == "struct":
-        return StructCodec(column.fields, forbid_unknown=forbid_unknown, field=field, type_=type_)
+        return StructCodec(column.fields, forbid_unknown=forbid_unknown, field=f"{field}.fields", type_=type_)
     return DecimalCodec(type_, nullable=column.nullable)
 
 
@@ -75,7 +75,10 @@ class StructCodec(Codec):
     def __init__(self, columns: Sequence[Column], *, forbid_unknown: bool, field: str, type_: pa.DataType) -> None:
         super().__init__(type_)
         self.names = [column.name for column in columns]
-        self.codecs = [codec_for(c, forbid_unknown=forbid_unknown, field=f"{field}.{c.name}") for c in columns]
+        self.codecs = [
+            codec_for(column, forbid_unknown=forbid_unknown, field=f"{field}[{index}]")
+            for index, column in enumerate(columns)
+        ]
         self._getters = [attrgetter(f"f{index}") for index in range(len(columns))]
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         for index, (column, codec) in enumerate(zip(columns, self.codecs, strict=True)):

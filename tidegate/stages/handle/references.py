@@ -30,6 +30,7 @@ def load(reference: str, *, field: str) -> Any:
                 f"{module_name} has no {part!r}",
                 field=field,
                 value=reference,
+                expected=f"module:name, with a name that {module_name} has",
                 hint=f"did you mean {nearest!r}?" if nearest else None,
             )
         found = getattr(found, part)
@@ -40,7 +41,8 @@ def load_function(reference: str, *, field: str) -> Callable[..., Any]:
     """A handler. Raises ConfigError when the name is no function."""
     function = load(reference, field=field)
     if not callable(function):
-        raise ConfigError(f"{type(function).__name__} cannot be called", field=field, value=reference)
+        kind = type(function).__name__
+        raise ConfigError(f"a {kind} cannot be called", field=field, value=reference, expected="module:function")
     return function  # type: ignore[no-any-return]  # whatever the module has; checked to be callable
 
 
@@ -50,7 +52,12 @@ def load_exceptions(references: tuple[str, ...], *, field: str) -> tuple[type[Ba
     for index, reference in enumerate(references):
         found = load(reference, field=f"{field}[{index}]")
         if not (isinstance(found, type) and issubclass(found, Exception)):
-            raise ConfigError("no exception class", field=f"{field}[{index}]", value=reference)
+            raise ConfigError(
+                "this is no exception",
+                field=f"{field}[{index}]",
+                value=reference,
+                expected="module:name of an exception's class",
+            )
         classes.append(found)
     return tuple(classes)
 
@@ -62,14 +69,19 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def wants_context(function: Callable[..., Any], reference: str, *, field: str, takes: str) -> bool:
     """Whether a handler takes a context beside its record or table (`takes`). Raises ConfigError when it takes neither."""
-    signature = inspect.signature(function)
+    kind = "batch" if takes == "table" else takes
+    expected = f"a function of ({takes}) or ({takes}, context)"
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some functions written in C
+        problem, way_out = "Python cannot tell what this function takes", "call it in a function of your own"
+        raise ConfigError(problem, field=field, value=reference, expected=expected, hint=way_out) from None
     for arguments in ((takes, "context"), (takes,)):
         try:
             signature.bind(*arguments)
         except TypeError:
             continue
         return len(arguments) == 2
-    kind = "batch" if takes == "table" else takes
     raise ConfigError(
-        f"a {kind} handler takes ({takes}) or ({takes}, context), not {signature}", field=field, value=reference
+        f"a function of {signature} is no {kind} handler", field=field, value=reference, expected=expected
     )

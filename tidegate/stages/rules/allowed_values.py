@@ -9,6 +9,7 @@ from tidegate.errors import ConfigError
 from tidegate.stages.decode.shown import shown
 from tidegate.stages.rules.base import ColumnCheck
 from tidegate.stages.rules.values import sql, typed, written_as
+from tidegate.stages.types import type_name
 
 
 class AllowedValuesCheck(ColumnCheck[AllowedValues]):
@@ -24,7 +25,7 @@ class AllowedValuesCheck(ColumnCheck[AllowedValues]):
             value = typed(written, self.type)
             if value is None:
                 raise ConfigError(
-                    f"no value of the column {self.column} ({self.type})",
+                    f"no value of the column {self.column} ({type_name(self.type)})",
                     field=f"{self.at}.values[{index}]",
                     value=written,
                     expected=written_as(self.type),

@@ -12,7 +12,7 @@ from tidegate.config.stages import Rule
 from tidegate.errors import ConfigError
 from tidegate.stages.decode.shown import shown
 from tidegate.stages.sql import quote
-from tidegate.stages.types import nearest_name
+from tidegate.stages.types import nearest_name, type_name
 
 R = TypeVar("R", bound=Rule)
 
@@ -106,6 +106,6 @@ class ColumnCheck(Check[R]):
         return ConfigError(
             f"a {self.label} rule does not fit this column",
             field=f"{self.at}.column",
-            value=f"{self.column} ({self.type})",
+            value=f"{self.column} ({type_name(self.type)})",
             expected=needed,
         )

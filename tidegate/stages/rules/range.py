@@ -8,6 +8,7 @@ from tidegate.config.stages import Range
 from tidegate.errors import ConfigError
 from tidegate.stages.rules.base import ColumnCheck
 from tidegate.stages.rules.values import Comparable, sql, typed, written_as
+from tidegate.stages.types import type_name
 
 
 class RangeCheck(ColumnCheck[Range]):
@@ -22,7 +23,12 @@ class RangeCheck(ColumnCheck[Range]):
             raise self.does_not_fit("a number, date, timestamp or string")
         low, high = self._bound("min", self.rule.min), self._bound("max", self.rule.max)
         if low is not None and high is not None and low > high:  # type: ignore[operator]  # both are of the column's type
-            raise ConfigError("`min` is above `max`: nothing can pass", field=f"{self.at}.min", value=self.rule.min)
+            raise ConfigError(
+                "`min` is above `max`: nothing can pass",
+                field=f"{self.at}.min",
+                value=self.rule.min,
+                expected="at most what `max` says",
+            )
         bounds = ((">=", low), ("<=", high))
         self._conditions = [f"{self.value} {op} {sql(bound, self.type)}" for op, bound in bounds if bound is not None]
 
@@ -32,7 +38,7 @@ class RangeCheck(ColumnCheck[Range]):
         bound = typed(written, self.type)
         if bound is None:
             raise ConfigError(
-                f"no value of the column {self.column} ({self.type})",
+                f"no value of the column {self.column} ({type_name(self.type)})",
                 field=f"{self.at}.{side}",
                 value=written,
                 expected=written_as(self.type),

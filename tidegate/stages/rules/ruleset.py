@@ -83,7 +83,10 @@ class RuleSet:
         3. rules that say `deadLetter` reject; a record keeps all of those it failed
         4. every rule counts its failures, with the first ten as samples
         """
-        tallies = {name: RuleTally(check.severity) for name, check in zip(self.names, self.checks, strict=True)}
+        tallies = {
+            name: RuleTally(check.severity, check.on_failure == "deadLetter")
+            for name, check in zip(self.names, self.checks, strict=True)
+        }
         passed = np.ones(len(rows), dtype=bool)
         if not self.checks or not len(rows):
             return Checked(passed, [], tallies)
@@ -95,13 +98,12 @@ class RuleSet:
                 continue
             if check.on_failure == "abort":
                 raise self._abort(name, check, rows, verdict, int(failing[0]))
-            rejects = check.on_failure == "deadLetter"
-            described = self._describe(name, check, rows, verdict, failing if rejects else failing[:MAX_SAMPLES])
             tally = tallies[name]
+            described = self._describe(name, check, rows, verdict, failing if tally.rejects else failing[:MAX_SAMPLES])
             tally.failures = len(failing)
             for row, reason in list(described.items())[:MAX_SAMPLES]:
                 tally.samples.append((rows.column(OFFSET)[row].as_py(), reason.found or ""))
-            if rejects:
+            if tally.rejects:
                 passed[failing] = False
                 for row, reason in described.items():
                     reasons.setdefault(row, []).append(reason)
