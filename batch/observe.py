@@ -68,6 +68,7 @@ class Measuring:
 
     def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
         self.health.is_ready(_RUN)
+        self.metrics.set(m.ENGINE_ACTIVE, {"engine": "batch"}, 1)
         self.metrics.set(m.LAST_PROGRESS_TIMESTAMP, {}, self._clock.time())
         for tp, ledger in commit.ledgers.items():
             topic = {"topic": tp.topic}

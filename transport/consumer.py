@@ -179,6 +179,7 @@ class Consumer(RebalancingConsumer):
             return False
         state = self.app.sensors.on_commit_initiated(self)
         committed = await self._thread.commit(offsets)
+        self.settings.committed(committed)
         if committed:
             for tp, offset in offsets.items():
                 if known := self._positions.get(TopicPartition(*tp)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -49,5 +49,7 @@ class TransportSettings:
     """How long the broker holds an empty fetch. A partition that becomes fetchable meanwhile waits as long."""
     fetch_max_bytes: int = 1_572_864
     """Per partition and fetch."""
+    committed: Callable[[bool], None] = lambda _: None
+    """Told of each attempt to tell the group how far the work is done, and whether the broker has taken it."""
     kafka_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """aiokafka's connection options (bootstrap_servers, security_protocol, …); they win over Faust's settings."""

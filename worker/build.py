@@ -264,6 +264,7 @@ def create_app(pipeline: Pipeline) -> WorkerApp:
             max_batch_records=settings.max_batch_records,
             max_batch_bytes=settings.max_batch_bytes,
             drain_timeout=settings.drain_timeout / 1000,
+            committed=runtime.observer.told_the_group,
             kafka_options=aiokafka_options(pipeline.kafka),
         ),
     )

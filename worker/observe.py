@@ -63,11 +63,11 @@ class Observer:
     def assigned(self, tps: Iterable[TopicPartition]) -> None:
         self._assigned |= set(tps)
         self.metrics.inc(m.REBALANCES)
-        self.metrics.set(m.ASSIGNED_PARTITIONS, {}, len(self._assigned))
+        self._set_assigned()
 
     def revoked(self, tps: Iterable[TopicPartition]) -> None:
         self._assigned -= set(tps)
-        self.metrics.set(m.ASSIGNED_PARTITIONS, {}, len(self._assigned))
+        self._set_assigned()
         for tp in tps:
             self.resumed(tp)
             labels = {"topic": tp.topic, "partition": str(tp.partition)}
@@ -96,6 +96,18 @@ class Observer:
         if self.waiting.pop(tp, None) is not None:
             del self._reasons[tp]
             self._set_paused(tp.topic)
+
+    def told_the_group(self, ok: bool) -> None:
+        """How far the work is done; `ok`: the broker has taken it."""
+        self.metrics.inc(m.OFFSET_COMMITS, {"outcome": "ok" if ok else "failed"})
+
+    def _set_assigned(self) -> None:
+        self.metrics.set(m.ASSIGNED_PARTITIONS, {}, len(self._assigned))
+        self._set_active()
+
+    def _set_active(self) -> None:
+        active = any(self._reasons.get(tp) != "held" for tp in self._assigned)
+        self.metrics.set(m.ENGINE_ACTIVE, {"engine": "stream"}, int(active))
 
     def lag(self, tp: TopicPartition, records: int) -> None:
         labels = {"consumergroup": self._plan.pipeline.pipeline_id, "topic": tp.topic, "partition": str(tp.partition)}
@@ -225,6 +237,7 @@ class Observer:
         reasons = Tally(reason for tp, reason in self._reasons.items() if tp.topic == topic)
         for reason in m.PAUSED_PARTITIONS.labels["reason"]:
             self.metrics.set(m.PAUSED_PARTITIONS, {"topic": topic, "reason": reason}, reasons[reason])
+        self._set_active()
 
 
 def _say_what_failed(tp: TopicPartition, rule: str, tally: RuleTally) -> None:

@@ -82,7 +82,9 @@ def test_a_handler_outage_pauses_and_dead_letters_nothing(
         switch.unlink()
         wait_until(lambda: scene.applied() == len(given), 30, f"all applied\n{worker.tail()}")
         assert worker.metric("tidegate_consumer_rebalances_total") == before
+        assert worker.metric("tidegate_engine_active", engine="stream") == 1
         scene.check(30)
+        wait_until(lambda: worker.metric("tidegate_offset_commits_total", outcome="ok") > 0, 10, "the group is told")
         assert worker.stop() == 0
 
 

@@ -112,6 +112,17 @@ LAST_PROGRESS_TIMESTAMP = Gauge(
     "When a batch was last committed, by the wall clock; the stall is time() minus this.",
 )
 REBALANCES = Counter("tidegate_consumer_rebalances_total", "Times that partitions were assigned anew.")
+OFFSET_COMMITS = Counter(
+    "tidegate_offset_commits_total",
+    "Attempts to tell the consumer group how far the work is done. For monitoring: a worker starts from its state.",
+    {"outcome": ("ok", "failed")},
+)
+ENGINE_ACTIVE = Gauge(
+    "tidegate_engine_active",
+    "1 while this process applies records: a worker that has partitions and is not held off by a catch-up, or a batch run from "
+    "its first micro-batch on.",
+    {"engine": ("stream", "batch")},
+)
 ASSIGNED_PARTITIONS = Gauge("tidegate_consumer_assigned_partitions", "Partitions that this worker has.")
 PAUSED_PARTITIONS = Gauge(
     "tidegate_consumer_paused_partitions",

@@ -74,6 +74,7 @@ def test_a_micro_batch_as_metrics() -> None:
         'tidegate_records_processed_total{outcome="dead_lettered",topic="flights"} 2.0',
         'tidegate_records_processed_total{outcome="late",topic="flights"} 4.0',
         'tidegate_late_records_total{topic="flights"} 4.0',
+        'tidegate_engine_active{engine="batch"} 1.0',
         'tidegate_batch_rows_total{aggregation="totals"} 6.0',
         'tidegate_results_published_total{aggregation="totals",sink="kafka"} 8.0',
         'tidegate_windows_timed_out_total{aggregation="totals"} 4.0',

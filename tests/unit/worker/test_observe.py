@@ -78,6 +78,32 @@ def test_records_are_in_progress_from_the_fetch_to_the_commit(
     assert m["records_in_progress", "flights"] == 0
 
 
+def test_a_worker_is_active_with_partitions_that_nobody_holds_off(watched: tuple[Observer, Counting]) -> None:
+    """An outage or a fence is no other engine; a catch-up that holds all of them is."""
+    observer, m = watched
+    other = TopicPartition("flights", 1)
+    seen = []
+    for change in (
+        lambda: observer.assigned([TP, other]),
+        lambda: observer.paused(TP, "outage"),
+        lambda: observer.paused(other, "held"),
+        lambda: observer.paused(TP, "held"),
+        lambda: observer.resumed(other),
+        lambda: observer.revoked([TP, other]),
+    ):
+        change()
+        seen.append(m["engine_active", "stream"])
+    assert seen == [1, 1, 1, 0, 1, 0]
+
+
+def test_telling_the_group_is_counted(watched: tuple[Observer, Counting]) -> None:
+    """By whether the broker has taken it."""
+    observer, m = watched
+    for ok in (True, False, True):
+        observer.told_the_group(ok)
+    assert (m["offset_commits_total", "ok"], m["offset_commits_total", "failed"]) == (2, 1)
+
+
 def test_partials_are_no_records(watched: tuple[Observer, Counting]) -> None:
     """What the merge agent reads is not counted as read from a source."""
     observer, m = watched
