@@ -12,13 +12,13 @@ from dlq.document import moment, one_line, safe_json
 from dlq.export import job_document
 from dlq.index.history import HistoryFilter
 from dlq.replay.jobs import Job
-from dlq.replay.names import JOB_STATES
+from dlq.replay.names import FAILED_AGAIN, JOB_STATES, LOOP, OK
 from dlq.service import open_index
 from tidegate.cli.output import print_table
 from tidegate.config.loading import load_pipeline
 
 _CELL = 160  # characters
-_COLUMNS = ["job", "state", "created", "letters", "processed", "ok", "failed again", "actor", "reason"]
+_COLUMNS = ["job", "state", "created", "letters", "processed", "ok", "failed again", "loop", "actor", "reason"]
 
 jobs = typer.Typer(no_args_is_help=True, help="Replays under way, and what became of each dead letter.")
 
@@ -44,8 +44,9 @@ def list_(
     rows = [
         {
             **document,
-            "failed again": document["outcomes"].get("failed_again", 0),
-            "ok": document["outcomes"].get("ok", 0),
+            "failed again": document["outcomes"].get(FAILED_AGAIN, 0),
+            "loop": document["outcomes"].get(LOOP, 0),
+            "ok": document["outcomes"].get(OK, 0),
             "reason": one_line(document["reason"], _CELL),
         }
         for document in documents

@@ -71,6 +71,11 @@ def indexed_id(envelope: Envelope) -> str:
     return _text(envelope.id)[:_LONGEST_ID]
 
 
+def indexed_fingerprint(envelope: Envelope) -> str:
+    """The fingerprint as the index has it."""
+    return _name(envelope.fingerprint)
+
+
 def _row(letter: DeadLetter, masker: Masker, dialect: str, replay_of: str | None) -> Row:
     envelope = letter.envelope
     hidden: dict[str, str] = {}
@@ -90,7 +95,7 @@ def _row(letter: DeadLetter, masker: Masker, dialect: str, replay_of: str | None
         "stage": _name(envelope.stage),
         "error_type": _name(envelope.error_type),
         "message": _message(envelope.message, masker, hidden, blind),
-        "fingerprint": _name(envelope.fingerprint),
+        "fingerprint": indexed_fingerprint(envelope),
         "rules": _text(f"|{'|'.join(rules)}|")[:1_000] if rules else "",
         "origin_topic": _name(envelope.origin.topic),
         "origin_partition": _number(envelope.origin.partition),

@@ -11,7 +11,7 @@ A chunk is settled in this order, so that nothing is called accepted too early:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
@@ -19,7 +19,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from dlq import headers as h
 from dlq.dialects import Headers, last_values
 from dlq.dialects.base import text
-from dlq.index.letters import indexed_id
+from dlq.index.letters import indexed_fingerprint, indexed_id
 from dlq.reader import dead_letter, reader_options, unavailable
 from dlq.replay.jobs import Bounds
 from dlq.replay.targets import QUIET
@@ -30,8 +30,15 @@ from tidegate.record import TopicPartition
 _TIMEOUT = 15.0  # seconds
 _POLL_RECORDS, _POLL_SECONDS = 2_000, 0.1
 
-Again = tuple[str, str]
-"""The dead letter that a replay became: its topic, and its id as the index has it."""
+
+class Again(NamedTuple):
+    """The dead letter that a replay became: its topic, its id and fingerprint as the index has them, and whether the replay
+    was mended."""
+
+    topic: str
+    id: str
+    fingerprint: str
+    mended: bool
 
 
 class DeadLetterTail:
@@ -100,7 +107,8 @@ class DeadLetterTail:
         position = place.removeprefix(self._prefix)
         if position.isascii() and position.isdigit():
             letter = dead_letter(message)
-            self.found[int(position)] = (letter.topic, indexed_id(letter.envelope))
+            envelope, mended = letter.envelope, h.REPLAY_EDITED in values
+            self.found[int(position)] = Again(letter.topic, indexed_id(envelope), indexed_fingerprint(envelope), mended)
 
     def _reach(self, message: Message, offset: int) -> None:
         tp = TopicPartition(cast(str, message.topic()), cast(int, message.partition()))

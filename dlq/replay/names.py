@@ -7,8 +7,10 @@ from typing import Literal, get_args
 JobState = Literal["running", "paused", "stopped", "cancelling", "cancelled", "done"]
 JOB_STATES: tuple[str, ...] = get_args(JobState)
 
-OK, FAILED_AGAIN, SENT = "ok", "failed_again", "sent"
+OK, FAILED_AGAIN, LOOP, SENT = "ok", "failed_again", "loop", "sent"
+FAILED = (FAILED_AGAIN, LOOP)
+"""Of a letter that was sent and is a dead letter again."""
 PARKED, INVALID, GONE, CANCELLED = "parked", "invalid", "gone", "cancelled"
 """Of a letter that is not sent."""
 
-OUTCOMES = (OK, FAILED_AGAIN, SENT, PARKED, INVALID, GONE, CANCELLED)
+OUTCOMES = (OK, FAILED_AGAIN, LOOP, SENT, PARKED, INVALID, GONE, CANCELLED)

@@ -2,6 +2,7 @@
 
 sent again and accepted   `ok`: the letter is resolved
 sent again and failed     `failed_again`: the newer letter stands for it; once that is indexed, this one is replaced
+and not for the first time `loop`: the same, of a letter that was a replay's own, sent as it was, failing as it did before
 sent, not followed        `sent`: to a topic whose readers are not known; the letter is resolved
 not sent                  `parked` (the letter, too), `invalid`, `gone`, `cancelled`: it stays open
 """
@@ -18,10 +19,13 @@ from dlq.index.lifecycle import Lifecycle
 from dlq.index.tables import OPEN, PARKED, REPLACED, RESOLVED
 from dlq.replay.follow import Again
 from dlq.replay.jobs import CANCELLED, CANCELLING, DONE, Chunk, Job, Jobs
-from dlq.replay.names import FAILED_AGAIN
+from dlq.replay.names import FAILED, FAILED_AGAIN, LOOP
 from dlq.replay.names import PARKED as NOT_SENT_PARKED
 from dlq.replay.outgoing import Unsent
 from tidegate.clock import Clock
+
+_Outcome = tuple[int, str, str, str | None, str | None]
+"""Position, outcome, detail, topic and id of the newer letter."""
 
 
 class Outcomes:
@@ -56,13 +60,21 @@ class Outcomes:
         with self._database.transaction() as connection:
             self._jobs.write(connection, job, sent=upto, chunks=[*job.chunks, *([] if chunk is None else [chunk])])
 
-    def came_back(self, job: Job, found: Mapping[int, Again], follow: Mapping[Any, int]) -> int:
+    def came_back(self, job: Job, found: Mapping[int, Again], follow: Mapping[Any, int]) -> dict[str, int]:
         """Replays that failed again, and how far the dead-letter topics have been read for them. Returns how many are
-        new."""
+        new, by outcome."""
         with self._database.transaction() as connection:
             self._jobs.write(connection, job, follow=follow)
-            rows = [(position, FAILED_AGAIN, f"it is {again[1]} now", *again) for position, again in found.items()]
-            return self._set(connection, job, rows)
+            before = self._failures_of_replays(connection, job, list(found))
+            rows: dict[str, list[_Outcome]] = {FAILED_AGAIN: [], LOOP: []}
+            for position, again in found.items():
+                why = f"it is {again.id} now"
+                if again.fingerprint == before.get(position) and not again.mended:
+                    why += ", and has failed as it did when it was replayed before"
+                    rows[LOOP].append((position, LOOP, why, again.topic, again.id))
+                else:
+                    rows[FAILED_AGAIN].append((position, FAILED_AGAIN, why, again.topic, again.id))
+            return {outcome: self._set(connection, job, some) for outcome, some in rows.items()}
 
     def settled(self, job: Job, chunk: Chunk, outcome: str, follow: Mapping[Any, int]) -> int:
         """All of the chunk that has not come back was accepted (`ok`), or is not followed (`sent`). Returns how many."""
@@ -82,7 +94,7 @@ class Outcomes:
         resolved for a moment. Returns how many still wait for that."""
         r, letters = self._replays.c, self._letters
         newer = letters.alias("newer")
-        failed = select(r.letter).where(r.job == job.id, r.outcome == FAILED_AGAIN)
+        failed = select(r.letter).where(r.job == job.id, r.outcome.in_(FAILED))
         indexed = select(newer.c.letter).where(newer.c.dlq_topic == r.again_topic, newer.c.id == r.again_id)
         ready = failed if even_unindexed else failed.where(indexed.exists())
         with self._database.transaction() as connection:
@@ -108,9 +120,17 @@ class Outcomes:
         with self._database.transaction() as connection:
             self._jobs.write(connection, job, state=state, finished_at=self._jobs.now(), lease_until=0)
 
-    def _set(
-        self, connection: Connection, job: Job, rows: Sequence[tuple[int, str, str, str | None, str | None]]
-    ) -> int:
+    def _failures_of_replays(self, connection: Connection, job: Job, positions: Sequence[int]) -> dict[int, str]:
+        """Position → fingerprint, of those letters among them that were dead letters of a replay when they were sent."""
+        r, letters = self._replays.c, self._letters.c
+        query = (
+            select(r.position, letters.fingerprint)
+            .join_from(self._replays, self._letters, letters.letter == r.letter)
+            .where(r.job == job.id, r.position.in_(positions), letters.replays > 0)
+        )
+        return {int(position): str(fingerprint) for position, fingerprint in connection.execute(query)}
+
+    def _set(self, connection: Connection, job: Job, rows: Sequence[_Outcome]) -> int:
         """Position, outcome, detail, and the newer letter. What has an outcome keeps it. Returns how many had none."""
         if not rows:
             return 0

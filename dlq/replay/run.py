@@ -13,7 +13,7 @@ from dlq.replay.choice import first_topic, next_chosen
 from dlq.replay.follow import DeadLetterTail, Positions
 from dlq.replay.jobs import CANCELLING, IN_SPITE, RUNNING, STOPPED, Bounds, Chunk, Job, Jobs
 from dlq.replay.mend import Mend
-from dlq.replay.names import FAILED_AGAIN, OK, SENT
+from dlq.replay.names import FAILED, OK, SENT
 from dlq.replay.outcome import Outcomes
 from dlq.replay.outgoing import ByHand, Outgoing, Preparer, Unsent
 from dlq.replay.raw import RawReader
@@ -186,7 +186,8 @@ class Run:
         reached = self._tail.read({} if awaited is None else awaited.ends, wait=awaited is not None)
         # Anybody can write the header: what has not been sent cannot have come back.
         if found := {at: again for at, again in self._tail.take().items() if at <= self.job.sent}:
-            self._counted(FAILED_AGAIN, self._outcomes.came_back(self.job, found, self._tail.next))
+            for outcome, letters in self._outcomes.came_back(self.job, found, self._tail.next).items():
+                self._counted(outcome, letters)
         if awaited is not None:
             if not reached:
                 return False
@@ -213,7 +214,7 @@ class Run:
         self.job = replace(self.job, chunks=tuple(other for other in self.job.chunks if other != chunk))
 
     def _too_many_failures(self) -> str | None:
-        known, failed = self._known(), self._counts().get(FAILED_AGAIN, 0)
+        known, failed = self._known(), sum(self._counts().get(outcome, 0) for outcome in FAILED)
         allowed = self.job.request.max_failures
         if self.job.reason.startswith(IN_SPITE) or not failed or failed <= allowed * known:
             return None
@@ -223,7 +224,7 @@ class Run:
 
     def _known(self) -> int:
         """Letters that were sent, and of which is known what became of them."""
-        return sum(self._counts().get(outcome, 0) for outcome in (OK, FAILED_AGAIN, SENT))
+        return sum(self._counts().get(outcome, 0) for outcome in (OK, *FAILED, SENT))
 
     def _counts(self) -> dict[str, int]:
         if self._outcome_counts is None:

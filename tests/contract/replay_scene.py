@@ -40,7 +40,7 @@ class ReplayScene:
     """A pipeline with topics of its own. `settings`: of the block `deadLetters`."""
 
     def __init__(self, kafka: KafkaTopics, url: str, **settings: Any) -> None:
-        self.kafka, self.url = kafka, url
+        self.kafka, self.url, self.rule = kafka, url, "small"
         self.id = f"c-{uuid.uuid4().hex[:8]}"
         self.source = kafka.topic(partitions=PARTITIONS, name=f"{self.id}.source")
         self.dlq = kafka.topic(partitions=PARTITIONS, name=f"{self.id}.dlq")
@@ -158,7 +158,7 @@ class ReplayScene:
 
     def _dead(self, raw: RawRecord, n: int) -> dict[str, Any]:
         failed = Rejection(
-            raw.offset, Stage.VALIDATE, (Reason("RuleViolation", f"{n} is too much", rule="small", field="n"),)
+            raw.offset, Stage.VALIDATE, (Reason("RuleViolation", f"{n} is too much", rule=self.rule, field="n"),)
         )
         now = int(SystemClock().time() * 1000)
         envelope = Envelope.of(failed, raw, pipeline=self.id, schema="s", now_ms=now)

@@ -54,9 +54,9 @@ def test_too_many_replays(make_replays: Callable[..., ReplayScene]) -> None:
     """A letter that has been replayed `maxReplays` times is parked, and not sent; unparked, it may be sent again."""
     scene = make_replays(maxReplays=2)
     scene.letters(range(3))
-    for replays in range(2):
+    for outcome in ("failed_again", "loop"):
         job = scene.carry_out(scene.job(max_failures=1.0), refuses=lambda m: True)
-        assert scene.outcomes(job) == {"failed_again": 3}, replays
+        assert scene.outcomes(job) == {outcome: 3}
     job = scene.carry_out(scene.job())
     assert (job.state, scene.outcomes(job)) == ("done", {"parked": 3})
     assert len(scene.read(scene.source)) == 6
@@ -66,6 +66,35 @@ def test_too_many_replays(make_replays: Callable[..., ReplayScene]) -> None:
     assert scene.index.reader.groups()[0]["state"] == "resolved"
     assert scene.index.lifecycle.unpark(LetterFilter(id=(parked[0]["id"],)), actor="ada") == 1
     assert scene.outcomes(scene.carry_out(scene.job())) == {"ok": 1}
+
+
+@pytest.mark.parametrize(
+    "make_replays", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+def test_a_loop(make_replays: Callable[..., ReplayScene]) -> None:
+    """A record that has failed after a replay, is sent once more as it was and fails in the same way is in a loop; mended, or
+    failing in another way, it has only failed again. A loop counts as a failure where a job stops by itself."""
+    scene = make_replays(maxReplays=9)
+    scene.letters([7])
+
+    def outcome(**request: Any) -> str:
+        job = scene.carry_out(scene.job(max_failures=1.0, **request), refuses=lambda m: True)
+        (result,) = scene.index.jobs.results(job.id)
+        assert job.state == "done"
+        assert [letter["id"] for letter in scene.index.reader.every(LetterFilter(state=("open",)))] == [result["again"]]
+        return str(result["outcome"])
+
+    assert outcome() == "failed_again"
+    assert outcome() == "loop"
+    assert outcome(assignments=("value.card = 'mended'",)) == "failed_again"
+    assert outcome() == "loop"
+    scene.rule = "another"
+    assert outcome() == "failed_again"
+    assert outcome() == "loop"
+    stopped = scene.carry_out(scene.job(), refuses=lambda m: True)
+    assert (stopped.state, scene.outcomes(stopped)) == ("stopped", {"loop": 1})
+    (result,) = scene.index.jobs.results(stopped.id, outcome="loop")
+    assert result["detail"] == f"it is {result['again']} now, and has failed as it did when it was replayed before"
 
 
 def test_targets(make_replays: Callable[..., ReplayScene], kafka: KafkaTopics) -> None:

@@ -247,7 +247,7 @@ REPLAY_STATES = ("running", "paused", "stopped", "cancelling", "cancelled", "don
 DLQ_REPLAYS = Counter(
     "tidegate_dlq_replays_total",
     "Letters of replay jobs, by what became of them.",
-    {"outcome": ("ok", "failed_again", "sent", "parked", "invalid", "gone", "cancelled")},
+    {"outcome": ("ok", "failed_again", "loop", "sent", "parked", "invalid", "gone", "cancelled")},
 )
 DLQ_REPLAY_JOBS = Gauge("tidegate_dlq_replay_jobs", "Replay jobs, by their state.", {"state": REPLAY_STATES})
 

@@ -16,8 +16,13 @@ from typer.testing import CliRunner
 from dlq.cli import app
 from dlq.console import queries
 from dlq.index.filters import LetterFilter
+from dlq.replay.follow import Again
+from dlq.replay.names import OUTCOMES
+from dlq.replay.outcome import Outcomes
 from dlq.replay.request import Request
 from tests.console_scene import NOW, Scene, dead, scene, some_failures
+from tidegate.clock import ManualClock
+from tidegate.telemetry import metric_defs as m
 
 COMMANDS = typer.main.get_command(app)
 NOT_FOR_SCRIPTS = {"agent", "console"}  # they go on until they are stopped
@@ -143,6 +148,34 @@ def test_jobs_by_state(shell: tuple[Scene, Run]) -> None:
     assert "--yes" in run(f"jobs cancel {second}", "--json", code=1)
     assert "no such state" in run("jobs list", "--state", "lost", code=1)
     assert "no such state" in run("groups", "--state", "lost", code=1)
+
+
+def test_a_loop_is_told_apart_everywhere(shell: tuple[Scene, Run]) -> None:
+    """Of two replays that failed as before, the one whose record had come back from a replay already is a loop: in the
+    shell, the API, the console's pages and the metric."""
+    opened, run = shell
+    opened.write(dead(70, at=NOW, headers=(("tidegate.dlq.replays", b"1"),)), dead(71, at=NOW))
+    letters = {letter["id"]: letter for letter in opened.index.reader.every(LetterFilter(key=("N77",)))}
+    chosen = LetterFilter(id=("flights-1-70", "flights-2-71"))
+    job = opened.index.jobs.create(Request(chosen), actor="ada", owner="me")
+    found = {
+        row["position"]: Again("flights.dlq", f"new-{row['id']}", letters[row["id"]]["fingerprint"], mended=False)
+        for row in opened.index.jobs.results(job.id)
+    }
+    assert Outcomes(opened.index.jobs, ManualClock(NOW)).came_back(job, found, {}) == {"failed_again": 1, "loop": 1}
+    shown = run(f"jobs show {job.id}", "--outcome", "loop", "--json")
+    assert (shown["outcomes"], [row["id"] for row in shown["results"]]) == (
+        {"failed_again": 1, "loop": 1},
+        ["flights-1-70"],
+    )
+    assert "1 failed_again, 1 loop" in run(f"jobs show {job.id}")
+    assert re.search(r"failed again\W+loop", run("jobs list"))
+    client = opened.client()
+    assert client.get(f"/api/jobs/{job.id}").json()["outcomes"] == shown["outcomes"]
+    assert client.get(f"/api/jobs/{job.id}/letters?outcome=loop").json()["results"] == shown["results"]
+    assert "<strong>1</strong><span>loop</span>" in client.get(f"/jobs/{job.id}").text
+    assert 'data-label="Loop">1<' in client.get("/jobs").text
+    assert m.DLQ_REPLAYS.labels["outcome"] == OUTCOMES
 
 
 def test_a_script_gets_what_it_can_parse_and_a_person_what_is_harmless(shell: tuple[Scene, Run]) -> None:
