@@ -16,8 +16,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u
 _LINE_BREAKS = re.compile(r"[\t\n\u2028\u2029]+")
 
 
-def document(letter: DeadLetter) -> dict[str, Any]:
-    """What `dlq list --json` prints of a dead letter. `topic`, `partition`, `offset`, `timestamp` are the origin's."""
+def full_document(letter: DeadLetter) -> dict[str, Any]:
+    """A dead letter as it stands in its topic, and not masked. `topic`, `partition`, `offset`, `timestamp` are the origin's."""
     envelope = letter.envelope
     return {
         "id": envelope.id,
@@ -38,14 +38,6 @@ def document(letter: DeadLetter) -> dict[str, Any]:
         **encoded("key", envelope.key),
         **encoded("value", envelope.value),
         "truncated": list(envelope.truncated),
-    }
-
-
-def full_document(letter: DeadLetter) -> dict[str, Any]:
-    """What `dlq show --json` prints: besides, the record's headers, the stack and where the dead letter is."""
-    envelope = letter.envelope
-    return {
-        **document(letter),
         "timestampType": envelope.origin.timestamp_type,
         "headers": [{"name": name, **encoded("value", value)} for name, value in envelope.headers],
         "schema": envelope.schema,

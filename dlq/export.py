@@ -27,7 +27,7 @@ _LONGEST_CELL = 32_000  # characters; spreadsheets take 32 767
 
 
 def exported(letter: Document) -> dict[str, Any]:
-    """A letter of the index as JSON: what the console's API and `dlq search --json` give."""
+    """A letter of the index as JSON: what the console's API and `dlq list --json` give."""
     detail = letter["detail"] or {}
     return {
         "id": letter["id"],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
@@ -30,9 +29,6 @@ NOT_THERE = (
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 )
 
-# Ids remembered for telling repeats, about 20 MB. What is written twice after a crash is at most a batch apart.
-_REMEMBERED_IDS = 200_000
-
 
 class DeadLetter(NamedTuple):
     """An envelope and where it is in the dead-letter topic. `timestamp`: Kafka's, ms."""
@@ -44,19 +40,31 @@ class DeadLetter(NamedTuple):
     timestamp: int
 
 
-def read_dead_letters(
-    kafka: Kafka, topic: str, *, patience: float = 15.0, clock: Clock | None = None
-) -> Iterator[DeadLetter]:
+class Placed(NamedTuple):
+    """A record of a dead-letter topic as it stands there. `timestamp`: Kafka's, ms."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def read_records(
+    kafka: Kafka, topic: str, *, field: str, patience: float = 15.0, clock: Clock | None = None
+) -> Iterator[Placed]:
     """All committed records of `topic`, partition by partition as they come, until the end of each was reached once.
 
-    Nothing is committed. At most `_PREFETCH_KIB` are held. Raises ConfigError when the topic does not exist or a setting
-    keeps the broker from answering, BrokerUnavailable when it gives nothing for `patience` seconds.
+    Nothing is committed. At most `_PREFETCH_KIB` are held. `field`: the setting that names the topic. Raises ConfigError
+    when the topic does not exist or a setting keeps the broker from answering, BrokerUnavailable when it gives nothing for
+    `patience` seconds.
     """
     clock = clock or SystemClock()
     reasons: list[str] = []
     consumer = Consumer(reader_options(kafka, reasons))
     try:
-        remaining = _partitions(consumer, kafka, topic, patience)
+        remaining = _partitions(consumer, kafka, topic, field, patience)
         consumer.assign([KafkaPartition(topic, partition, OFFSET_BEGINNING) for partition in remaining])
         heard = clock.monotonic()
         while remaining:
@@ -68,7 +76,7 @@ def read_dead_letters(
             for message in messages:
                 error = message.error()
                 if error is None:
-                    yield dead_letter(message)
+                    yield _placed(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     remaining.discard(cast(int, message.partition()))
                 else:
@@ -99,21 +107,7 @@ def read_one(
         consumer.close()
 
 
-def distinct(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-    """Each id once: its first."""
-    seen: set[str] = set()
-    order: deque[str] = deque()
-    for letter in letters:
-        if letter.envelope.id in seen:
-            continue
-        if len(order) == _REMEMBERED_IDS:
-            seen.remove(order.popleft())
-        seen.add(letter.envelope.id)
-        order.append(letter.envelope.id)
-        yield letter
-
-
-def _partitions(consumer: Consumer, kafka: Kafka, topic: str, patience: float) -> set[int]:
+def _partitions(consumer: Consumer, kafka: Kafka, topic: str, field: str, patience: float) -> set[int]:
     try:
         found = consumer.list_topics(topic, timeout=patience).topics[topic]
     except KafkaException as error:
@@ -121,7 +115,7 @@ def _partitions(consumer: Consumer, kafka: Kafka, topic: str, patience: float) -
     if found.error is not None or not found.partitions:
         raise ConfigError(
             "the dead-letter topic does not exist",
-            field="errorHandling.deadLetterQueue.config.topic",
+            field=field,
             value=topic,
             expected="a topic of this cluster",
             hint="the worker creates it when it starts; check the name if it has run",
@@ -157,18 +151,23 @@ def member_options(kafka: Kafka, group: str) -> dict[str, Any]:
 
 def dead_letter(message: Message) -> DeadLetter:
     """A record of a dead-letter topic."""
-    # A record that was read has all of these; the client's types also cover those that are yet to be written.
-    topic, partition, offset = cast(str, message.topic()), cast(int, message.partition()), cast(int, message.offset())
-    timestamp = message.timestamp()[1]
+    topic, placed = cast(str, message.topic()), _placed(message)
     envelope = Envelope.from_record(
-        message.key(),
-        message.value(),
-        cast(Headers, message.headers() or []),
-        tp=TopicPartition(topic, partition),
-        offset=offset,
-        timestamp=timestamp,
+        placed.key,
+        placed.value,
+        placed.headers,
+        tp=TopicPartition(topic, placed.partition),
+        offset=placed.offset,
+        timestamp=placed.timestamp,
     )
-    return DeadLetter(envelope, topic, partition, offset, timestamp)
+    return DeadLetter(envelope, topic, placed.partition, placed.offset, placed.timestamp)
+
+
+def _placed(message: Message) -> Placed:
+    # A record that was read has all of these; the client's types also cover those that are yet to be written.
+    partition, offset = cast(int, message.partition()), cast(int, message.offset())
+    headers = cast(Headers, message.headers() or [])
+    return Placed(partition, offset, message.timestamp()[1], message.key(), message.value(), headers)
 
 
 def unavailable(kafka: Kafka, reasons: list[str], otherwise: str) -> BrokerUnavailable:

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from dlq.document import moment
+from dlq.export import entry_document, exported
 from dlq.index.database import IndexDatabase, index_location
+from dlq.index.history import HistoryFilter
 from dlq.index.letters import indexed_id
 from dlq.index.lifecycle import Lifecycle
 from dlq.index.search import Document, IndexReader
@@ -34,10 +38,15 @@ if TYPE_CHECKING:
     from dlq.replay.outgoing import ByHand
     from dlq.replay.preview import Preview
 
+AT_WORK = 90_000
+"""Milliseconds: an agent looks at its topics every 30 s."""
+SHORTEST_REASON = 3
+"""Characters of the reason that somebody gives for seeing what is masked."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterIndex:
-    """One pipeline's index. Safe under threads."""
+    """One pipeline's index. Safe under threads. `lasts`: it is there when it is opened again, with the same rows."""
 
     pipeline: Pipeline
     database: IndexDatabase
@@ -45,6 +54,7 @@ class DeadLetterIndex:
     lifecycle: Lifecycle
     jobs: Jobs
     clock: Clock
+    lasts: bool = True
 
     def preview(self, request: Request, by_hand: ByHand | None = None) -> Preview:
         """What a replay would do and come to. Raises as dlq/replay/preview.py does."""
@@ -71,6 +81,23 @@ class DeadLetterIndex:
         where = (letter["dlq_topic"], letter["id"])
         self.lifecycle.note(actor, "edit", fingerprint=letter["fingerprint"], letter=where, note=job.id)
         return job
+
+    def describe(self, letter: Document) -> Document:
+        """Everything about one letter as JSON, masked: what else is known of it, the replays it was in, its history."""
+        known = ("stack", "context", "trace", "truncated", "valueSize", "valueSha256", "timestampType")
+        history = self.reader.history(HistoryFilter(id=letter["id"]))
+        return {
+            **exported(letter),
+            "detail": {name: letter["detail"][name] for name in known if name in letter["detail"]},
+            "replayed": [
+                {**entry, "created_at": moment(entry["created_at"])} for entry in self.jobs.of_letter(letter["letter"])
+            ],
+            "history": [entry_document(entry) for entry in history],
+        }
+
+    def looked(self) -> int | None:
+        """When an agent has last looked at the topics, ms; None: never."""
+        return max((row["checked_at"] for row in self.reader.topics().values()), default=None)
 
     def expiring(self) -> list[Document]:
         """Open letters that retention deletes within the pipeline's `deadLetters.expiryWarning`."""
@@ -101,6 +128,25 @@ def open_index(pipeline: Pipeline, url: str | None = None, clock: Clock | None =
                 hint="`tidegate dlq agent PIPELINE` makes it and keeps it up to date",
             )
         yield index
+
+
+@contextmanager
+def open_to_read(pipeline: Pipeline, url: str | None = None, clock: Clock | None = None) -> Iterator[DeadLetterIndex]:
+    """The same for whoever only looks: where there is no index, what the topics hold (dlq/makeshift.py). Raises ConfigError,
+    StoreUnavailable, BrokerUnavailable."""
+    with connect_index(pipeline, url, clock) as index:
+        if index.database.exists():
+            yield index
+            return
+    from dlq.makeshift import index_topics
+
+    with (
+        TemporaryDirectory(prefix="tidegate-") as folder,
+        connect_index(pipeline, f"sqlite:///{folder}/index.sqlite", clock) as index,
+    ):
+        index.database.prepare()
+        index_topics(pipeline, index.database)
+        yield replace(index, lasts=False)
 
 
 @contextmanager

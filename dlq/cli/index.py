@@ -1,29 +1,23 @@
-"""`tidegate dlq groups | search | stats | export | ack | resolve`: what the index knows, and work on it."""
+"""`tidegate dlq groups | stats | ack | resolve`: dead letters by their kind, and work on them."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from dlq.cli import options as o
+from dlq.cli.shown import CELL, warn_expiring, warn_stale, when
 from dlq.document import moment, one_line, safe_json
-from dlq.export import LETTER_COLUMNS, exported, group_document, write_csv
+from dlq.export import exported, group_document
 from dlq.index.filters import LetterFilter
 from dlq.index.groups import GROUP_STATES, GroupCursor
 from dlq.index.history import HistoryFilter
-from dlq.index.search import Cursor, Document
-from dlq.service import DeadLetterIndex, open_index
+from dlq.index.search import Document
+from dlq.service import DeadLetterIndex, open_index, open_to_read
 from tidegate.cli.output import print_table
-from tidegate.config.durations import format_duration
 from tidegate.config.loading import load_pipeline
 from tidegate.errors import ConfigError
-
-_CELL = 120  # characters
-_MINUTE = 60_000
 
 
 @o.choosing(only=["topic", "source", "pipeline", "stage", "error", "rule", "since"])
@@ -42,7 +36,8 @@ def groups(
     as_json: o.AsJson = False,
 ) -> None:
     """Show failures by their kind: how many, since when, how fast, and what has been done about them."""
-    with open_index(load_pipeline(pipeline), index) as opened:
+    with open_to_read(load_pipeline(pipeline), index) as opened:
+        warn_stale(opened)
         if group is not None:
             _show_group(opened, group, as_json)
             return
@@ -60,42 +55,13 @@ def groups(
     if page.next is not None:
         typer.echo(f"more: --after {page.next}", err=as_json)
     if not as_json:
-        _warn(expiring, opened)
-
-
-@o.choosing(without=["text"])
-def search(
-    pipeline: o.PipelineFile,
-    wanted: LetterFilter,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[WORDS]...", help="Words of the message, all of them.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
-    after: o.AfterOption = None,
-    index: o.IndexUrl = None,
-    as_json: o.AsJson = False,
-) -> None:
-    """Find dead letters, newest first. Values are shown masked, as the pipeline file says."""
-    wanted = replace(wanted, text=" ".join(words) if words else None)
-    with open_index(load_pipeline(pipeline), index) as opened:
-        page = opened.reader.page(wanted, after=None if after is None else Cursor.parse(after), limit=limit)
-        count = opened.reader.count(wanted)
-    following = None if page.next is None else str(page.next)
-    if as_json:
-        found = {"count": count.number, "exact": count.exact, "next": following}
-        typer.echo(safe_json({**found, "letters": [exported(letter) for letter in page.letters]}, indent=2))
-        return
-    number = f"{count.number:,}".replace(",", " ")
-    title = f"{len(page.letters)} of {'' if count.exact else 'more than '}{number} dead letters, newest first"
-    columns = ["when", "id", "state", "stage", "error", "message", "group"]
-    print_table([_letter_row(letter) for letter in page.letters], columns, title=title)
-    if following is not None:
-        typer.echo(f"more: --after {following}")
+        warn_expiring(expiring, opened)
 
 
 def stats(pipeline: o.PipelineFile, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
     """Show totals: by stage, by topic, how many are open, the oldest of them, and what is about to expire."""
-    with open_index(load_pipeline(pipeline), index) as opened:
+    with open_to_read(load_pipeline(pipeline), index) as opened:
+        warn_stale(opened)
         found, expiring = opened.reader.stats(), opened.expiring()
     if as_json:
         oldest = {topic: moment(at) for topic, at in found["oldestOpen"].items()}
@@ -103,36 +69,14 @@ def stats(pipeline: o.PipelineFile, index: o.IndexUrl = None, as_json: o.AsJson 
         return
     states = ", ".join(f"{number} {state}" for state, number in sorted(found["groups"].items())) or "none"
     typer.echo(f"{found['letters']} dead letters, {found['open']} open; groups: {states}")
-    stages = [{"stage": one_line(stage, _CELL), **numbers} for stage, numbers in sorted(found["stages"].items())]
+    stages = [{"stage": one_line(stage, CELL), **numbers} for stage, numbers in sorted(found["stages"].items())]
     print_table(stages, ["stage", "letters", "open"])
     topics = [
         {"topic": topic, "letters": number, "oldest open": moment(found["oldestOpen"].get(topic, -1))}
         for topic, number in sorted(found["topics"].items())
     ]
     print_table(topics, ["topic", "letters", "oldest open"])
-    _warn(expiring, opened)
-
-
-@o.choosing()
-def export(
-    pipeline: o.PipelineFile,
-    wanted: LetterFilter,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file. Default: standard output.")] = None,
-    index: o.IndexUrl = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line. Default: CSV.")] = False,
-) -> None:
-    """Write all dead letters that the options choose, masked: CSV for a spreadsheet, or JSON for a program."""
-    with open_index(load_pipeline(pipeline), index) as opened:
-        letters = (exported(letter) for letter in opened.reader.every(wanted))
-        target = sys.stdout if out is None else out.open("w", newline="", encoding="utf-8")
-        try:
-            if as_json:
-                target.writelines(safe_json(letter) + "\n" for letter in letters)
-            else:
-                write_csv(letters, LETTER_COLUMNS, target)
-        finally:
-            if out is not None:
-                target.close()
+    warn_expiring(expiring, opened)
 
 
 def ack(
@@ -180,7 +124,7 @@ def _show_group(opened: DeadLetterIndex, fingerprint: str, as_json: bool) -> Non
         "reopened": f"{found['reopened']} times" if found["reopened"] else "",
         "note": one_line(found["note"], 1000),
         **{facet: _numbered(values) for facet, values in found["facets"].items()},
-        "sample": one_line(found["sample_id"], _CELL),
+        "sample": one_line(found["sample_id"], CELL),
     }
     typer.echo("\n".join(f"{name:<14}{value}" for name, value in lines.items() if value))
     for entry in history:
@@ -189,7 +133,7 @@ def _show_group(opened: DeadLetterIndex, fingerprint: str, as_json: bool) -> Non
 
 
 def _numbered(values: dict[str, int]) -> str:
-    return ", ".join(f"{one_line(value, _CELL)} ({count})" for value, count in list(values.items())[:10])
+    return ", ".join(f"{one_line(value, CELL)} ({count})" for value, count in list(values.items())[:10])
 
 
 def _group_row(row: Document) -> Document:
@@ -197,37 +141,11 @@ def _group_row(row: Document) -> Document:
         "open": row["open"],
         "count": row["count"],
         "per hour": row["rate"],
-        "group": one_line(row["fingerprint"], _CELL),
+        "group": one_line(row["fingerprint"], CELL),
         "state": row["state"],
-        "stage": one_line(row["stage"], _CELL),
-        "error": one_line(row["error_type"], _CELL),
-        "message": one_line(row["message"], _CELL),
-        "first": _when(row["first_seen"]),
-        "last": _when(row["last_seen"]),
+        "stage": one_line(row["stage"], CELL),
+        "error": one_line(row["error_type"], CELL),
+        "message": one_line(row["message"], CELL),
+        "first": when(row["first_seen"]),
+        "last": when(row["last_seen"]),
     }
-
-
-def _letter_row(letter: Document) -> Document:
-    return {
-        "when": _when(letter["last_failed"]),
-        "id": one_line(letter["id"], _CELL),
-        "state": letter["state"],
-        "stage": one_line(letter["stage"], _CELL),
-        "error": one_line(letter["error_type"], _CELL),
-        "message": one_line(letter["message"], _CELL),
-        "group": one_line(letter["fingerprint"], _CELL),
-    }
-
-
-def _warn(expiring: list[Document], opened: DeadLetterIndex) -> None:
-    now = int(opened.clock.time() * 1000)
-    for entry in expiring:
-        left = max(0, entry["at"] - now) // _MINUTE * _MINUTE
-        when = f"in {format_duration(left)}" if left else "now"
-        name, topic = one_line(entry["fingerprint"], _CELL), entry["dlq_topic"]
-        typer.echo(f"warning: {entry['count']} dead letters of {name} expire in {topic}, the first {when}", err=True)
-
-
-def _when(ms: int) -> str | None:
-    text = moment(ms)
-    return None if text is None else text[:19].replace("T", " ")

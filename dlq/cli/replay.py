@@ -79,7 +79,7 @@ def replay(
 
 def edit(
     pipeline: o.PipelineFile,
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq search` shows it.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq list` shows it.")],
     value: Annotated[str | None, typer.Option(help="The new value. Default: an editor opens on the raw one.")] = None,
     value_file: Annotated[Path | None, typer.Option(help="A file with the new value.")] = None,
     key: Annotated[str | None, typer.Option(help="The new key. Default: as it was.")] = None,
@@ -158,7 +158,7 @@ def _letter(opened: DeadLetterIndex, id: str) -> Document:
     letter = opened.reader.letter(id)
     if letter is None:
         raise ConfigError(
-            "there is no dead letter with this id", field="ID", value=id, expected="as `dlq search` shows it"
+            "there is no dead letter with this id", field="ID", value=id, expected="as `dlq list` shows it"
         )
     return letter
 

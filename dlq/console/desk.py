@@ -18,12 +18,11 @@ from dlq.index.history import HistoryFilter
 from dlq.index.reading import Document
 from dlq.index.search import Count
 from dlq.index.tables import RATE_BUCKET
-from dlq.service import DeadLetterIndex
+from dlq.service import AT_WORK, DeadLetterIndex
 from tidegate.errors import ConfigError
 
 Json = dict[str, Any]
 
-_AT_WORK = 90_000  # ms: an agent looks at its topics every 30 s
 _TOP = 8  # groups on the overview
 _HOUR = 3_600_000
 PERIODS = {"24h": (24 * _HOUR, _HOUR // 2), "7d": (168 * _HOUR, 4 * _HOUR), "30d": (720 * _HOUR, 24 * _HOUR)}
@@ -65,7 +64,7 @@ class Desk:
         """Totals, bars, the groups with most open letters, what expires, and whether an agent is at work."""
         reader = self.index.reader
         found, topics = reader.stats(), reader.topics()
-        seen = max((row["checked_at"] for row in topics.values()), default=None)
+        seen = self.index.looked()
         return {
             "letters": found["letters"],
             "open": found["open"],
@@ -82,7 +81,7 @@ class Desk:
             ],
             "top": self._with_bars([group_document(row) for row in reader.groups(state=_UNRESOLVED, limit=_TOP)], period),
             "rates": self.bars(period),
-            "agent": {"seen": None if seen is None else moment(seen), "atWork": seen is not None and self.now - seen < _AT_WORK},
+            "agent": {"seen": None if seen is None else moment(seen), "atWork": seen is not None and self.now - seen < AT_WORK},
             "jobs": self.index.jobs.counts(),
         }  # fmt: skip
 
@@ -131,18 +130,7 @@ class Desk:
 
     def letter(self, query: q.LetterQuery) -> Json:
         """One letter, what else is known of it, the replays it was in, and its history. Raises NotFound."""
-        row = self.row(query)
-        history = self.index.reader.history(HistoryFilter(id=row["id"]))
-        known = ("stack", "context", "trace", "truncated", "valueSize", "valueSha256", "timestampType")
-        return {
-            **exported(row),
-            "detail": {name: row["detail"][name] for name in known if name in row["detail"]},
-            "replayed": [
-                {**entry, "created_at": moment(entry["created_at"])}
-                for entry in self.index.jobs.of_letter(row["letter"])
-            ],
-            "history": [entry_document(entry) for entry in history],
-        }
+        return self.index.describe(self.row(query))
 
     def jobs(self, query: q.JobsQuery) -> Json:
         """A page of jobs."""

@@ -13,11 +13,14 @@ from dlq.index.history import HistoryFilter
 from dlq.index.search import Cursor
 from dlq.replay.names import JobState
 from dlq.replay.request import MAX_FAILURES, Request
+from dlq.service import SHORTEST_REASON
 from tidegate.clock import Clock
 
 Text = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^[^\x00]*$")]  # PostgreSQL's text has no NUL
 Note = Annotated[str, StringConstraints(max_length=2_000, pattern=r"^[^\x00]*$", strip_whitespace=True)]
-Reason = Annotated[str, StringConstraints(min_length=3, max_length=2_000, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")]
+Reason = Annotated[
+    str, StringConstraints(min_length=SHORTEST_REASON, max_length=2_000, pattern=r"^[^\x00]*[^\x00\s][^\x00]*$")
+]
 Content = Annotated[str, StringConstraints(max_length=1_048_576)]
 Several = Annotated[list[Text], Field(max_length=100)]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,32}$")]

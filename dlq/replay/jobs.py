@@ -105,7 +105,7 @@ class Jobs:
                     "no dead letter is chosen",
                     field="the filter",
                     expected="open dead letters that are in no other job",
-                    hint="`tidegate dlq search` with the same options shows what there is, `dlq jobs` the other jobs",
+                    hint="`tidegate dlq list` with the same options shows what there is, `dlq jobs` the other jobs",
                 )
             row = {
                 "job": job, "state": RUNNING, "reason": "", "actor": actor, "request": request.to_json(), "total": total,

@@ -149,7 +149,7 @@ def _row(kept: Kept, envelope: Envelope) -> tuple[Any, ...]:
 
 
 def _document(kept: Kept, envelope: Envelope) -> dict[str, Any]:
-    """What `dlq show --json` prints, and the headers as they stand in the topic."""
+    """The document of a dead letter (dlq/document.py), and the headers as they stand in the topic."""
     document = full_document(DeadLetter(envelope, kept.tp.topic, kept.tp.partition, kept.offset, kept.timestamp))
     headers = [{"name": name, **encoded("value", value)} for name, value in kept.headers]
     return {**document, "deadLetter": {**document["deadLetter"], "headers": headers}}

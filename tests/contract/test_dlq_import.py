@@ -132,7 +132,7 @@ def test_from_a_bucket(pipeline: Callable[..., Path], s3: S3Server, tmp_path: Pa
     assert (first.exit_code, json.loads(first.stdout)) == (0, {"files": 2, "letters": 20, "new": 20}), first.output
     again = run("import", settings, f"s3://{bucket}/failed/")
     assert again.stdout.startswith("20 dead letters in 2 files, 0 new in the index of dead letters")
-    found = json.loads(run("search", settings, "--json").stdout)
+    found = json.loads(run("list", settings, "--json").stdout)
     assert found["count"] == 20
     assert found["letters"][0]["value"]["card"] == "***"
 
@@ -149,6 +149,6 @@ def test_what_cannot_be_imported(pipeline: Callable[..., Path], tmp_path: Path) 
     broken = run("import", settings, tmp_path / "some")
     assert broken.exit_code == 2
     assert "zzz.parquet" in broken.stderr
-    assert json.loads(run("search", settings, "--json").stdout)["count"] == 2
+    assert json.loads(run("list", settings, "--json").stdout)["count"] == 2
     with pytest.raises(ConfigError, match="names no bucket"):
         place_of("s3:///x", DeadLetterConfig())

@@ -113,7 +113,7 @@ def test_from_the_topics_to_a_closed_group(make: Callable[..., Scene]) -> None:
     """Our own letters and those of every other tool are indexed, found, acknowledged, resolved, and reopened by the next
     one; SIGTERM ends the agent with 0, and before there is an index the commands say what to do."""
     scene = make(masking=[{"path": "card"}], expiryWarning="2 days")
-    assert "tidegate dlq agent" in scene.run("groups", code=2).stderr
+    assert "tidegate dlq agent" in scene.run("audit", code=2).stderr
     scene.write(scene.own, [letter(offset, value=b'{"n": 1, "card": "4111"}') for offset in range(30)])
     scene.write(scene.own, [letter(30, message=HOSTILE)])
     scene.write(scene.other, [foreign(fixture.headers) for fixture in FIXTURES.values()])
@@ -127,12 +127,12 @@ def test_from_the_topics_to_a_closed_group(make: Callable[..., Scene]) -> None:
         biggest = groups[0]
         assert biggest["count"] == 20
         assert biggest["topic"] == {scene.own: 20}
-        found = scene.json("search", "--group", biggest["group"], "--field", "card=***", "--limit", "5")
+        found = scene.json("list", "--group", biggest["group"], "--field", "card=***", "--limit", "5")
         assert (found["count"], len(found["letters"])) == (20, 5)
-        more = scene.json("search", "--group", biggest["group"], "--after", found["next"], "--limit", "50")
+        more = scene.json("list", "--group", biggest["group"], "--after", found["next"], "--limit", "50")
         assert {x["id"] for x in found["letters"]}.isdisjoint({x["id"] for x in more["letters"]})
         assert len(more["letters"]) == 15
-        assert scene.json("search", "bigint", "--rule", "sane")["count"] == 10
+        assert scene.json("list", "bigint", "--rule", "sane")["count"] == 10
         assert scene.json("stats")["letters"] == 31 + len(FIXTURES)
 
         scene.run("ack", biggest["group"], "--note", "looking")
@@ -165,9 +165,9 @@ def test_hostile_letters_are_harmless_in_a_terminal_and_in_a_spreadsheet(make: C
         scene.wait_indexed()
     (group,) = [group for group in scene.json("groups") if group["count"] and "evil" in group["message"]]
     commands = [
-        ("groups",), ("groups", "--json"), ("groups", group["group"]), ("groups", group["group"], "--json"), ("search",),
-        ("search", "--json"), ("stats",), ("stats", "--json"), ("export",), ("export", "--json"), ("list",),
-        ("list", "--json"), ("show", "flights-1-0"), ("show", "flights-1-0", "--json"), ("show", "flights-1-1"),
+        ("groups",), ("groups", "--json"), ("groups", group["group"]), ("groups", group["group"], "--json"), ("list",),
+        ("list", "--json"), ("stats",), ("stats", "--json"), ("export",), ("export", "--json"),
+        ("show", "flights-1-0"), ("show", "flights-1-0", "--json"), ("show", "flights-1-1"),
     ]  # fmt: skip
     for command in commands:
         printed = scene.run(*command).output

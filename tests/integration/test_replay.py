@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dlq.cli.options import actor
 from tests.harness import running
 from tests.providers.kafka import KafkaTopics
 from tests.providers.postgres import Database
@@ -50,10 +51,10 @@ def test_from_failure_to_a_closed_group(kafka: KafkaTopics, postgres: Database, 
             assert replay.header("tidegate.dlq.error.message") is None
             assert not [name for name, _ in replay.headers if name.startswith("__connect")]
         (again, *_) = scene.json("jobs", "show", result["job"], "--outcome", "failed_again")["results"]
-        newer = scene.json("search", "--state", "open")["letters"]
+        newer = scene.json("list", "--state", "open")["letters"]
         assert again["again"] in [x["id"] for x in newer]
         assert {x["replays"] for x in newer} == {1}
-        assert scene.json("search", "--state", "replaced")["count"] == 5
+        assert scene.json("list", "--state", "replaced")["count"] == 5
 
 
 def test_the_commands_ask_and_say(kafka: KafkaTopics, tmp_path: Path) -> None:
@@ -76,14 +77,20 @@ def test_the_commands_ask_and_say(kafka: KafkaTopics, tmp_path: Path) -> None:
         assert scene.json("jobs", "list") == []
         assert "--yes" in scene.run("replay", "--json", code=2).stderr
 
-        (letter,) = scene.json("search", "--field", "id=9")["letters"]
+        (letter,) = scene.json("list", "--field", "id=9")["letters"]
+        assert "4111" not in scene.run("show", letter["id"]).output
+        assert "4111" in scene.run("show", letter["id"], "--reveal", "--reason", "to compare").output
+        revealed = scene.json("show", letter["id"], "--reveal", "--reason", "again")
+        assert (revealed["value"]["card"], json.loads(revealed["raw"]["value"])["card"]) == ("***", "4111")
+        entries = scene.json("audit", "--action", "reveal", "--id", letter["id"])
+        assert [(entry["actor"], entry["note"]) for entry in entries] == [(actor(), "again"), (actor(), "to compare")]
         masked = '{"id": 9, "amount": 1, "card": "***"}'
         assert "value.card" in scene.run("edit", letter["id"], "--value", masked, code=2).stderr
         edited = scene.json("edit", letter["id"], "--value", '{"id": 9, "amount": 1, "card": "4112"}', "--yes")
         assert edited["outcomes"] == {"ok": 1}
         assert "4112" not in json.dumps(scene.json("jobs", "show", edited["job"]))
 
-        (first,) = scene.json("search", "--field", "id=0")["letters"]
+        (first,) = scene.json("list", "--field", "id=0")["letters"]
         assert "1 dead letters parked" in scene.run("park", "--id", first["id"], "--yes").output
         command = ("replay", "--set", "value.amount = 1", "--here", "--yes")
         assert "3 ok" in scene.run(*command).output

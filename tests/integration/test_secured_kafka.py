@@ -15,7 +15,7 @@ import pytest
 import typer.testing
 from aiokafka import AIOKafkaProducer
 
-from dlq.reader import read_dead_letters
+from dlq.reader import read_records
 from tests.harness import running, wait_until
 from tests.providers.postgres import Database
 from tests.providers.secured import PASSWORD, SecuredKafka, secured_kafka
@@ -188,7 +188,7 @@ def test_reading_commands_name_it_too(secured: SecuredKafka, tmp_path: Path, mon
     code, said = command("status", pipeline_file(tmp_path, kafka, source={"topics": ["t"]}))
     assert (code, "kafka.sasl: the broker refuses the login" in said, WRONG in said) == (2, True, False), said
     with pytest.raises(ConfigError, match=r"kafka\.sasl: the broker refuses the login"):
-        list(read_dead_letters(Kafka.model_validate(kafka), "t", patience=1.0))
+        list(read_records(Kafka.model_validate(kafka), "t", field="topic", patience=1.0))
 
 
 def test_a_worker_with_a_wrong_password_ends(secured: SecuredKafka, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -100,9 +100,8 @@ def _reason(letter: Row) -> str:
 def _value(letter: Row) -> str:
     if letter["value"] is None:
         return "null"
-    shown = str(letter["value"])
-    if letter["valueEncoding"] == "base64":
-        shown = b64decode(shown).decode(errors="backslashreplace")
+    value = letter["value"]
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return shown if len(shown) <= _SHOWN_VALUE else shown[:_SHOWN_VALUE] + "…"
 
 

@@ -124,7 +124,7 @@ class Run:
         """Print everything. True: all is equal to the truth and the ledger balances."""
         setting, console = self.setting, self._console
         print_results(console, setting.stack.postgres.url, setting.pipeline.id)
-        letters = _lines(setting, "dlq", "list")
+        letters = _lines(setting, "dlq", "export")
         print_dead_letters(console, letters)
         audit = setting.shell.ask("ledger")
         print_ledger(console, json.loads(audit.stdout)["partitions"])
@@ -138,7 +138,7 @@ class Run:
         replayed = read_replays(stack.kafka.bootstrap_servers, TOPIC, producer.ends())
         truth = compute_truth(producer.table(), replayed, amended=self._options.fallback)
         replays = zip(replayed["of_partition"].to_pylist(), replayed["of_offset"].to_pylist(), strict=True)
-        still_open = json.loads(setting.shell.ask("dlq", "search", "--state", "open", "--limit", "10000").stdout)
+        still_open = json.loads(setting.shell.ask("dlq", "list", "--state", "open", "--limit", "10000").stdout)
         return [
             *compare_with_store(truth, stack.postgres.url, setting.pipeline.id),
             compare_places("dead letters", dead_letters(truth), map(_place, letters)),

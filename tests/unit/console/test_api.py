@@ -37,13 +37,13 @@ def test_everything_that_the_pages_do_is_in_the_document(console: Scene) -> None
 
 
 def test_a_page_is_what_the_shell_prints(console: Scene, tmp_path: Path) -> None:
-    """`dlq search --json`, `dlq groups --json` and the API answer with the same documents."""
+    """`dlq list --json`, `dlq groups --json` and the API answer with the same documents."""
     from typer.testing import CliRunner
 
     file = tmp_path / "pipeline.json"
     url = f"sqlite:///{tmp_path / 'index.sqlite'}"
     file.write_text(json.dumps({"pipelineId": "flights", "deadLetters": {"index": url}}))
-    shell = json.loads(CliRunner().invoke(dlq_cli, ["search", str(file), "carrier", "--json"]).stdout)
+    shell = json.loads(CliRunner().invoke(dlq_cli, ["list", str(file), "carrier", "--json"]).stdout)
     assert console.client().get("/api/letters?text=carrier").json() == shell
     groups = json.loads(CliRunner().invoke(dlq_cli, ["groups", str(file), "--json"]).stdout)
     answered = console.client().get("/api/groups").json()["groups"]

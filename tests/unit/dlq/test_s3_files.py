@@ -73,7 +73,7 @@ def test_columns_have_the_envelope() -> None:
 
 
 def test_lines_are_documents() -> None:
-    """A line of JSON is what `dlq show --json` prints."""
+    """A line of JSON is the dead letter's full document."""
     line = json.loads(written([kept(1)], "json"))
     assert (line["id"], line["stage"], line["deadLetter"]["offset"]) == ("flights-1-1", "decode", 1)
 

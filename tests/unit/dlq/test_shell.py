@@ -78,14 +78,14 @@ def test_every_command_is_fit_for_scripts(name: str, command: click.Command) -> 
 @pytest.mark.parametrize(
     ("name", "model"),
     [
-        ("search", queries.Filter), ("export", queries.Filter), ("preview", queries.Filter), ("replay", queries.Filter),
+        ("list", queries.Filter), ("export", queries.Filter), ("preview", queries.Filter), ("replay", queries.Filter),
         ("park", queries.Filter), ("groups", queries.GroupsQuery), ("jobs list", queries.JobsQuery),
         ("jobs show", queries.ResultsQuery), ("audit", queries.AuditQuery),
     ],
 )  # fmt: skip
 def test_what_the_console_filters_the_shell_filters(name: str, model: Any) -> None:
     """Each part of a filter of the console, and of its paging, is an option (or the words) of the command."""
-    options = options_of(dict(all_commands())[name]) | {"words" if name == "search" else ""}
+    options = options_of(dict(all_commands())[name]) | {"words" if name == "list" else ""}
     wanted = set(model.model_fields) - ({"state"} if name in ("preview", "replay", "park") else set())
     missing = {one for one in wanted if f"--{one}" not in options and not (one == "text" and "words" in options)}
     assert missing == set()
@@ -110,10 +110,10 @@ def test_groups_page_by_page(shell: tuple[Scene, Run]) -> None:
 def test_letters_by_pipeline_and_time(shell: tuple[Scene, Run]) -> None:
     """The pipeline, and both ends of a time."""
     _, run = shell
-    assert run("search", "--pipeline", "flights", "--json")["count"] == 60
-    assert run("search", "--pipeline", "other", "--json")["count"] == 0
+    assert run("list", "--pipeline", "flights", "--json")["count"] == 60
+    assert run("list", "--pipeline", "other", "--json")["count"] == 0
     since, until = (str(int((NOW - seconds) * 1000)) for seconds in (14_000, 7_000))
-    assert run("search", "--since", since, "--until", until, "--json")["count"] == 5
+    assert run("list", "--since", since, "--until", until, "--json")["count"] == 5
 
 
 def test_acts_and_who_did_them(shell: tuple[Scene, Run]) -> None:
@@ -178,6 +178,44 @@ def test_a_loop_is_told_apart_everywhere(shell: tuple[Scene, Run]) -> None:
     assert m.DLQ_REPLAYS.labels["outcome"] == OUTCOMES
 
 
+def test_one_record_in_full(shell: tuple[Scene, Run]) -> None:
+    """show has what the API has of a letter; an unknown id is refused with the nearest that are."""
+    opened, run = shell
+    id = opened.index.reader.page(LetterFilter(stage=("handle",)), limit=1).letters[0]["id"]
+    found = run(f"show {id}", "--json")
+    assert opened.client().get(f"/api/letter?id={id}").json() == found
+    assert found["detail"]["stack"] == "Traceback: boom"
+    printed = run(f"show {id}")
+    assert f"group         {found['group']}" in printed
+    assert "stack\n  Traceback: boom" in printed
+    told = run("show flights-0-6000", code=1)
+    assert "there is no dead letter with this id" in told
+    assert "flights-0-6" in told.partition("nearest")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("--reveal", "a reveal needs a reason"),
+        ("--reveal --reason ab", "at least 3 characters"),
+        ("--reason because", "--reveal besides it"),
+    ],
+)
+def test_a_reveal_says_why(shell: tuple[Scene, Run], options: str, told: str) -> None:
+    """Without a reason nothing is revealed, and nothing stands in the history."""
+    opened, run = shell
+    assert told in run(f"show flights-0-0 {options}", code=1)
+    assert opened.index.reader.history() == []
+
+
+def test_no_agent_is_at_work(shell: tuple[Scene, Run]) -> None:
+    """Whoever looks at an index that nobody fills any more is told since when, beside the answer."""
+    _, run = shell
+    for command in ("list", "groups", "stats", "export"):
+        assert "no agent has looked at the topics since 2023-11-14 22:13:20" in run(command), command
+        run(command, "--json") if command != "export" else None
+
+
 def test_a_script_gets_what_it_can_parse_and_a_person_what_is_harmless(shell: tuple[Scene, Run]) -> None:
     """ANSI sequences, marks that turn the reading direction and formulas, in every place of a record, out of every command
     that shows it: no control character, and no cell of the CSV that a spreadsheet would run."""
@@ -187,7 +225,7 @@ def test_a_script_gets_what_it_can_parse_and_a_person_what_is_harmless(shell: tu
     opened.write(dead(70, at=NOW, message=evil, error=evil, rule=evil, key=b"=1+1", topic=evil, value=value))
     letter = opened.index.reader.page(LetterFilter(key=("=1+1",))).letters[0]
     opened.index.lifecycle.acknowledge(letter["fingerprint"], actor=evil, note=evil)
-    commands = ["groups", f"groups {letter['fingerprint']}", "search", "stats", "audit", "export", "jobs list"]
+    commands = ["groups", f"groups {letter['fingerprint']}", "list", "stats", "audit", "export", "jobs list"]
     for command in commands:
         for arguments in ((), ("--json",)):
             if command == "export" and arguments:
