@@ -19,6 +19,7 @@ from tests.providers.kafka import KafkaTopics
 from tidegate.cli.main import app as tidegate
 from tidegate.config.loading import load_pipeline
 from tidegate.errors import TidegateError
+from tidegate.ledger import LEDGER_COLUMNS, Ledger
 
 Record = dict[str, Any]
 
@@ -98,6 +99,14 @@ class Replaying:
             result = typer.testing.CliRunner().invoke(tidegate, arguments, input=input)
         assert code is None or result.exit_code == code, f"{result.output}\n{result.exception!r}\n{self.agent.tail()}"
         return result
+
+    def ledger(self) -> Ledger:
+        """Of all partitions; each balances, and the dead-letter topic has what it says."""
+        with _same_logging():
+            result = typer.testing.CliRunner().invoke(tidegate, ["ledger", str(self.worker.file), "--json"])
+        assert result.exit_code == 0, result.output
+        rows = json.loads(result.stdout)["partitions"]
+        return sum((Ledger(*(row[name] for name in LEDGER_COLUMNS)) for row in rows), Ledger())
 
     def json(self, *command: str, code: int | None = 0) -> Any:
         return json.loads(self.run(*command, "--json", code=code).stdout)

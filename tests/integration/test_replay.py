@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.harness import running
 from tests.providers.kafka import KafkaTopics
 from tests.providers.postgres import Database
 from tests.replaying import Replaying, orders
+from tidegate.ledger import Ledger
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
 MENDED = [{"name": "small", "type": "range", "column": "amount", "max": 1000}]
@@ -37,6 +39,7 @@ def test_from_failure_to_a_closed_group(kafka: KafkaTopics, postgres: Database, 
         assert (result["state"], result["outcomes"]) == ("done", {"ok": 215, "failed_again": 5})
         scene.wait_indexed(225)
         assert scene.stats("open") == 5
+        assert scene.ledger() == Ledger(read=650, accepted=425, dead_lettered=225)
         after = scene.json("groups", group["group"])
         assert (after["state"], after["open"], after["reopened"]) == ("open", 5, 0)
         letters = scene.read(scene.dlq)
@@ -57,9 +60,9 @@ def test_from_failure_to_a_closed_group(kafka: KafkaTopics, postgres: Database, 
         assert scene.json("list", "--state", "replaced")["count"] == 5
 
 
-def test_the_commands_ask_and_say(kafka: KafkaTopics, tmp_path: Path) -> None:
-    """Over a SQLite index and in the command's own process: the preview in words, the question, an edit by hand, parking, jobs;
-    what retention, a mask or a script forbids is an error that says so."""
+def test_the_commands_ask_and_say(kafka: KafkaTopics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a SQLite index and in the command's own process: the preview in words, the question, an edit by hand, parking, jobs,
+    and how far a replay is; what retention, a mask or a script forbids is an error that says so."""
     scene = Replaying(
         kafka, f"sqlite:///{tmp_path / 'index.sqlite'}", tmp_path, dead_letters={"masking": [{"path": "card"}]}
     )
@@ -93,7 +96,12 @@ def test_the_commands_ask_and_say(kafka: KafkaTopics, tmp_path: Path) -> None:
         (first,) = scene.json("list", "--field", "id=0")["letters"]
         assert "1 dead letters parked" in scene.run("park", "--id", first["id"], "--yes").output
         command = ("replay", "--set", "value.amount = 1", "--here", "--yes")
-        assert "3 ok" in scene.run(*command).output
+        with monkeypatch.context() as terminal:
+            terminal.setenv("FORCE_COLOR", "1")
+            terminal.setenv("COLUMNS", "100")
+            done = scene.run(*command)
+        assert "3 ok" in done.stdout
+        assert re.search(r"replay .*━.*3/3", done.stderr)  # the bar, as a terminal gets it
         assert scene.stats("open") == 0
         assert "no dead letter is chosen" in scene.run(*command, code=2).stderr
         assert "1 dead letters are open again" in scene.run("park", "--undo", "--yes").output
