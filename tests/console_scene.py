@@ -8,15 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi.testclient import TestClient
 
 from dlq.console.app import create_app
 from dlq.envelope import Envelope, RawRecord
+from dlq.index.filters import LetterFilter
 from dlq.index.letters import index_row
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
 from dlq.reader import DeadLetter
+from dlq.replay.request import Request
 from dlq.retention import note_retentions
 from dlq.service import DeadLetterIndex, connect_index
 from tests.delivered import Record
@@ -143,6 +146,22 @@ def _letter(record: Record) -> DeadLetter:
         record.key, record.value, list(record.headers), tp=DLQ, offset=record.offset, timestamp=record.timestamp
     )
     return DeadLetter(envelope, DLQ.topic, DLQ.partition, record.offset, record.timestamp)
+
+
+def page_paths(console: Scene) -> list[str]:
+    """A URL of every page."""
+    index = console.index
+    letter = index.reader.page(LetterFilter(stage=("handle",))).letters[0]
+    if not (jobs := index.jobs.newest()):
+        jobs = [index.replay(Request(LetterFilter(stage=("handle",)), rate=5), actor="ada")]
+        index.lifecycle.acknowledge(console.group, actor="ada", note="looking at it")
+    record, group = urlencode({"id": letter["id"]}), urlencode({"group": console.group})
+    return [
+        "/", "/groups", "/groups?state=resolved", f"/group?{group}", "/search", "/search?text=nothing&key=x",
+        f"/record?{record}", f"/record?{record}&view=hex", f"/record/edit?{record}",
+        f"/replay?{group}&set=value.distance+%3D+1", f"/park?{group}",
+        "/jobs", f"/jobs/{jobs[0].id}", "/pipeline", "/audit", "/login",
+    ]  # fmt: skip
 
 
 def some_failures(now: float = NOW) -> list[Record]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _FRESH = 3.0  # seconds: however many look at it, Kafka and the store are asked once in this time
+_MOMENT = 0.1  # seconds that a page which is about something else waits for Kafka
 
 
 @dataclass(slots=True)
@@ -29,8 +30,12 @@ class Live:
     clock: Clock
     answer: float = 3.0
     _asking: threading.Lock = field(default_factory=threading.Lock)
+    _asking_workers: threading.Lock = field(default_factory=threading.Lock)
     _found: Json | None = None
     _until: float = 0.0
+    _workers: Json | None = None
+    _workers_until: float = 0.0
+    _looking: threading.Thread | None = None
 
     def document(self) -> Json:
         """Nothing is raised for what is away or wrong: `problems` says it."""
@@ -39,6 +44,23 @@ class Live:
                 self._found = self._ask()
                 self._until = self.clock.monotonic() + _FRESH
             return self._found
+
+    def workers(self) -> Json | None:
+        """Who works on the pipeline, as it was last heard; None: unknown. Nobody waits longer than a moment for it."""
+        if self.pipeline.missing_to_run:
+            return None
+        with self._asking_workers:
+            looking = self._looking if self._looking is not None and self._looking.is_alive() else None
+            if looking is None and self.clock.monotonic() >= self._workers_until:
+                looking = self._looking = threading.Thread(target=self._look_for_workers, name="workers", daemon=True)
+                looking.start()
+        if looking is not None and self._workers is None:
+            looking.join(_MOMENT)
+        return self._workers
+
+    def _look_for_workers(self) -> None:
+        self._workers = self._group([])
+        self._workers_until = self.clock.monotonic() + _FRESH
 
     def _ask(self) -> Json:
         problems: list[str] = []

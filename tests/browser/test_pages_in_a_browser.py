@@ -16,29 +16,13 @@ from playwright.sync_api import Page, expect
 from dlq.index.filters import LetterFilter
 from dlq.replay.request import Request
 from tests.browser.conftest import served
-from tests.console_scene import TOKENS, Scene, dead, scene
+from tests.console_scene import TOKENS, Scene, dead, page_paths, scene
 from tidegate.clock import SystemClock
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 SERIOUS = ("serious", "critical")
-
-
-def paths(console: Scene) -> list[str]:
-    """A URL of every page."""
-    index = console.index
-    letter = index.reader.page(LetterFilter(stage=("handle",))).letters[0]
-    if not (jobs := index.jobs.newest()):
-        jobs = [index.replay(Request(LetterFilter(stage=("handle",)), rate=5), actor="ada")]
-        index.lifecycle.acknowledge(console.group, actor="ada", note="looking at it")
-    record, group = urlencode({"id": letter["id"]}), urlencode({"group": console.group})
-    return [
-        "/", "/groups", "/groups?state=resolved", f"/group?{group}", "/search", "/search?text=nothing&key=x",
-        f"/record?{record}", f"/record?{record}&view=hex", f"/record/edit?{record}",
-        f"/replay?{group}&set=value.distance+%3D+1", f"/park?{group}",
-        "/jobs", f"/jobs/{jobs[0].id}", "/pipeline", "/audit", "/login",
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -57,7 +41,7 @@ def test_no_page_shuts_anybody_out(
     monkeypatch.setattr("dlq.replay.editing.read_one", lambda _, *place: kept[place])  # no Kafka is here
     page = open_page(color_scheme=scheme, viewport=size)
     found: list[str] = []
-    for path in paths(opened):
+    for path in page_paths(opened):
         answer = page.goto(url + path)
         assert answer is not None
         assert answer.status == 200, path

@@ -155,16 +155,18 @@ def test_killed_anywhere(kafka: KafkaTopics, s3: S3Server, tmp_path: Path, chaos
     scene, random = Scene(kafka, s3, partitions=3, bufferRecords=40), Random(seed)
     file = tmp_path / "pipeline.yaml"
     file.write_text(yaml.safe_dump(scene.document))
-    feeding = threading.Thread(target=lambda: [scene.fail(100) or time.sleep(0.15) for _ in range(20)])
-    feeding.start()
     for _ in range(12 if chaos == "long" else 1):
+        feeding = threading.Thread(target=lambda: [scene.fail(100) or time.sleep(0.15) for _ in range(8)])
+        feeding.start()  # there is something to be written in each round
         process = subprocess.Popen([sys.executable, "-c", _WRITE, str(file)], cwd=ROOT)
         before = len(s3.objects(scene.bucket))
-        wait_until(lambda: len(s3.objects(scene.bucket)) > before, 20, "it writes", every=0.02)  # noqa: B023  # waited for before `before` changes
-        time.sleep(random.random() / 2)
-        process.kill()
-        process.wait()
-    feeding.join()
+        try:
+            wait_until(lambda: len(s3.objects(scene.bucket)) > before, 20, "it writes", every=0.02)  # noqa: B023  # waited for before `before` changes
+            time.sleep(random.random() / 2)
+        finally:
+            process.kill()
+            process.wait()
+            feeding.join()
     with scene.uploading() as uploader:
         uploader.finish()
     assert scene.found() == scene.expected()

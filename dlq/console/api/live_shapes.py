@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dlq.console.api import shapes
 from dlq.console.api.shapes import Shape
 
 
@@ -56,3 +57,20 @@ class PipelineLive(Shape):
     partitions: list[Partition]
     group: WorkerGroup | None
     problems: list[str]
+
+
+class Overview(Shape):
+    """`workers`: null when Kafka does not say, or not in time."""
+
+    letters: int
+    open: int
+    oldest_open: str | None
+    groups: dict[str, int]
+    stages: dict[str, dict[str, int]]
+    topics: list[shapes.Topic]
+    expiring: list[shapes.Expiring]
+    top: list[shapes.GroupWithBars]
+    rates: list[shapes.Bar]
+    agent: shapes.Agent
+    jobs: dict[str, int]
+    workers: WorkerGroup | None

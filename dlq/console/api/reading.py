@@ -30,11 +30,11 @@ def me(who: Who) -> Json:
     return Json({"name": who.name, "role": who.role})
 
 
-@router.get("/overview", response_model=shapes.Overview)
+@router.get("/overview", response_model=live_shapes.Overview)
 @needs(Right.VIEW)
-def overview(desk: TheDesk, period: q.Period = "24h") -> Json:
-    """Totals, rates, the groups with most open letters, what expires, whether an agent is at work."""
-    return Json(desk.overview(period))
+def overview(desk: TheDesk, live: TheLive, period: q.Period = "24h") -> Json:
+    """Totals, rates, the groups with most open letters, what expires, whether an agent and workers are at work."""
+    return Json({**desk.overview(period), "workers": live.workers()})
 
 
 @router.get("/pipeline", response_model=live_shapes.PipelineLive)

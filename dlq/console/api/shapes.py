@@ -238,20 +238,6 @@ class Agent(Shape):
     at_work: bool
 
 
-class Overview(Shape):
-    letters: int
-    open: int
-    oldest_open: str | None
-    groups: dict[str, int]
-    stages: dict[str, dict[str, int]]
-    topics: list[Topic]
-    expiring: list[Expiring]
-    top: list[GroupWithBars]
-    rates: list[Bar]
-    agent: Agent
-    jobs: dict[str, int]
-
-
 class Me(Shape):
     name: str
     role: str

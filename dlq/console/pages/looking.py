@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from dlq.console import queries as q
 from dlq.console.desk import PERIODS, TheDesk
 from dlq.console.gate import GuardedRoute
+from dlq.console.live import TheLive
 from dlq.console.render import page
 from dlq.console.rights import Right, needs
 from dlq.index.filters import STATES
@@ -27,10 +28,13 @@ class _GroupsPage(q.GroupsQuery):
 
 @router.get("/")
 @needs(Right.VIEW)
-def overview(request: Request, desk: TheDesk, period: q.Period = "24h") -> Response:
+def overview(request: Request, desk: TheDesk, live: TheLive, period: q.Period = "24h") -> Response:
     """Where things stand."""
     found = desk.overview(period)
-    return page(request, "overview.html", title="Overview", found=found, period=period, periods=list(PERIODS))
+    return page(
+        request, "overview.html", title="Overview", found=found, workers=live.workers(),
+        runs=not live.pipeline.missing_to_run, period=period, periods=list(PERIODS),
+    )  # fmt: skip
 
 
 @router.get("/groups")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +58,31 @@ def test_no_agent_at_work_is_said(tmp_path: Path) -> None:
         assert "No agent is at work" not in browser.get("/").text
         clock.advance(120)
         assert "No agent is at work" in browser.get("/").text
+
+
+def test_the_overview_says_whether_workers_are_at_work(console: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Kafka's group coordinator knows them; a Kafka that does not answer holds up neither the page nor the API."""
+    said: list[dict[str, Any]] = [
+        {"state": "stable", "members": [{"client": "w-1", "host": "10.0.0.1", "partitions": 3}]}
+    ]
+    monkeypatch.setattr("dlq.console.live.Live._group", lambda live, problems: said[-1])
+    browser, live = console.browser(), console.app.state.live
+    assert "<strong>1 at work</strong><span>workers</span>" in browser.get("/").text
+    assert browser.get("/api/overview").json()["workers"] == said[0]
+    said.append({"state": "empty", "members": []})
+    live.clock.advance(5)
+    live.workers()
+    live._looking.join(10)
+    assert "nobody reads the source" in browser.get("/").text
+    answer = threading.Event()
+    monkeypatch.setattr("dlq.console.live.Live._group", lambda live, problems: answer.wait(20) and said[0])
+    live._workers = None
+    live.clock.advance(5)
+    assert "Kafka has not said yet" in browser.get("/").text
+    assert browser.get("/api/overview").json()["workers"] is None
+    answer.set()
+    live._looking.join(10)
+    assert "<strong>1 at work</strong><span>workers</span>" in browser.get("/").text
 
 
 def test_overview_and_group_lead_from_impact_to_record(console: Scene) -> None:
