@@ -78,6 +78,7 @@ class RetryAgent:
         self._pipeline, self._metrics, self._clock = pipeline, metrics, clock or SystemClock()
         self._sources = frozenset(pipeline.source.topics if pipeline.source else ())
         self._lines: dict[TopicPartition, _Line] = {}
+        self._unassigned: KafkaException | None = None
         self._counts: dict[str, int] = {}  # partitions of the source topics
         self._trimmer = Trimmer(pipeline.kafka, self._clock)
         self._stopping = threading.Event()
@@ -112,14 +113,17 @@ class RetryAgent:
             "allow.auto.create.topics": False,
             "enable.partition.eof": False,
         }
-        self._lines = {}
+        self._lines, self._unassigned = {}, None
         consumer, self._producer = Consumer(options), self._new_producer()
         try:
             self._producer.init_transactions(_TIMEOUT)
             pattern = "^" + retry_prefix(self._pipeline.pipeline_id).replace(".", "\\.") + ".*"
             consumer.subscribe([pattern], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
             while not self._stopping.is_set():
-                for message in consumer.consume(_POLL_RECORDS, timeout=_POLL):
+                messages = consumer.consume(_POLL_RECORDS, timeout=_POLL)
+                if self._unassigned is not None:
+                    raise self._unassigned
+                for message in messages:
                     self._take(message)
                 while (due := self._due()) and not self._stopping.is_set():
                     self._send(consumer, due)
@@ -146,7 +150,11 @@ class RetryAgent:
     # Waiting
 
     def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-        found = consumer.committed(partitions, timeout=_TIMEOUT)
+        try:
+            found = consumer.committed(partitions, timeout=_TIMEOUT)
+        except KafkaException as error:
+            self._unassigned = error  # raised out of this callback it would be no exception that anything catches
+            return
         for one in found:
             self._lines[TopicPartition(one.topic, one.partition)] = _Line()
             one.offset = one.offset if one.offset >= 0 else OFFSET_BEGINNING

@@ -67,6 +67,7 @@ class Uploader:
         self._is_ours = topic != dead_letter_topic(pipeline)  # then what is in S3 is not needed in the topic any more
         self._guard = Guard("s3", pipeline.error_handling, sleep=self._stay)
         self._buffers: dict[TopicPartition, Buffer] = {}
+        self._unassigned: KafkaException | None = None
         self._stopping, self._hurry = threading.Event(), threading.Event()
         self._deadline = float("inf")
         self._not_before, self._outage = 0.0, _OUTAGE[0]
@@ -115,6 +116,7 @@ class Uploader:
 
     def _session(self) -> None:
         """One membership of the group."""
+        self._unassigned = None
         self._consumer = Consumer(member_options(self._pipeline.kafka, self.group))
         try:
             self._consumer.subscribe(
@@ -133,7 +135,11 @@ class Uploader:
     # Reading
 
     def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-        found = consumer.committed(partitions, timeout=_TIMEOUT)
+        try:
+            found = consumer.committed(partitions, timeout=_TIMEOUT)
+        except KafkaException as error:
+            self._unassigned = error  # raised out of this callback it would be no exception that anything catches
+            return
         for one in found:
             tp = TopicPartition(one.topic, one.partition)
             self._buffers[tp] = Buffer(tp, _agreed(one.metadata), one.offset if one.offset >= 0 else -1)
@@ -148,13 +154,19 @@ class Uploader:
     def _gather(self) -> None:
         """Read on until something is due; and while more is there already, up to what an object may have: each object costs a
         request and two commits, whatever is in it."""
-        messages = self._consumer.consume(_POLL_RECORDS, timeout=self._until_due())
-        while messages:
+        timeout = self._until_due()
+        while messages := self._consume(timeout):
             for message in messages:
                 self._take(message)
             if len(messages) < _POLL_RECORDS or self._gathered >= self._config.buffer_bytes:
                 return
-            messages = self._consumer.consume(_POLL_RECORDS, timeout=_MORE)
+            timeout = _MORE
+
+    def _consume(self, timeout: float) -> list[Message]:
+        messages = self._consumer.consume(_POLL_RECORDS, timeout=timeout)
+        if self._unassigned is not None:
+            raise self._unassigned
+        return messages
 
     @property
     def _gathered(self) -> int:
@@ -192,8 +204,7 @@ class Uploader:
             if self._stopping.is_set() and time.monotonic() + left > self._deadline:
                 raise _Stopped
             self._consumer.pause(self._consumer.assignment())
-            message = self._consumer.poll(min(left, 0.2))
-            if message is not None:
+            for message in self._consume(min(left, 0.2)):
                 self._take(message)
 
     # Writing
@@ -202,8 +213,7 @@ class Uploader:
         now = time.monotonic()
         if now < self._not_before and not self._stopping.is_set():
             return
-        full = self._gathered >= _MEMORY * self._config.buffer_bytes
-        all_of_them = full or self._hurry.is_set()
+        all_of_them = self._hurry.is_set() or self._gathered >= _MEMORY * self._config.buffer_bytes
         for buffer in list(self._buffers.values()):
             if not buffer.records or (buffer.due(self._config) > now and not all_of_them):
                 continue
@@ -255,9 +265,7 @@ class Uploader:
         place = KafkaPartition(buffer.tp.topic, buffer.tp.partition, offset, metadata)
         try:
             self._consumer.commit(offsets=[place], asynchronous=False)
-        except (
-            KafkaException
-        ) as error:  # the broker is away, or the group is being shared out anew: then `poll` says so
+        except KafkaException as error:  # away, or the group is being shared out anew: then `consume` says so
             raise BrokerUnavailable(f"{self.group}: {error.args[0].str()}") from error
 
     def _wait_out(self, error: TidegateError) -> None:

@@ -21,6 +21,7 @@ from tests.harness import ROOT, Message, WorkerProcess, produce, read_topic, run
 from tests.providers.kafka import KafkaTopics
 from tests.reference import Record
 from tests.scene import Scene, events
+from tests.unanswered import unanswered_once
 from tests.unit.worker.pieces import partition, plan_of
 from tests.unit.worker.test_turns import CALLS
 from tidegate.clock import SystemClock
@@ -120,6 +121,17 @@ def test_a_wait_outlives_its_agent(kafka: KafkaTopics) -> None:
         scene.wait(range(50, 80), due=time.time() - 1)
         wait_until(lambda: len(scene.back()) >= 80, 30, "more")
     assert scene.numbers() == Counter(range(80))
+
+
+def test_no_answer_when_partitions_come(kafka: KafkaTopics, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka does not say in time how far the group is: it is asked again, and nothing is left waiting or sent twice."""
+    monkeypatch.setattr("dlq.retry.agent.Consumer", unanswered := unanswered_once())
+    scene = Waiting(kafka)
+    scene.wait(range(20), due=time.time())
+    with scene.agent():
+        wait_until(lambda: len(scene.back()) >= 20, 30, "all")
+    assert unanswered.asked > 1
+    assert scene.numbers() == Counter(range(20))
 
 
 @pytest.mark.chaos

@@ -22,6 +22,7 @@ from dlq.s3.uploader import Uploader, open_uploader
 from tests.harness import ROOT, produce, read_topic, wait_until
 from tests.providers.kafka import KafkaTopics
 from tests.providers.s3 import S3Server
+from tests.unanswered import unanswered_once
 from tests.unit.dlq.dead_letters import NOW_MS, envelope
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.queue import DeadLetterConfig
@@ -146,6 +147,16 @@ def test_s3_away(kafka: KafkaTopics, s3: S3Server, chaos: str) -> None:
         scene.fail(100)
         scene.wait_complete(30)
         wait_until(lambda: uploader.trouble is None, 20, "all is well again")
+
+
+def test_no_answer_when_partitions_come(kafka: KafkaTopics, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka does not say in time what is written already: it is asked again, and each letter is there once."""
+    monkeypatch.setattr("dlq.s3.uploader.Consumer", unanswered := unanswered_once())
+    scene = Scene(kafka, s3)
+    scene.fail(100)
+    with scene.uploading():
+        scene.wait_complete()
+    assert unanswered.asked > 1
 
 
 @pytest.mark.chaos
