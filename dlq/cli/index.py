@@ -98,22 +98,24 @@ def resolve(
     group: o.Fingerprint,
     note: o.Note = "",
     index: o.IndexUrl = None,
+    yes: o.Yes = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Close a group and its open dead letters by hand. It opens again by itself when it fails again."""
+    o.require_answer(yes, as_json)
     with open_index(load_pipeline(pipeline), index) as opened:
+        if not yes:
+            number = _group(opened, group)["open"]
+            typer.confirm(
+                f"Close {number} open dead letters of {one_line(group, CELL)}? No replay takes them then", abort=True
+            )
         closed = opened.lifecycle.resolve(group, actor=o.actor(), note=note)
     done = {"group": group, "state": "resolved", "letters": closed}
     typer.echo(safe_json(done) if as_json else f"{group} is resolved, {closed} dead letters closed")
 
 
 def _show_group(opened: DeadLetterIndex, fingerprint: str, as_json: bool) -> None:
-    found = opened.reader.group(fingerprint)
-    if found is None:
-        raise ConfigError(
-            "there is no group with this fingerprint",
-            field="GROUP", value=fingerprint, expected="one that `tidegate dlq groups` shows",
-        )  # fmt: skip
+    found = _group(opened, fingerprint)
     history = opened.reader.history(HistoryFilter(group=fingerprint))
     if as_json:
         sample = None if found["sample"] is None else exported(found["sample"])
@@ -130,6 +132,16 @@ def _show_group(opened: DeadLetterIndex, fingerprint: str, as_json: bool) -> Non
     for entry in history:
         note = one_line(entry["note"], 500)
         typer.echo(f"  {moment(entry['at'])}  {one_line(entry['actor'], 40)}  {entry['action']}  {note}".rstrip())
+
+
+def _group(opened: DeadLetterIndex, fingerprint: str) -> Document:
+    found = opened.reader.group(fingerprint)
+    if found is None:
+        raise ConfigError(
+            "there is no group with this fingerprint",
+            field="GROUP", value=fingerprint, expected="one that `tidegate dlq groups` shows",
+        )  # fmt: skip
+    return found
 
 
 def _numbered(values: dict[str, int]) -> str:

@@ -117,7 +117,7 @@ def require_answer(yes: bool, as_json: bool) -> None:
     if as_json and not yes:
         raise ConfigError(
             "with --json nobody is asked", field="--json", expected="--yes besides it",
-            hint="`tidegate dlq preview --json` shows what a replay would do",
+            hint="`tidegate dlq preview --json`, or `list --json`, shows what it would be about",
         )  # fmt: skip
 
 

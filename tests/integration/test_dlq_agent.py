@@ -137,7 +137,7 @@ def test_from_the_topics_to_a_closed_group(make: Callable[..., Scene]) -> None:
 
         scene.run("ack", biggest["group"], "--note", "looking")
         assert scene.json("groups", biggest["group"])["state"] == "acknowledged"
-        assert "20 dead letters closed" in scene.run("resolve", biggest["group"], "--note", "mended").output
+        assert "20 dead letters closed" in scene.run("resolve", biggest["group"], "--note", "mended", "--yes").output
         assert biggest["group"] not in [group["group"] for group in scene.json("groups")]
         scene.write(scene.own, [letter(31)])
         scene.wait_indexed()

@@ -53,10 +53,13 @@ def shell(tmp_path: Path) -> Iterator[tuple[Scene, Run]]:
         index = {"index": f"sqlite:///{tmp_path / 'index.sqlite'}"}
         file.write_text(json.dumps({"pipelineId": "flights", "source": {"topics": ["flights"]}, "deadLetters": index}))
 
-        def run(command: str, *arguments: str, code: int = 0) -> Any:
+        def run(command: str, *arguments: str, code: int = 0, input: str | None = None, fails: bool = False) -> Any:
             name, *rest = command.split()
             path = [name, rest.pop(0)] if name == "jobs" else [name]
-            result = CliRunner().invoke(app, [*path, str(file), *rest, *arguments])
+            result = CliRunner().invoke(app, [*path, str(file), *rest, *arguments], input=input)
+            if fails:
+                assert result.exit_code == 1, result.output
+                return result.output
             assert result.exit_code == code, result.output
             if code:
                 return str(result.exception)
@@ -71,7 +74,7 @@ def test_every_command_is_fit_for_scripts(name: str, command: click.Command) -> 
     options = options_of(command)
     assert "--json" in options
     assert command.help
-    if name in ("replay", "edit", "park", "jobs cancel"):
+    if name in ("replay", "edit", "park", "resolve", "jobs cancel"):
         assert "--yes" in options
 
 
@@ -117,11 +120,14 @@ def test_letters_by_pipeline_and_time(shell: tuple[Scene, Run]) -> None:
 
 
 def test_acts_and_who_did_them(shell: tuple[Scene, Run]) -> None:
-    """Acknowledge and resolve answer scripts, and the history has them, filtered and page by page."""
+    """Acknowledge and resolve answer scripts, resolve asks first, and the history has them, filtered and page by page."""
     opened, run = shell
     group = opened.group
     assert run("ack", group, "--json") == {"group": group, "state": "acknowledged"}
-    done = run("resolve", group, "--note", "mended", "--json")
+    assert "--yes" in run("resolve", group, "--json", code=1)
+    assert "Close 38 open dead letters" in run("resolve", group, input="n\n", fails=True)
+    assert opened.index.reader.count(LetterFilter(state=("open",))).number == 60
+    done = run("resolve", group, "--note", "mended", "--yes", "--json")
     assert (done["state"], done["letters"]) == ("resolved", 38)
     entries = run("audit", "--group", group, "--json")
     assert [(entry["action"], entry["note"]) for entry in entries] == [("resolve", "mended"), ("acknowledge", "")]
