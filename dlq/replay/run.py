@@ -77,7 +77,7 @@ class Run:
         """One step. Returns after how many seconds the next is due; None when there is nothing (more) to do.
 
         1. lease    prolong it, and see what people want
-        2. recover  what an earlier owner has sent and had no time to write down
+        2. recover  what an earlier owner has sent and had no time to write down; stop where Kafka has forgotten it
         3. follow   read what came back; settle what has passed
         4. stop     when too many fail again
         5. send     the next chunk, if it is time
@@ -88,12 +88,12 @@ class Run:
         self.job = self._jobs.renew(self.job)
         if self.job.finished:
             return None
-        self._begin()
         sender = self._recovered()
+        self._begin()
         settled = self._follow()
         if self.job.state == CANCELLING:
             self._outcomes.cancel_rest(self.job)
-        elif self.job.state == RUNNING and (reason := self._too_many_failures()):
+        elif self.job.state == RUNNING and (reason := self._too_many_failures() or self._forgotten(sender)):
             log.warning("replay.stopped", job=self.job.id, reason=reason)
             self._outcomes.turned(self.job, STOPPED, reason)
             return 0.0
@@ -124,7 +124,19 @@ class Run:
                 log.info("replay.recovered", job=self.job.id, upto=sender.position, known=self.job.sent)
                 self._sent(sender.position, sender.bounds)
             self._sender = sender
+        if not self._sender.known and (not self.job.follow or self.job.reason.startswith(IN_SPITE)):
+            self._sender.make_known()
         return self._sender
+
+    def _forgotten(self, sender: Sender) -> str | None:
+        """Why the job cannot go on by itself: an earlier owner may have sent a chunk of which nobody knows any more."""
+        if sender.known:
+            return None
+        first, last = self.job.sent + 1, min(self.job.sent + _CHUNK, self.job.total)
+        return (
+            f"it was left for so long that Kafka has forgotten how far it was (offsets.retention.minutes): letters {first} to "
+            f"{last} may have been sent or not. Resumed, it sends them"
+        )
 
     # Sending
 

@@ -8,6 +8,9 @@
 
 So after a SIGKILL at any point Kafka itself says how far the job is. A progress topic would do the same, and would have to
 be made, read to its end and deleted; the database alone cannot, because it and Kafka do not commit together.
+
+Kafka forgets a group of which it hears nothing for `offsets.retention.minutes` (7 days by default). Hence a job files that it
+has sent nothing before it is called begun: one that was begun, and of which Kafka knows nothing, has been forgotten.
 """
 
 from __future__ import annotations
@@ -73,10 +76,20 @@ class Sender:
         except KafkaException as error:
             self.close()
             raise _error([error.args[0]]) from error
+        self.known = int(found.offset) >= 0
+        """Whether Kafka knows of the job."""
         self.position = max(0, int(found.offset))
         """The last position that was sent, as Kafka has it; 0: none."""
         self.bounds = _read_bounds(found.metadata) if self.position else Bounds()
         """Each partition's last offset in the transaction that came to that position."""
+
+    def make_known(self) -> None:
+        """File that nothing was sent. Raises BrokerUnavailable."""
+        try:
+            self._consumer.commit(offsets=[KafkaPartition(self._anchor, 0, 0)], asynchronous=False)
+        except KafkaException as error:
+            raise _error([error.args[0]]) from error
+        self.known = True
 
     def send(self, records: Sequence[Outgoing], upto: int) -> None:
         """Write the records, and that the job has come to position `upto`, in one transaction.

@@ -139,6 +139,34 @@ def test_too_many_failures(replays: ReplayScene) -> None:
     assert (found.state, replays.outcomes(found)) == ("done", {"ok": 48, "failed_again": 2})
 
 
+def test_kafka_has_forgotten_the_progress(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose owner was killed between sending and writing it down, and that nobody took over for a week, stops before the
+    letters of which nobody knows whether they were sent; whoever resumes it has them sent."""
+    monkeypatch.setattr(run, "_CHUNK", 4)
+    replays.letters(range(10))
+    job = replays.job(canary=False)
+    first = replays.start(job)
+    assert first.turn() is not None
+    monkeypatch.setattr(first._outcomes, "sent", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        first.turn()
+    first.close()
+    admin = AdminClient({"bootstrap.servers": replays.kafka.bootstrap_servers})
+    for done in admin.delete_consumer_groups([sender.group_of(job.id)]).values():
+        done.result(30)
+    found = replays.carry_out(_taken_over(replays, monkeypatch))
+    assert (found.state, replays.outcomes(found)) == ("stopped", {"ok": 4})
+    assert "letters 5 to 8 may have been sent or not" in found.reason
+    assert sum(replays.sent().values()) == 8
+    replays.index.jobs.release(found)
+    replays.index.jobs.resume(found.id, actor="ada")
+    claimed = replays.index.jobs.claim("me")
+    assert claimed is not None
+    found = replays.carry_out(claimed)
+    assert (found.state, replays.outcomes(found)) == ("done", {"ok": 10})
+    assert sorted(replays.sent().values()) == [1] * 6 + [2] * 4
+
+
 def test_forged_answers(replays: ReplayScene) -> None:
     """A dead letter that claims to be a replay which has not been sent yet does not keep it from being sent."""
     replays.letters(range(3))
