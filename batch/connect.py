@@ -83,6 +83,7 @@ def connected(address: str) -> Iterator[SparkSession]:
         with suppress(Exception):  # a server that has gone has nothing to release
             session.client.set_retry_policies([])
             session.stop()
+        _close(session)
 
 
 def _open(address: str) -> Any:
@@ -108,8 +109,17 @@ def _open(address: str) -> Any:
             session.conf.set(name, value)
     except Exception as error:
         said = answer(error) or _first(error)
+        _close(session)
         raise StackError(f"no Spark Connect server answers at {shown(address)} ({VARIABLE}): {said}") from None
     return session
+
+
+def _close(session: Any) -> None:
+    """Now, and not once more: PySpark closes it again when the interpreter ends, and then it may wait for a lock that a thread of
+    gRPC's had when it was ended (the process did not end in one of twelve runs)."""
+    with suppress(Exception):
+        session.client.close()
+    session.client.close = lambda: None
 
 
 def _stay(session: Any, over: threading.Event) -> None:

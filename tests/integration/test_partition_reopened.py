@@ -59,7 +59,9 @@ async def test_a_state_that_went_back_is_not_gone_on_with(kafka: KafkaTopics, tm
     kafka.topic(name=changelog_topic("p", topic))
     with ThreadPoolExecutor() as pool:
         context = SimpleNamespace(
-            plan=SimpleNamespace(pipeline=SimpleNamespace(pipeline_id="p")),
+            plan=SimpleNamespace(
+                pipeline=SimpleNamespace(pipeline_id="p", worker=SimpleNamespace(commit_interval=100)),
+            ),
             kafka={"bootstrap_servers": kafka.bootstrap_servers},
             confluent={"bootstrap.servers": kafka.bootstrap_servers},
             executor=pool,

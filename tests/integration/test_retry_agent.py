@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from confluent_kafka import Consumer
 
 from dlq.retry.agent import RetryAgent
 from tests.harness import ROOT, Message, WorkerProcess, produce, read_topic, running, wait_until
@@ -80,12 +81,16 @@ class Waiting:
             agent.stop(10)
 
 
-def test_when_they_are_due(kafka: KafkaTopics) -> None:
+def test_when_they_are_due(kafka: KafkaTopics, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each goes back to its partition when it is due and not before, byte for byte and in the order of its partition; those
-    of a delay that the file does not have any more too; what is forged, or not ours, goes nowhere."""
+    of a delay that the file does not have any more too; what is forged, or not ours, goes nowhere. Meanwhile the agent polls:
+    one that waits for longer than `max.poll.interval.ms` keeps its partitions."""
+    monkeypatch.setattr("dlq.retry.agent.Consumer", lambda given: Consumer({**given, "max.poll.interval.ms": 6000}))
+    lost = list[object]()
+    monkeypatch.setattr(RetryAgent, "_revoked", lambda *given: lost.append(given))
     scene, now = Waiting(kafka, ("1s", "7m")), time.time()
     scene.wait(range(10), due=now - 5)
-    scene.wait(range(100, 110), due=now + 5)
+    scene.wait(range(100, 110), due=now + 9)
     scene.wait(range(200, 204), due=now, topic=1)
     scene.wait(range(300, 302), due=now, topic=1, **{"tidegate.retry.topic": b"elsewhere"})
     scene.wait(range(302, 304), due=now, topic=1, **{"tidegate.retry.partition": b"7"})
@@ -94,10 +99,11 @@ def test_when_they_are_due(kafka: KafkaTopics) -> None:
     with scene.agent():
         early = Counter([*range(10), *range(200, 206)])
         wait_until(lambda: scene.numbers() == early, 20, "what is due")
-        assert time.time() < now + 5
+        assert time.time() < now + 9
         wait_until(lambda: len(scene.back()) > early.total(), 20, "the rest")
-        assert time.time() >= now + 5
+        assert time.time() >= now + 9
         wait_until(lambda: scene.numbers() == early + Counter(range(100, 110)), 20, "the rest")
+        assert not lost
     for message in scene.back():
         number = int(message.key or b"")
         assert (message.partition, message.value) == (number % 2, b"\xff%d" % number)

@@ -141,12 +141,14 @@ def test_s3_away(kafka: KafkaTopics, s3: S3Server, chaos: str) -> None:
         scene.fail(500)
         time.sleep(30 if chaos == "long" else 1.5)
         wait_until(lambda: uploader.trouble is not None, 20, "it is said")
+        wait_until(lambda: uploader._guard.breaker.state == "open", 20, "S3 is left alone for a while", every=0.02)
         with pytest.raises(BucketUnavailable, match="wait in topic"):
             uploader.finish(patience=0.3)
         s3.start()
         scene.fail(100)
         scene.wait_complete(30)
         wait_until(lambda: uploader.trouble is None, 20, "all is well again")
+        assert uploader._guard.breaker.state == "closed"
 
 
 def test_no_answer_when_partitions_come(kafka: KafkaTopics, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
