@@ -106,8 +106,8 @@ class Workers:
     def __init__(self, plan: Plan, path: Path) -> None:
         self.plan = plan
         name = plan.pipeline.pipeline_id
-        COUNTS[f"{name}..partials"] = 2
-        self.sources = [Partition(plan, path / str(tp), tp) for tp in SOURCES]
+        counts = {**COUNTS, f"{name}..partials": 2}
+        self.sources = [Partition(plan, path / str(tp), tp, counts=counts) for tp in SOURCES]
         self.sent: list[tuple[str, int, Any, Any]] = []
         self.dbs = [PartitionDB(path / f"merge-{number}") for number in range(2)]
 

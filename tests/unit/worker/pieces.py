@@ -73,7 +73,8 @@ def raw(*records: Record) -> RawBatch:
 
 @dataclass
 class Partition:
-    """A source partition over a real local state. `sent`: topic → (key, value) in the order of the log."""
+    """A source partition over a real local state. `sent`: topic → (key, value) in the order of the log. `counts`: how many
+    partitions topics have."""
 
     plan: Plan
     path: Path
@@ -83,6 +84,7 @@ class Partition:
     changelog: int = 0
     handlers: HandlerChain | None = None
     clock: Clock = field(default_factory=ManualClock)
+    counts: dict[str, int] = field(default_factory=lambda: dict(COUNTS))
 
     def __post_init__(self) -> None:
         self.open()
@@ -91,7 +93,7 @@ class Partition:
         """Start over the state that is there, as a new owner does."""
         self.db = PartitionDB(self.path)
         handlers = self.handlers or HandlerChain(self.plan.pipeline, self.plan.decoded)
-        self.stages = SourceStages(self.plan, self.tp, self.db, dict(COUNTS), self.clock, handlers)
+        self.stages = SourceStages(self.plan, self.tp, self.db, dict(self.counts), self.clock, handlers)
         self.state, self.closed_upto = self.stages.load()
 
     def restart(self) -> None:
