@@ -7,8 +7,7 @@ from typing import Any
 
 from faust.serializers.schemas import Schema
 
-from tidegate.record import TopicPartition
-from transport.records import Record
+from tidegate.record import LogRecord, TopicPartition
 
 _RECORD_OVERHEAD = (
     64  # bytes charged to a record beside key and value, so that a million empty ones do not count as nothing
@@ -26,7 +25,7 @@ class SourceBatch:
     __slots__ = ("epoch", "fetched", "first", "last", "nbytes", "records", "tp")
 
     def __init__(
-        self, tp: TopicPartition, records: list[Record], nbytes: int, epoch: int = 0, fetched: float = 0.0
+        self, tp: TopicPartition, records: list[LogRecord], nbytes: int, epoch: int = 0, fetched: float = 0.0
     ) -> None:
         self.tp, self.records, self.nbytes, self.epoch, self.fetched = tp, records, nbytes, epoch, fetched
         self.first: int = records[0].offset
@@ -39,14 +38,14 @@ class SourceBatch:
         return f"<SourceBatch {self.tp} {self.first}..{self.last}: {len(self.records)} records, {self.nbytes} bytes>"
 
 
-def record_size(record: Record) -> int:
+def record_size(record: LogRecord) -> int:
     """Bytes charged to one record."""
     return len(record.key or b"") + len(record.value or b"") + _RECORD_OVERHEAD
 
 
 def split(
     tp: TopicPartition,
-    records: Sequence[Record],
+    records: Sequence[LogRecord],
     *,
     max_records: int,
     max_bytes: int,

@@ -6,35 +6,17 @@ interpreter. The unpacked record has the same `offset`, `timestamp`, `key`, `val
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from aiokafka.consumer import fetcher
 
-
-class Record(Protocol):
-    """One record of a log. `timestamp` is in ms since the epoch; a null `value` is a tombstone."""
-
-    @property
-    def offset(self) -> int: ...
-
-    @property
-    def timestamp(self) -> int: ...
-
-    @property
-    def key(self) -> bytes | None: ...
-
-    @property
-    def value(self) -> bytes | None: ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+from tidegate.record import LogRecord
 
 
 class UnpackedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
     """What aiokafka's fetcher takes records from. Of use only without deserializers."""
 
-    def _consumer_record(self, tp: Any, record: Record) -> Record:
+    def _consumer_record(self, tp: Any, record: LogRecord) -> LogRecord:
         return record
 
 

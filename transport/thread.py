@@ -16,9 +16,9 @@ from aiokafka.structs import TopicPartition as KafkaTopicPartition
 from faust.transport.drivers import aiokafka as driver
 
 from tidegate.clock import Deadline
-from tidegate.record import TopicPartition
+from tidegate.record import LogRecord, TopicPartition
 from transport.ownership import EARLIEST, LATEST, TransportSettings
-from transport.records import Record, use_unpacked_records
+from transport.records import use_unpacked_records
 
 _LEAVE_TIMEOUT = 2.0  # seconds; the others learn of a worker that could not leave from its session's end
 _COMMIT_TIMEOUT = 5.0  # group offsets are for monitoring: a broker that is away must not hold up a rebalance or a stop
@@ -41,7 +41,7 @@ class End(NamedTuple):
 class Fetched(NamedTuple):
     """One round: records per partition, the partitions' ends, and the offsets that the log does not have."""
 
-    records: dict[TopicPartition, list[Record]]
+    records: dict[TopicPartition, list[LogRecord]]
     ends: dict[TopicPartition, End]
     out_of_range: dict[TopicPartition, int]
 
@@ -111,7 +111,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher = consumer._fetcher
         if consumer._closed or fetcher._closed:
             raise ConsumerStoppedError
-        records: dict[TopicPartition, list[Record]] = {}
+        records: dict[TopicPartition, list[LogRecord]] = {}
         lost: dict[TopicPartition, int] = {}
         deadline = Deadline(wait)
         with fetcher._subscriptions.fetch_context():
@@ -131,7 +131,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self,
         wanted: Mapping[TopicPartition, int],
         max_records: int,
-        records: dict[TopicPartition, list[Record]],
+        records: dict[TopicPartition, list[LogRecord]],
         lost: dict[TopicPartition, int],
     ) -> None:
         """Move what has been fetched of each wanted partition to `records`, and the offsets that are gone to `lost`.

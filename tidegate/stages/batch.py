@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tidegate.ledger import Ledger
-from tidegate.record import Lane, Stage, TopicPartition
+from tidegate.record import Lane, LogRecord, Stage, TopicPartition
 
 HEADERS_TYPE = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
 
@@ -25,25 +25,6 @@ RAW_SCHEMA = pa.schema(
         pa.field("headers", HEADERS_TYPE),  # null = none
     ]
 )
-
-
-class LogRecord(Protocol):
-    """A record of a log, as whoever has read it has it. `timestamp`: Kafka's, ms."""
-
-    @property
-    def offset(self) -> int: ...
-
-    @property
-    def timestamp(self) -> int: ...
-
-    @property
-    def key(self) -> bytes | None: ...
-
-    @property
-    def value(self) -> bytes | None: ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
 @dataclass(frozen=True, slots=True)
