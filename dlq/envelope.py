@@ -21,7 +21,6 @@ from dlq.encoding import (
     decode_reasons,
     encode_fitting_reasons,
     encode_reasons,
-    iso_utc,
     parse_iso_utc,
     well_formed_reason,
 )
@@ -37,12 +36,11 @@ from dlq.limits import (
     header_size,
     well_formed,
 )
+from dlq.own_headers import own_headers
 from tidegate.config.queue import DeadLetterConfig
 from tidegate.headers import RETRY_ATTEMPT
 from tidegate.record import TopicPartition, record_id
 from tidegate.stages.batch import Reason, Rejection
-
-ENVELOPE_VERSION = b"1"
 
 
 class DeadLetterRecord(NamedTuple):
@@ -118,13 +116,13 @@ class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fi
         `id`: another one than the record's (a record that is late for some windows only has its place elsewhere).
         Headers of an earlier failure are taken off; its origin, first failure and replay count stay.
         """
-        reasons = tuple(map(well_formed_reason, rejection.reasons))
-        first = reasons[0]
+        reasons = tuple([well_formed_reason(reason) for reason in rejection.reasons])
+        first, stage, tp = reasons[0], rejection.stage.value, record.tp
         message = cut_text(first.message, MAX_MESSAGE_BYTES)
         envelope = cls(
-            id=record_id(record.tp, record.offset) if id is None else id,
+            id=record_id(tp, record.offset) if id is None else id,
             pipeline=pipeline,
-            stage=rejection.stage.value,
+            stage=stage,
             error_type=first.error_type,
             message=message,
             stack=None if rejection.stack is None else well_formed(rejection.stack),
@@ -132,12 +130,12 @@ class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fi
             attempt=rejection.attempt,
             first_failure=now_ms,
             last_failure=now_ms,
-            origin=Origin(record.tp.topic, record.tp.partition, record.offset, record.timestamp, record.timestamp_type),
+            origin=Origin(tp.topic, tp.partition, record.offset, record.timestamp, record.timestamp_type),
             key=record.key,
             value=record.value,
             headers=record.headers,
             schema=schema,
-            fingerprint=fingerprint(rejection.stage.value, first.error_type, first.rule, first.field, message),
+            fingerprint=fingerprint(stage, first.error_type, first.rule, first.field, message),
             context=context,
         )
         return _after_earlier_failure(envelope) if record.headers else envelope
@@ -164,7 +162,7 @@ class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fi
             cut.add("reasons")
             reasons = encode_fitting_reasons(self.reasons)
         stack = None if self.stack is None else cut_stack(self.stack, config.max_stack_bytes)
-        headers += self._own_headers(reasons, stack)
+        headers += own_headers(self, reasons, stack)
         if cut:
             headers.append((h.TRUNCATED, ",".join(sorted(cut)).encode()))
         if size is not None and digest is not None:
@@ -231,38 +229,6 @@ class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fi
             value_size=earlier.value_size,
             value_sha256=earlier.value_sha256,
         )
-
-    def _own_headers(self, reasons: bytes, stack: str | None) -> Headers:
-        origin = self.origin
-        headers: Headers = [
-            (h.ID, self.id.encode()),
-            (h.VERSION, ENVELOPE_VERSION),
-            (h.PIPELINE, self.pipeline.encode()),
-            (h.STAGE, self.stage.encode()),
-            (h.ERROR_TYPE, self.error_type.encode()),
-            (h.ERROR_MESSAGE, self.message.encode()),
-            (h.REASONS, reasons),
-            (h.ATTEMPT, b"%d" % self.attempt),
-            (h.FAILED_FIRST, iso_utc(self.first_failure).encode()),
-            (h.FAILED_LAST, iso_utc(self.last_failure).encode()),
-            (h.ORIGIN_TOPIC, origin.topic.encode()),
-            (h.ORIGIN_PARTITION, b"%d" % origin.partition),
-            (h.ORIGIN_OFFSET, b"%d" % origin.offset),
-            (h.SCHEMA, self.schema.encode()),
-            (h.FINGERPRINT, self.fingerprint.encode()),
-            (h.REPLAYS, b"%d" % self.replays),
-        ]
-        if origin.timestamp is not None:
-            headers.append((h.ORIGIN_TIMESTAMP, b"%d" % origin.timestamp))
-        if origin.timestamp_type is not None:
-            headers.append((h.ORIGIN_TIMESTAMP_TYPE, origin.timestamp_type.encode()))
-        if stack is not None:
-            headers.append((h.STACK, stack.encode()))
-        if self.context is not None:
-            headers.append((h.CONTEXT, msgspec.json.encode(self.context)))
-        if self.traceparent is not None:
-            headers.append((h.TRACE, self.traceparent.encode()))
-        return headers
 
 
 def _after_earlier_failure(envelope: Envelope) -> Envelope:

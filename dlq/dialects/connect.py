@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import ClassVar
 
 from dlq.dialects.base import Failure, Foreign, Headers, text, textual_origin
@@ -17,6 +18,22 @@ EXCEPTION_MESSAGE = "__connect.errors.exception.message"
 EXCEPTION_STACK = "__connect.errors.exception.stacktrace"
 
 
+@lru_cache(maxsize=256)  # most dead letters of a batch are the same failure
+def _shared(
+    topic: str, partition: int, pipeline: str, stage: str, error_type: str, message: str
+) -> tuple[tuple[str, bytes], ...]:
+    number = b"%d" % partition
+    return (
+        (TOPIC, topic.encode()),
+        (PARTITION, number),
+        (CONNECTOR, pipeline.encode()),
+        (TASK, number),
+        (STAGE, stage.encode()),
+        (EXCEPTION_CLASS, error_type.encode()),
+        (EXCEPTION_MESSAGE, message.encode()),
+    )
+
+
 class Connect:
     """The connector is the pipeline; its task is the source partition. `__connect.errors.class.name` (the failing
     converter's Java class) has no counterpart here and is not written."""
@@ -25,17 +42,10 @@ class Connect:
     prefixes: ClassVar[tuple[str, ...]] = ("__connect.errors.",)
 
     def write(self, failure: Failure) -> Headers:
-        origin = failure.origin
-        partition = b"%d" % origin.partition
+        topic, partition, offset, *_ = failure.origin
         headers: Headers = [
-            (TOPIC, origin.topic.encode()),
-            (PARTITION, partition),
-            (OFFSET, b"%d" % origin.offset),
-            (CONNECTOR, failure.pipeline.encode()),
-            (TASK, partition),
-            (STAGE, failure.stage.encode()),
-            (EXCEPTION_CLASS, failure.error_type.encode()),
-            (EXCEPTION_MESSAGE, failure.message.encode()),
+            *_shared(topic, partition, failure.pipeline, failure.stage, failure.error_type, failure.message),
+            (OFFSET, b"%d" % offset),
         ]
         if failure.stack is not None:
             headers.append((EXCEPTION_STACK, failure.stack.encode()))

@@ -128,8 +128,7 @@ class Reason(msgspec.Struct, frozen=True):  # a frozen dataclass takes several t
     found: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True):
     """A record that goes to the dead-letter queue. The first reason names it; all are kept."""
 
     offset: int

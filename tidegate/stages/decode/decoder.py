@@ -98,8 +98,11 @@ class Decoder:
         rows = pa.Table.from_arrays([*arrays, *key, *beside], schema=self._rows_schema)
         if bad:
             rows = rows.filter(pa.array(~np.isin(np.arange(len(good)), list(bad))))
-        offsets = records.column("offset")
-        rejections = [Rejection(offsets[row].as_py(), Stage.DECODE, tuple(rejected[row])) for row in sorted(rejected)]
+        failed = sorted(rejected)
+        offsets = records.column("offset").to_numpy()[failed].tolist()
+        rejections = [
+            Rejection(offset, Stage.DECODE, tuple(rejected[row])) for row, offset in zip(failed, offsets, strict=True)
+        ]
         return Decoded(rows, rejections, 0 if self._rejects_tombstones else len(tombstones))
 
     def _structs(self, column: pa.Array) -> tuple[list[Any], dict[int, list[Reason]]]:

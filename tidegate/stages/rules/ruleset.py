@@ -38,6 +38,7 @@ CHECKS: dict[type, type[Check[Any]]] = {
 }
 
 MAX_SAMPLES = 10  # failures shown per rule and batch
+_NOT_EVALUATED = "cannot be evaluated for this record"
 
 Flags = npt.NDArray[np.bool_]
 
@@ -151,14 +152,12 @@ class RuleSet:
     ) -> dict[int, Reason]:
         """The reason of each of the rows at `indices`, all of which failed."""
         values = rows.select(list(check.columns)).take(pa.array(indices)).to_pylist() if check.columns else []
+        expected, field = check.expectation, check.field or None
+        violated, broken = ("RuleViolation", expected), ("ExpressionError", f"{expected}, but it {_NOT_EVALUATED}")
         described = {}
-        for at, row in enumerate(indices.tolist()):
-            found = check.found(values[at]) if values else None
-            if verdict.broke[row]:
-                kind, message = "ExpressionError", f"{check.expectation}, but it cannot be evaluated for this record"
-            else:
-                kind, message = "RuleViolation", check.expectation
-            described[row] = Reason(kind, message, rule=name, field=check.field or None, found=found)
+        for at, (row, broke) in enumerate(zip(indices.tolist(), verdict.broke[indices].tolist(), strict=True)):
+            kind, message = broken if broke else violated
+            described[row] = Reason(kind, message, name, field, check.found(values[at]) if values else None)
         return described
 
     def _abort(self, name: str, check: Check[Any], rows: pa.Table, verdict: _Verdict, row: int) -> PipelineAborted:
