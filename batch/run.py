@@ -46,7 +46,7 @@ from tidegate.stages.plan import Plan, compile_plan
 from tidegate.store import open_store
 from tidegate.store.base import Store
 from tidegate.store.reading import TopicReader
-from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, partition_counts, topic_ids
+from tidegate.topics import FOREVER_KEPT, TopicSpec, ensure_topics, reached_partitions, topic_ids
 
 _FLUSH = 3.0  # seconds for dead letters that are gathered for S3 when a run fails; they stay in their topic
 OpenSession = Callable[[str, Path, str | None], AbstractContextManager[SparkSession]]
@@ -179,7 +179,7 @@ class BatchRun:
     def _ensure_topics(self) -> tuple[list[TopicPartition], dict[str, int]]:
         """The source partitions, and the partitions of the topics for dead letters and late records, made if missing."""
         options = confluent_options(self._pipeline.kafka)
-        found = asyncio.run(partition_counts(options, self._source.topics))
+        found = asyncio.run(reached_partitions(self._pipeline.kafka, self._source.topics))
         sources = [TopicPartition(topic, number) for topic, count in found.items() for number in range(count)]
         names = (letters_topic(self._pipeline), late_topic(self._pipeline), *retry_topics(self._pipeline))
         specs = [TopicSpec(name, max(found.values()), FOREVER_KEPT) for name in names if name is not None]

@@ -19,11 +19,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stubs d
 )
 
 from tidegate.clock import Deadline
+from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.config.topic_settings import topic_settings, trouble_with, way_out
 from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.reach import quiet, why_unreachable
 
 log = structlog.get_logger(__name__)
 _POLL = 0.1
+_REACH = (5.0, 25.0)  # seconds for a first answer of the broker; between them is looked at why there is none
 _NO_ID = "A" * 22  # all zeros: a broker of before there were ids
 FOREVER_KEPT = {"retention.ms": "-1"}  # dead letters, late records, retries: somebody has to look at them first
 
@@ -41,31 +44,46 @@ class TopicSpec:
 
 
 async def ensure_topics(
-    confluent_options: Mapping[str, Any], specs: Sequence[TopicSpec], *, replication: int = -1, within: float = 30.0
+    options: Mapping[str, Any], specs: Sequence[TopicSpec], *, replication: int = -1, within: float = 30.0
 ) -> dict[str, int]:
     """Create what is missing, add partitions where there are too few, wait until every partition has a leader.
 
     Returns the partitions each topic now has. `replication` -1: the broker's default. `within` is in seconds.
     Raises BrokerUnavailable, or ConfigError for a topic that cannot be created as asked, or that would forget its state.
     """
-    return await asyncio.to_thread(_ensure_topics, confluent_options, specs, replication, within)
+    return await asyncio.to_thread(_ensure_topics, options, specs, replication, within)
 
 
 async def partition_counts(
-    confluent_options: Mapping[str, Any], topics: Sequence[str], *, within: float = 30.0
+    options: Mapping[str, Any], topics: Sequence[str], *, within: float = 30.0
 ) -> dict[str, int]:
     """Partitions of each topic. Raises ConfigError for one that does not exist, BrokerUnavailable."""
-    return await asyncio.to_thread(_partition_counts, confluent_options, topics, within)
+    return await asyncio.to_thread(_partition_counts, options, topics, within)
 
 
-async def topic_ids(
-    confluent_options: Mapping[str, Any], topics: Sequence[str], *, within: float = 30.0
-) -> dict[str, str]:
+async def reached_partitions(kafka: Kafka, topics: Sequence[str]) -> dict[str, int]:
+    """How many partitions each topic has: what an engine asks a cluster first.
+
+    A broker that is away is waited for, half a minute; a setting that it refuses is said at once. Raises ConfigError, also
+    for a topic that does not exist, and BrokerUnavailable, both with the way out.
+    """
+    reason: ConfigError | BrokerUnavailable
+    for seconds in _REACH:
+        try:
+            return await partition_counts(confluent_options(kafka), topics, within=seconds)
+        except BrokerUnavailable as error:
+            reason = await asyncio.to_thread(why_unreachable, kafka, str(error))
+            if isinstance(reason, ConfigError):
+                break
+    raise reason
+
+
+async def topic_ids(options: Mapping[str, Any], topics: Sequence[str], *, within: float = 30.0) -> dict[str, str]:
     """Each topic's id (KIP-516), by which it differs from an earlier one with its name; "" where the broker gives none.
 
     Raises BrokerUnavailable, also for a topic that does not exist (any more): whoever asks has seen it before.
     """
-    return await asyncio.to_thread(_topic_ids, confluent_options, topics, within)
+    return await asyncio.to_thread(_topic_ids, options, topics, within)
 
 
 def _topic_ids(options: Mapping[str, Any], topics: Sequence[str], timeout: float) -> dict[str, str]:
@@ -79,9 +97,9 @@ def _topic_ids(options: Mapping[str, Any], topics: Sequence[str], timeout: float
     return found
 
 
-def log_ends(confluent_options: Mapping[str, Any], topic: str, *, within: float = 30.0) -> dict[int, int]:
+def log_ends(options: Mapping[str, Any], topic: str, *, within: float = 30.0) -> dict[int, int]:
     """The end of each partition's log, as a reader of committed records sees it. Raises BrokerUnavailable."""
-    admin, deadline = _admin(confluent_options), Deadline(within)
+    admin, deadline = _admin(options), Deadline(within)
     topics = _metadata(admin, deadline)
     if topic not in topics:
         raise BrokerUnavailable(f"topic {topic!r} does not exist (any more)")
@@ -186,5 +204,7 @@ def _metadata(admin: AdminClient, deadline: Deadline) -> dict[str, TopicMetadata
 
 
 def _admin(options: Mapping[str, Any]) -> AdminClient:
-    """Without librdkafka's notices: it mentions that a client is closed with its last answers unread."""
-    return AdminClient({"log_level": 5, **options})
+    """Without librdkafka's own lines: it writes each failed connection, and that a client is closed with its last answers
+    unread."""
+    own: dict[str, Any] = {"logger": quiet("tidegate.topics")}
+    return AdminClient({**own, **options})

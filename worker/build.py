@@ -22,15 +22,14 @@ from tidegate.config.topics import (
     result_topics,
     watermarks_topic,
 )
-from tidegate.errors import BrokerUnavailable, ConfigError, DependencyError, TidegateError, TopicRecreated
+from tidegate.errors import ConfigError, DependencyError, TidegateError, TopicRecreated
 from tidegate.garbage import quieten_garbage_collection
-from tidegate.reach import why_unreachable
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.handle import HandlerChain
 from tidegate.stages.plan import Plan, compile_plan
 from tidegate.telemetry.logs import logging_config
-from tidegate.topics import ensure_topics, partition_counts, topic_ids
+from tidegate.topics import ensure_topics, partition_counts, reached_partitions, topic_ids
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
 from transport.lifecycle import Lifecycle
 from worker.beginning import settle
@@ -44,7 +43,6 @@ from worker.sinks import leave_to_spark, open_database, require_no_complete
 from worker.watermarks import WatermarkBoard, watermark_of_all
 
 log = structlog.get_logger(__name__)
-_REACH = (5.0, 25.0)  # seconds for a first answer of the broker; between them is looked at why there is none
 _THREADS = 4  # store and local state run here; more threads than cores, since the store's wait is not work
 _FLUSH = 3.0  # seconds for dead letters that are gathered for S3; what it does not take stays in the topic
 _READERS = 6  # partitions that are restored at once: a reader has some 30 MB of what librdkafka has fetched ahead
@@ -95,7 +93,7 @@ class Runtime:
         await asyncio.to_thread(Path(app.conf.datadir).mkdir, parents=True, exist_ok=True)
         self.lifecycle.start()
         leave_to_spark(self.pipeline)
-        self._partitions = await self._reach()
+        self._partitions = await reached_partitions(self.pipeline.kafka, self.topics)
         counts = await self._ensure_topics()
         self._topic_ids = await self._ids()
         self._uploader = await asyncio.to_thread(open_uploader, self.pipeline, metrics=self.observer.metrics)
@@ -154,17 +152,6 @@ class Runtime:
             self._handlers.close()
             if self._store is not None:
                 self._store.close()
-
-    async def _reach(self) -> dict[str, int]:
-        """The source topics' partitions. A broker that is away is waited for; a setting that it refuses is said at once."""
-        for seconds in _REACH:
-            try:
-                return await partition_counts(self._confluent, self.topics, within=seconds)
-            except BrokerUnavailable as error:
-                reason = await asyncio.to_thread(why_unreachable, self.pipeline.kafka, str(error))
-                if isinstance(reason, ConfigError):
-                    break
-        raise reason
 
     def _beginning(self, tp: TopicPartition) -> int | None:
         return (self._board.beginning(tp.topic) or {}).get(tp.partition)

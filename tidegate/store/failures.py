@@ -27,6 +27,8 @@ _REFUSED_CLASSES = ("22", "23", "44", "54")
 _CONFLICTS = ("40001", "40P01")  # serialization failure, deadlock
 _SETUP_CLASSES = ("42", "3D", "3F", "0A")  # undefined table or column, no right, no such database or schema
 
+_NOT_CONNECTED = "connection failed: "  # psycopg's own words; what follows is libpq's, in the language of its user
+
 
 def driver_error(error: BaseException) -> BaseException:
     """The driver's own error inside SQLAlchemy's."""
@@ -86,5 +88,10 @@ def public_error(error: BaseException, where: str) -> TidegateError:
         return LoginRefused(
             f"{where} refuses the login: {shown.splitlines()[0].rpartition('failed: ')[2].removeprefix('FATAL:').strip()}\n"
             "  hint:     check the user, the password and the database's name in its URL"
+        )
+    if shown.startswith(_NOT_CONNECTED):
+        return StoreUnavailable(
+            f"{where} takes no connection: {shown.removeprefix(_NOT_CONNECTED).splitlines()[0]}\n"
+            "  hint:     check that the server is up, and that the address in its URL is the server's"
         )
     return StoreUnavailable(f"{where}: {shown}")

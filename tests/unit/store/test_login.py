@@ -84,3 +84,15 @@ def test_a_server_that_cannot_serve_yet_is_an_outage(refused: Serve, state: str,
     error = refused(state, text)
     assert failure_of(error) is Failure.AWAY
     assert type(public_error(error, "sink postgres")) is StoreUnavailable
+
+
+def test_a_server_that_is_not_there_is_an_outage() -> None:
+    """Said in one line, with the address and the way out."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    with pytest.raises(psycopg.OperationalError) as caught:
+        psycopg.connect(f"postgresql://user:geheim12@127.0.0.1:{port}/db?connect_timeout=5")
+    said = str(public_error(caught.value, "sink postgres")).splitlines()
+    assert said[0].startswith("sink postgres takes no connection: ")
+    assert f"port {port}" in said[0]
+    assert said[1:] == ["  hint:     check that the server is up, and that the address in its URL is the server's"]

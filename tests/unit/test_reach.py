@@ -1,0 +1,27 @@
+"""What an engine says of a cluster that does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from tidegate.config.kafka import Kafka
+from tidegate.errors import BrokerUnavailable
+from tidegate.topics import reached_partitions
+
+
+@pytest.mark.slow
+def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """The address, what the system says of it and the setting, once: none of what the client writes at each try."""
+    monkeypatch.setattr("tidegate.topics._REACH", (0.3, 0.3))
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        servers = f"127.0.0.1:{nobody.getsockname()[1]}"
+    with pytest.raises(BrokerUnavailable) as caught:
+        asyncio.run(reached_partitions(Kafka(bootstrap_servers=servers), ["orders"]))
+    assert str(caught.value).splitlines() == [
+        f"Kafka cannot be reached: {servers} (connection refused)",
+        "  hint:     check `kafka.bootstrapServers`, and that a broker listens there",
+    ]
+    assert capfd.readouterr().err == ""
