@@ -17,6 +17,7 @@ from batch.catchup.cli import catchup
 from batch.options import MAX_RECORDS, Options, Trigger
 from batch.runs.cli import list_runs, status, stop
 from tidegate.cli.output import AsJson, print_json, print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.ledger import LEDGER_COLUMNS
@@ -40,7 +41,7 @@ def batch() -> None:
 
 @app.command()
 def run(
-    file: Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")],
+    file: PipelineFile,
     trigger: Annotated[
         str,
         typer.Option(help='availableNow, once (one micro-batch) or "processingTime=10 seconds" (until it is stopped).'),

@@ -30,7 +30,8 @@ TidegateError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import ClassVar
 
@@ -83,6 +84,33 @@ class ConfigErrors(ConfigError):
         files = {error.file for error in errors}
         file = files.pop() if len(files) == 1 else None
         super().__init__(f"{len(errors)} problems\n" + "\n".join(str(error) for error in errors), file=file)
+
+
+@contextmanager
+def all_errors() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Within it each part that may be wrong stands in a block of its own, so that an error in one does not hide the others':
+
+    with all_errors() as part:
+        for one in several:
+            with part():
+                compiled.append(compile(one))
+
+    Raises at its end the ConfigError of the one part that has one, or ConfigErrors.
+    """
+    errors: list[ConfigError] = []
+
+    @contextmanager
+    def part() -> Iterator[None]:
+        try:
+            yield
+        except ConfigErrors as several:
+            errors.extend(several.errors)
+        except ConfigError as error:
+            errors.append(error)
+
+    yield part
+    if errors:
+        raise errors[0] if len(errors) == 1 else ConfigErrors(errors)
 
 
 class RecordError(TidegateError):

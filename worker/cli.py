@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 
 
 def worker(
-    pipeline: Annotated[Path, typer.Argument(help="The pipeline file.", metavar="PIPELINE")],
+    pipeline: PipelineFile,
     log_level: Annotated[str, typer.Option("--loglevel", "-l", help="Faust's log level.")] = "info",
 ) -> None:
     """Run the Faust worker of a pipeline until it is stopped."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tidegate.cli.output import AsJson, print_json, print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.config.secrets import secret_values
 
 
 def archive(
-    file: Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")],
+    file: PipelineFile,
     to: Annotated[str, typer.Option(help="A directory, or s3://bucket/prefix.")],
     as_json: AsJson = False,
 ) -> None:

@@ -72,12 +72,12 @@ class Archive:
 
     place: str
 
-    def check(self) -> None:
-        """Raises ConfigError for a place that is none."""
+    def check(self, option: str) -> None:
+        """Raises ConfigError, of this option, for a place that is none."""
         parts = urlsplit(self.place)
         if "://" in self.place and (parts.scheme != "s3" or not parts.netloc):
             raise ConfigError(
-                "no place for an archive", value=self.place, expected="a directory, or s3://bucket/prefix"
+                "no place for an archive", field=option, value=self.place, expected="a directory, or s3://bucket/prefix"
             )
 
     def stretches(self, tp: TopicPartition) -> tuple[list[Stretch], list[Stretch]]:
@@ -132,7 +132,6 @@ class Archive:
         return names
 
     def _open(self) -> tuple[fs.FileSystem, str]:
-        self.check()
         try:
             if "://" in self.place:
                 system, root = fs.FileSystem.from_uri(self.place)

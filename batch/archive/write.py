@@ -98,7 +98,7 @@ class ArchiveRun:
         """Raises ConfigError for a place that is none."""
         self._pipeline, self._watch, self._stretch = pipeline, watch, stretch
         self._archive = Archive(place)
-        self._archive.check()
+        self._archive.check("--to")
         self._log = KafkaRange(pipeline.kafka, f"{pipeline.pipeline_id}-archive")
         self._guard = Guard("archive", pipeline.error_handling)
         self._report = ArchiveReport(pipeline.pipeline_id, place)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tidegate.cli.output import AsJson, print_json, print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.errors import ConfigError
@@ -23,7 +24,7 @@ _INCOMPLETE = 1
 
 
 def backfill(
-    file: Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")],
+    file: PipelineFile,
     late: Annotated[bool, typer.Option("--late", help="Bring late records into the windows that miss them.")] = False,
     begin: Annotated[
         str | None,
@@ -99,7 +100,7 @@ def _log(pipeline: Pipeline, source: str | None) -> LogRange | None:
     if source == "kafka":
         return kafka
     archive = Archive(source)
-    archive.check()
+    archive.check("--source")
     return ArchivedLog(archive, kafka)
 
 

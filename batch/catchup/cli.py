@@ -14,6 +14,7 @@ import typer
 
 from batch.options import MAX_RECORDS, Options
 from tidegate.cli.output import AsJson, print_json, print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.ledger import LEDGER_COLUMNS
@@ -27,7 +28,7 @@ MAX_LAG = 10_000
 
 
 def catchup(
-    file: Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")],
+    file: PipelineFile,
     max_lag: Annotated[
         int, typer.Option(help="Hand back when at most so many offsets are left, over all partitions.", min=0)
     ] = MAX_LAG,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from tidegate.cli.output import AsJson, print_json, print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.errors import ConfigError
 
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
 
 _LOOK = 0.5  # seconds between looks at a run that was asked to stop
 
-File = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")]
 RunId = Annotated[str | None, typer.Argument(metavar="[RUN]", help="Which run, as `tidegate batch list` names it.")]
 
 
-def list_runs(file: File, as_json: AsJson = False) -> None:
+def list_runs(file: PipelineFile, as_json: AsJson = False) -> None:
     """Show the runs and catch-ups of a pipeline that are alive, then those of the last seven days, newest first (at most 20).
 
     A run that has said nothing for ten seconds is `gone`: it was killed, or cannot reach the database.
@@ -40,7 +40,7 @@ def list_runs(file: File, as_json: AsJson = False) -> None:
         typer.echo("no run in the last seven days")
 
 
-def status(file: File, run: RunId = None, as_json: AsJson = False) -> None:
+def status(file: PipelineFile, run: RunId = None, as_json: AsJson = False) -> None:
     """Show how a run goes: the one named, else the one that is alive, else the last one. Exit code 1: there is none."""
     from batch.runs.view import LISTED, PLACES, document, facts, listed, places
 
@@ -60,7 +60,7 @@ def status(file: File, run: RunId = None, as_json: AsJson = False) -> None:
 
 
 def stop(
-    file: File,
+    file: PipelineFile,
     run: RunId = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the run has ended.")] = True,
 ) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from dlq.cli.options import IndexUrl, PipelineFile
+from dlq.cli.options import IndexUrl
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 
 

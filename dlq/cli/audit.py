@@ -12,13 +12,14 @@ from dlq.export import entry_document
 from dlq.index.history import HistoryFilter
 from dlq.service import open_index
 from tidegate.cli.output import print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 
 _CELL = 120  # characters
 
 
 def audit(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     by: Annotated[str | None, typer.Option("--actor", help="What this user, or token, has done.")] = None,
     action: Annotated[str | None, typer.Option(help="Only this: acknowledge, resolve, reveal, …")] = None,
     group: Annotated[str | None, typer.Option(help="To this group (fingerprint).")] = None,

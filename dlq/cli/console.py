@@ -8,13 +8,14 @@ import typer
 
 from dlq.cli import options as o
 from dlq.service import connect_index
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.telemetry.logs import configure_logging
 
 
 def console(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     host: Annotated[str | None, typer.Option(help="Listen there. Default: the pipeline file's, or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,

@@ -14,12 +14,13 @@ from dlq.index.database import IndexDatabase, index_location
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
 from dlq.s3.archive import File, import_files, place_of
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.errors import ConfigError
 
 
 def import_(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     location: Annotated[
         str, typer.Argument(metavar="FROM", help="s3://bucket/prefix, or a folder (or a file) on this machine.")
     ],

@@ -16,13 +16,14 @@ from dlq.index.history import HistoryFilter
 from dlq.index.search import Document
 from dlq.service import DeadLetterIndex, open_index, open_to_read
 from tidegate.cli.output import print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.errors import ConfigError
 
 
 @o.choosing(only=["topic", "source", "pipeline", "stage", "error", "rule", "since"])
 def groups(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     wanted: LetterFilter,
     group: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="Everything about this one.")] = None,
     state: Annotated[
@@ -58,7 +59,7 @@ def groups(
         warn_expiring(expiring, opened)
 
 
-def stats(pipeline: o.PipelineFile, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
+def stats(pipeline: PipelineFile, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
     """Show totals: by stage, by topic, how many are open, the oldest of them, and what is about to expire."""
     with open_to_read(load_pipeline(pipeline), index) as opened:
         warn_stale(opened)
@@ -80,7 +81,7 @@ def stats(pipeline: o.PipelineFile, index: o.IndexUrl = None, as_json: o.AsJson 
 
 
 def ack(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     group: o.Fingerprint,
     note: o.Note = "",
     index: o.IndexUrl = None,
@@ -94,7 +95,7 @@ def ack(
 
 
 def resolve(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     group: o.Fingerprint,
     note: o.Note = "",
     index: o.IndexUrl = None,

@@ -15,6 +15,7 @@ from dlq.replay.jobs import Job
 from dlq.replay.names import FAILED_AGAIN, JOB_STATES, LOOP, OK
 from dlq.service import open_index
 from tidegate.cli.output import print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 
 _CELL = 160  # characters
@@ -25,7 +26,7 @@ jobs = typer.Typer(no_args_is_help=True, help="Replays under way, and what becam
 
 @jobs.command("list")
 def list_(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     state: Annotated[
         o.Several, typer.Option(help=f"Only {', '.join(JOB_STATES)} ones. The option can be repeated.")
     ] = None,
@@ -56,7 +57,7 @@ def list_(
 
 @jobs.command()
 def show(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     job: o.Job,
     outcome: Annotated[str | None, typer.Option(help="Only letters with this outcome.")] = None,
     after: Annotated[int, typer.Option(min=0, help="Only letters behind this position.")] = 0,
@@ -80,14 +81,14 @@ def show(
 
 
 @jobs.command()
-def pause(pipeline: o.PipelineFile, job: o.Job, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
+def pause(pipeline: PipelineFile, job: o.Job, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
     """Send no more for now. What was sent is still followed."""
     with open_index(load_pipeline(pipeline), index) as opened:
         _say(opened.jobs.pause(job, actor=o.actor()), as_json)
 
 
 @jobs.command()
-def resume(pipeline: o.PipelineFile, job: o.Job, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
+def resume(pipeline: PipelineFile, job: o.Job, index: o.IndexUrl = None, as_json: o.AsJson = False) -> None:
     """Go on, also with a job that has stopped because too much failed: then whatever fails."""
     with open_index(load_pipeline(pipeline), index) as opened:
         _say(opened.jobs.resume(job, actor=o.actor()), as_json)
@@ -95,7 +96,7 @@ def resume(pipeline: o.PipelineFile, job: o.Job, index: o.IndexUrl = None, as_js
 
 @jobs.command()
 def cancel(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     job: o.Job,
     index: o.IndexUrl = None,
     yes: o.Yes = False,

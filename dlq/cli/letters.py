@@ -21,6 +21,7 @@ from dlq.index.search import Cursor, Document, IndexReader
 from dlq.reader import DeadLetter
 from dlq.service import SHORTEST_REASON, open_index, open_to_read
 from tidegate.cli.output import print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.errors import ConfigError
 
@@ -31,7 +32,7 @@ _NOT_HELD = "(the index does not hold it: see the size below; --reveal shows the
 
 @o.choosing(without=["text"])
 def list_(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     wanted: LetterFilter,
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[WORDS]...", help="Words of the message, all of them.")
@@ -69,7 +70,7 @@ def list_(
 
 
 def show(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq list` shows it: topic-partition-offset.")],
     topic: Annotated[str | None, typer.Option(help="In this dead-letter topic, where several have the id.")] = None,
     reveal: Annotated[
@@ -98,7 +99,7 @@ def show(
 
 @o.choosing()
 def export(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     wanted: LetterFilter,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file. Default: standard output.")] = None,
     index: o.IndexUrl = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter, Signature, signature
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -16,7 +15,6 @@ from tidegate.errors import ConfigError
 
 Command = Callable[..., None]
 
-PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE", help="The pipeline file, YAML or JSON.")]
 IndexUrl = Annotated[
     str | None,
     typer.Option("--index", envvar="TIDEGATE_DLQ_INDEX", help="URL of the index. Default: the pipeline file's."),

@@ -21,6 +21,7 @@ from dlq.index.masking import Masker
 from dlq.index.search import Document
 from dlq.replay.request import MAX_FAILURES, Request
 from dlq.service import DeadLetterIndex, open_index
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.errors import ConfigError
 
@@ -33,7 +34,7 @@ Here = Annotated[bool, typer.Option("--here", help="Carry it out in this process
 
 @o.choosing(without=["state"])
 def preview(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     wanted: LetterFilter,
     to: o.ToOption = None,
     assignments: o.SetOption = None,
@@ -48,7 +49,7 @@ def preview(
 
 @o.choosing(without=["state"])
 def replay(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     wanted: LetterFilter,
     to: o.ToOption = None,
     assignments: o.SetOption = None,
@@ -78,7 +79,7 @@ def replay(
 
 
 def edit(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq list` shows it.")],
     value: Annotated[str | None, typer.Option(help="The new value. Default: an editor opens on the raw one.")] = None,
     value_file: Annotated[Path | None, typer.Option(help="A file with the new value.")] = None,
@@ -113,7 +114,7 @@ def edit(
 
 @o.choosing(without=["state"])
 def park(
-    pipeline: o.PipelineFile,
+    pipeline: PipelineFile,
     wanted: LetterFilter,
     undo: Annotated[bool, typer.Option("--undo", help="Open parked ones again; their replays count anew.")] = False,
     note: o.Note = "",

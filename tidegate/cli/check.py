@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tidegate.cli.output import AsJson, print_json
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.kafka import aiokafka_options
 from tidegate.config.loading import load_pipeline, placed
 from tidegate.diagram import draw, outcomes, steps
@@ -23,7 +24,7 @@ _EXIT_WRONG, _EXIT_AWAY = 2, 1
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="The pipeline file, YAML or JSON.")],
+    file: PipelineFile,
     live: Annotated[bool, typer.Option("--live", help="Also ask Kafka and PostgreSQL.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer of --live.", min=0.1)] = 5.0,
     as_json: AsJson = False,

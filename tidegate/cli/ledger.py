@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from tidegate.cli.output import AsJson, print_json, print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 from tidegate.ledger import LEDGER_COLUMNS
 
@@ -18,7 +18,7 @@ _UNBALANCED = 1
 
 
 def ledger(
-    file: Annotated[Path, typer.Argument(help="The pipeline file, YAML or JSON.")],
+    file: PipelineFile,
     as_json: AsJson = False,
 ) -> None:
     """Audit that every record read is accounted for.

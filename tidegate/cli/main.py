@@ -14,6 +14,7 @@ import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
+from tidegate.cli.pipeline_file import in_its_file
 from tidegate.errors import ConfigError, TidegateError
 
 EXIT_FAILED = 1
@@ -64,7 +65,7 @@ class LazyCommands(TyperGroup):
         except TidegateError as error:
             if ctx.params["debug"]:
                 raise
-            print_error(error)
+            print_error(in_its_file(error, ctx))
             raise typer.Exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED) from None
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from tidegate.cli.output import AsJson, print_json, print_table
+from tidegate.cli.pipeline_file import PipelineFile
 from tidegate.config.loading import load_pipeline
 
 _COLUMNS = {
@@ -25,7 +21,7 @@ _COLUMNS = {
 
 
 def status(
-    file: Annotated[Path, typer.Argument(help="The pipeline file, YAML or JSON.")],
+    file: PipelineFile,
     as_json: AsJson = False,
 ) -> None:
     """Show how far each partition is.

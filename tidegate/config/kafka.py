@@ -131,9 +131,11 @@ def _unusable(field: str, path: str | None, error: Exception) -> ConfigError:
 
 
 def confluent_options(kafka: Kafka) -> dict[str, Any]:
-    """Settings for confluent-kafka's (librdkafka's) clients."""
+    """Settings for confluent-kafka's (librdkafka's) clients. Raises ConfigError when a certificate file cannot be used, of
+    which they would say nothing that names it."""
     options: dict[str, Any] = {"bootstrap.servers": kafka.bootstrap_servers, "security.protocol": kafka.protocol}
     if kafka.tls is not None:
+        _ssl_context(kafka.tls)
         options["ssl.endpoint.identification.algorithm"] = "https"
         files = {
             "ssl.ca.location": kafka.tls.ca_file,

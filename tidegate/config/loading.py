@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from tidegate.config.base import FROM_FILE
 from tidegate.config.explain import MASK, Found, explain
 from tidegate.config.fields import Path as Keys
-from tidegate.config.fields import dotted, value_at
+from tidegate.config.fields import dotted, field_named, value_at
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.reading import Document, read
 from tidegate.config.references import resolve
@@ -74,19 +75,20 @@ def _text(path: Path) -> str:
 def placed(error: ConfigError, path: Path) -> ConfigError:
     """`error`, which names a field, with the file and the line of that field, for what was found after loading.
 
-    A value that the file takes from `${…}` is masked in it. One that names a file already is left as it is, as are all when
-    the file has gone meanwhile.
+    A value that the file takes from `${…}` is masked in it. One that names a file already is left as it is, or something that
+    is no field of a pipeline file (an option), as are all when the file has gone meanwhile.
     """
     if isinstance(error, ConfigErrors):
         return ConfigErrors([placed(each, path) for each in error.errors])
-    if error.file is not None:
+    if error.file is not None or (error.field and field_named(Pipeline, re.split(r"[.\[]", error.field)[0]) is None):
         return error
     try:
         document = read(_text(path), str(path))
     except ConfigError:
         return error
     keys = _keys_of(error.field or "", document)
-    masked = _masked(error) if keys and "${" in str(value_at(document.data, keys)) else error
+    outside = bool(keys) and error.value is not None and "${" in str(value_at(document.data, keys))
+    masked = _masked(error) if outside else error
     return ConfigError(
         masked.problem,
         file=str(path),
@@ -123,7 +125,7 @@ def _shorthand(field: str | None, keys: Keys, document: Document) -> str | None:
 
 def _masked(error: ConfigError) -> ConfigError:
     def hidden(text: str | None) -> str | None:
-        return text.replace(str(error.value), MASK) if text and error.value is not None else text
+        return text.replace(str(error.value), MASK) if text else text
 
     problem = hidden(error.problem) or error.problem
     return ConfigError(problem, value=Found(MASK), expected=hidden(error.expected), hint=hidden(error.hint))

@@ -9,7 +9,7 @@ import pyarrow as pa
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.stages import Aggregation, GroupBy, Hopping, Measure
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, all_errors
 from tidegate.stages.expressions import infer_type, parenthesised
 from tidegate.stages.sql import quote
 from tidegate.stages.types import arrow_type, type_name, value_schema
@@ -88,18 +88,22 @@ class Plan:
 def compile_plan(pipeline: Pipeline) -> Plan:
     """Type every expression of a pipeline and work out its columns and partials.
 
-    Raises ConfigError that names the field (`aggregations[0].measures.total.of`), the value and what was expected.
+    Raises ConfigError that names the field (`aggregations[0].measures.total.of`), the value and what was expected, or
+    ConfigErrors with all of them.
     """
     decoded = value_schema(pipeline)
-    if pipeline.event_time is not None:
-        _check_event_time(pipeline.event_time.column, decoded)
-    if pipeline.dedupe is not None:
-        _single(pipeline.dedupe.key, decoded, "dedupe.key", _NO_DOUBLE_KEY)
     columns = handled_schema(pipeline, decoded)
-    aggregations = (
-        _aggregation(pipeline, aggregation, columns, f"aggregations[{index}]")
-        for index, aggregation in enumerate(pipeline.aggregations)
-    )
+    aggregations = []
+    with all_errors() as part:
+        with part():
+            if pipeline.event_time is not None:
+                _check_event_time(pipeline.event_time.column, decoded)
+        with part():
+            if pipeline.dedupe is not None:
+                _single(pipeline.dedupe.key, decoded, "dedupe.key", _NO_DOUBLE_KEY)
+        for index, aggregation in enumerate(pipeline.aggregations):
+            with part():
+                aggregations.append(_aggregation(pipeline, aggregation, columns, f"aggregations[{index}]"))
     return Plan(pipeline, decoded, columns, tuple(aggregations))
 
 
@@ -124,25 +128,34 @@ def _check_event_time(column: str, decoded: pa.Schema) -> None:
 
 
 def _aggregation(pipeline: Pipeline, aggregation: Aggregation, columns: pa.Schema, at: str) -> AggregationPlan:
-    from tidegate.stages.measures import MEASURES  # here, because the measures are written in terms of this module
-
-    group = tuple(_group(g, columns, f"{at}.groupBy[{index}]") for index, g in enumerate(aggregation.group_by))
-    measures = []
-    for name, measure in aggregation.measures.items():
-        where = f"{at}.measures.{name}"
-        _check_name(name, where)
-        of, value_type = _argument(measure, columns, f"{where}.of")
-        kind = MEASURES[measure.type]
-        if (expected := kind.expects(value_type)) is not None:
-            problem = f"{measure.type} cannot take values of type {'nothing' if value_type is None else type_name(value_type)}"
-            raise ConfigError(problem, field=f"{where}.of", value=measure.of, expected=expected)
-        partials, result = kind.partials(name, value_type), kind.result_type(value_type)
-        measures.append(MeasurePlan(name, measure.type, of, value_type, partials, result))
+    group, measures = [], []
+    with all_errors() as part:
+        for index, one in enumerate(aggregation.group_by):
+            with part():
+                group.append(_group(one, columns, f"{at}.groupBy[{index}]"))
+        for name, measure in aggregation.measures.items():
+            with part():
+                measures.append(_measure(name, measure, columns, f"{at}.measures.{name}"))
     window = aggregation.window
     hop = window.hop if isinstance(window, Hopping) else window.size
     spreads = _spreads(pipeline, aggregation)
     emit = _emit(pipeline, aggregation)
-    return AggregationPlan(aggregation.name, window.size, hop, group, tuple(measures), emit, spreads)
+    return AggregationPlan(aggregation.name, window.size, hop, tuple(group), tuple(measures), emit, spreads)
+
+
+def _measure(name: str, measure: Measure, columns: pa.Schema, at: str) -> MeasurePlan:
+    from tidegate.stages.measures import MEASURES  # here, because the measures are written in terms of this module
+
+    _check_name(name, at)
+    of, value_type = _argument(measure, columns, f"{at}.of")
+    kind = MEASURES[measure.type]
+    if (expected := kind.expects(value_type)) is not None:
+        problem = (
+            f"{measure.type} cannot take values of type {'nothing' if value_type is None else type_name(value_type)}"
+        )
+        raise ConfigError(problem, field=f"{at}.of", value=measure.of, expected=expected)
+    partials, result = kind.partials(name, value_type), kind.result_type(value_type)
+    return MeasurePlan(name, measure.type, of, value_type, partials, result)
 
 
 def _emit(pipeline: Pipeline, aggregation: Aggregation) -> str:

@@ -131,6 +131,42 @@ def test_wrong_parts_do_not_hide_each_other(tmp_path: Path) -> None:
     ]
 
 
+def test_no_expression_column_or_handler_hides_another(tmp_path: Path) -> None:
+    """Several that are wrong, in one aggregation and in two, in the schema, dedupe and handlers: each is named."""
+    text = """\
+pipelineId: flights
+source: {topics: [flights]}
+schema:
+  - {name: at, type: timestamp, unit: ms}
+  - {name: delay, type: int}
+  - {name: x, type: timestamp, format: "%Q"}
+  - {name: y, type: timestamp, format: "%J"}
+eventTime: {column: at}
+dedupe: {key: dely, horizon: 1 hour}
+aggregations:
+  - name: one
+    window: {size: 1 hour}
+    groupBy: [{name: half, expression: delay / 2}, {name: twice, expression: 2 * dealy}]
+    measures: {n: count, s: {type: sum, of: dleay}, a: {type: avg, of: delay +}}
+  - {name: two, window: {size: 1 hour}, measures: {mean: {type: avg, of: deyal}}}
+handlers: [{call: "no.such:module"}, {call: "json:dmups"}]
+"""
+    document = json.loads(tidegate("check", written(tmp_path / "a.yaml", text), "--json", code=2))
+    assert [problem["field"] for problem in document["problems"]] == [
+        "schema[2].format",
+        "schema[3].format",
+        "dedupe.key",
+        "aggregations[0].groupBy[0].expression",
+        "aggregations[0].groupBy[1].expression",
+        "aggregations[0].measures.s.of",
+        "aggregations[0].measures.a.of",
+        "aggregations[1].measures.mean.of",
+        "handlers[0].call",
+        "handlers[1].call",
+    ]
+    assert all(problem["line"] and problem["found"] and problem["expected"] for problem in document["problems"])
+
+
 def test_handler_beside_the_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module in the working directory is found, as a worker started there finds it; a misspelt function is named."""
     monkeypatch.chdir(tmp_path)

@@ -37,6 +37,42 @@ def test_the_file_is_not_what_was_meant(command: list[str], tmp_path: Path) -> N
     assert (code, "Missing argument" in said, "--help" in said) == (2, True, True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["status"], ":3: kafka.tls.caFile: this file cannot be used"),
+        (["ledger"], ":3: kafka.tls.caFile: this file cannot be used"),
+        (["dlq", "list"], ":3: kafka.tls.caFile: this file cannot be used"),
+        (["dlq", "resolve", "abc"], ":4: deadLetters.index: "),
+        (["dlq", "jobs", "list"], ":4: deadLetters.index: "),
+        (["batch", "archive", "--to", "a"], ":3: kafka.tls.caFile: this file cannot be used"),
+        (["batch", "run"], ":5: sinks: a batch run keeps its state"),
+        (["batch", "catchup"], ":5: sinks: a batch run keeps its state"),
+        (["batch", "backfill", "--late"], ":5: sinks: a backfill amends"),
+        (["batch", "backfill", "--promote"], ":5: sinks: a backfill amends"),
+        (["batch", "list"], ":5: sinks: a batch run keeps its state"),
+        (["batch", "status"], ":5: sinks: a batch run keeps its state"),
+        (["batch", "stop"], ":5: sinks: a batch run keeps its state"),
+        (["batch", "run", "--trigger", "soon"], "error: --trigger: no such trigger"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_what_is_found_after_loading_names_the_file_too(command: list[str], said: str, tmp_path: Path) -> None:
+    """Exit code 2, the file, the line and the field; what is wrong with an option is not said to stand in the file."""
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        "pipelineId: p\nsource: {topics: [t]}\nkafka: {tls: {caFile: /no/such.pem}}\n"
+        f"deadLetters: {{index: 'sqlite:///{tmp_path}/none.sqlite'}}\nsinks: [{{type: kafka}}]\n"
+        "schema: [{name: a, type: int}]\n"
+    )
+    position = 2 if command[0] in ("batch", "dlq") else 1
+    position += command[:2] == ["dlq", "jobs"]
+    code, output = run(*command[:position], file, *command[position:])
+    assert code == 2, output
+    assert (said if said.startswith("error") else f"error: {file}{said}") in output
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     """Said as such."""

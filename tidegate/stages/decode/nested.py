@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from tidegate.config.schema import Column
+from tidegate.errors import all_errors
 from tidegate.stages.decode.codec import Codec, Fault, PlainCodec
 from tidegate.stages.decode.decimals import DecimalCodec
 from tidegate.stages.decode.timestamps import EpochCodec, IsoCodec, StrptimeCodec
@@ -75,10 +76,11 @@ class StructCodec(Codec):
     def __init__(self, columns: Sequence[Column], *, forbid_unknown: bool, field: str, type_: pa.DataType) -> None:
         super().__init__(type_)
         self.names = [column.name for column in columns]
-        self.codecs = [
-            codec_for(column, forbid_unknown=forbid_unknown, field=f"{field}[{index}]")
-            for index, column in enumerate(columns)
-        ]
+        self.codecs: list[Codec] = []
+        with all_errors() as part:
+            for index, column in enumerate(columns):
+                with part():
+                    self.codecs.append(codec_for(column, forbid_unknown=forbid_unknown, field=f"{field}[{index}]"))
         self._getters = [attrgetter(f"f{index}") for index in range(len(columns))]
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         for index, (column, codec) in enumerate(zip(columns, self.codecs, strict=True)):

@@ -9,7 +9,7 @@ import pyarrow as pa
 from tidegate.clock import Clock
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.stages import Handler
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, all_errors
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.resilience.registry import PROCESS, Registry
@@ -28,7 +28,7 @@ class HandlerChain:
     through the handler's breaker, and then raised as DependencyError: the batch is to be tried again, nothing of it is
     dead-lettered. Whatever else a handler raises is the record's fault, and dead-letters it at once.
 
-    Raises ConfigError when a handler cannot be imported or called.
+    Raises ConfigError when a handler cannot be imported or called, ConfigErrors for several.
     """
 
     def __init__(
@@ -41,24 +41,25 @@ class HandlerChain:
         registry: Registry = PROCESS,
     ) -> None:
         self._steps: list[Step] = []
-        for index, handler in enumerate(pipeline.handlers):
-            field = f"handlers[{index}]"
-            guard = Guard(
-                f"handler:{handler.call}",
-                pipeline.error_handling,
-                clock=clock,
-                rng=rng,
-                transient=load_exceptions(handler.retry_on, field=f"{field}.retryOn"),
-                timeout_ms=handler.timeout,
-                registry=registry,
-            )
-            try:
-                step = _step(handler, guard, field, schema)
-            except ConfigError:
-                self.close()
-                raise
-            self._steps.append(step)
-            schema = step.output_schema
+        try:
+            with all_errors() as part:
+                for index, handler in enumerate(pipeline.handlers):
+                    with part():
+                        field = f"handlers[{index}]"
+                        guard = Guard(
+                            f"handler:{handler.call}",
+                            pipeline.error_handling,
+                            clock=clock,
+                            rng=rng,
+                            transient=load_exceptions(handler.retry_on, field=f"{field}.retryOn"),
+                            timeout_ms=handler.timeout,
+                            registry=registry,
+                        )
+                        self._steps.append(_step(handler, guard, field, schema))
+                        schema = self._steps[-1].output_schema
+        except ConfigError:
+            self.close()
+            raise
         self.output_schema = schema
 
     @property
