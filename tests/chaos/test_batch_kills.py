@@ -107,9 +107,9 @@ def test_an_executor_that_is_killed_in_a_task(
 
 
 def test_a_database_that_goes_away(
-    make_scene: Callable[..., Scene], own_postgres: EmbeddedPostgres, spark: SparkSession, seed: int
+    make_scene: Callable[..., Scene], own_postgres: EmbeddedPostgres, spark: SparkSession, seed: int, chaos: str
 ) -> None:
-    """A run waits until the database is back, and goes on; nothing is dead-lettered for it."""
+    """A run waits until the database is back, in the long form after 30 s, and goes on; nothing is dead-lettered for it."""
     retry = {"retry": {"maxAttempts": 2, "initialDelayMs": 50}}
     scene, random = make_scene(url=own_postgres.url, settings={"errorHandling": retry}), Random(seed)
     scene.feed(events(random, 500))
@@ -122,6 +122,7 @@ def test_a_database_that_goes_away(
         own_postgres.kill()
         scene.feed(events(random, 500, first=500))
         wait_until(lambda: bool(watch.waits), 60, "the run waits")
+        time.sleep(30 if chaos == "long" else 0)
         own_postgres.start()
         wait_until(lambda: scene.applied() == 1000, 120, "all applied")
         # Quiet partitions become idle, as under a worker, and their windows are called final.
@@ -134,9 +135,10 @@ def test_a_database_that_goes_away(
 
 
 def test_a_broker_that_goes_away(
-    own_kafka: EmbeddedKafka, postgres: Database, spark: SparkSession, tmp_path: Path, seed: int
+    own_kafka: EmbeddedKafka, postgres: Database, spark: SparkSession, tmp_path: Path, seed: int, chaos: str
 ) -> None:
-    """While the broker is away nothing is dead-lettered and the run does not end; afterwards it goes on."""
+    """While the broker is away, in the long form for 30 s, nothing is dead-lettered and the run does not end; afterwards it
+    goes on."""
     with scene(own_kafka.bootstrap_servers, postgres.url, tmp_path) as made:
         random = Random(seed)
         made.feed(events(random, 500))
@@ -146,7 +148,7 @@ def test_a_broker_that_goes_away(
         try:
             wait_until(lambda: made.applied() == 500, 120, "the first are applied")
             own_kafka.kill()
-            time.sleep(5)
+            time.sleep(30 if chaos == "long" else 5)
             own_kafka.start()
             made.feed(events(random, 500, first=500))
             wait_until(lambda: made.applied() == 1000, 120, "all applied")

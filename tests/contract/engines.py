@@ -18,6 +18,7 @@ import msgspec
 import psycopg
 from confluent_kafka.admin import AdminClient
 
+from dlq.encoding import encode_reasons
 from tests.harness import WorkerProcess, produce, read_topic, running, wait_until
 from tests.reference import Record, raw_batch
 from tidegate.config.pipeline import Pipeline
@@ -41,11 +42,13 @@ Rows = dict[str, dict[tuple[Any, ...], dict[str, Any]]]
 @dataclass
 class Outcome:
     """What came out. `late`: (partition, offset, whether it counted for other windows); `dead`: (partition, offset) →
-    error type. `published`: the newest results on Kafka, where an engine writes them, as JSON has them."""
+    error type. `letters`: the same → id without the topic, stage, and all reasons as JSON. `published`: the newest results on
+    Kafka, where an engine writes them, as JSON has them."""
 
     rows: Rows = field(default_factory=dict)
     late: set[tuple[int, int, bool]] = field(default_factory=set)
     dead: dict[tuple[int, int], str] = field(default_factory=dict)
+    letters: dict[tuple[int, int], tuple[str, str, str]] = field(default_factory=dict)
     ledgers: dict[int, Ledger] = field(default_factory=dict)
     published: Rows | None = None
 
@@ -84,7 +87,10 @@ class StagesEngine(Engine):
                 state, start = result.state, start + size
                 seen.update(result.seen)
                 outcome.late |= {(number, late.offset, late.partial) for late in result.late}
-                outcome.dead |= {(number, r.offset): r.reasons[0].error_type for r in result.rejected}
+                for one in result.rejected:
+                    place, reasons = (number, one.offset), encode_reasons(one.reasons).decode()
+                    outcome.dead[place] = one.reasons[0].error_type
+                    outcome.letters[place] = (f"{number}-{one.offset}", one.stage.value, reasons)
                 for name, delta in result.deltas.items():
                     deltas[name].append(delta.drop_columns(["lane"]))
             if log:
@@ -105,6 +111,9 @@ class _Seen(dict[bytes, int]):
 
     def get(self, keys: Any, default: Any = None) -> Any:
         return [dict.get(self, key) for key in keys]
+
+
+_SAID = ("id", "stage", "error.type", "reasons", "origin.partition", "origin.offset")
 
 
 class BrokerEngine(Engine):
@@ -167,8 +176,10 @@ class BrokerEngine(Engine):
             outcome.late.add((int(partition), int(offset), bool(stage)))
         letters = read_topic(servers, f"{document['pipelineId']}.dlq")
         for letter in letters:
-            place = letter.header("tidegate.dlq.origin.partition"), letter.header("tidegate.dlq.origin.offset")
-            outcome.dead[int(place[0] or -1), int(place[1] or -1)] = letter.header("tidegate.dlq.error.type") or ""
+            said = {name: letter.header(f"tidegate.dlq.{name}") or "" for name in _SAID}
+            place = int(said["origin.partition"] or -1), int(said["origin.offset"] or -1)
+            outcome.dead[place] = said["error.type"]
+            outcome.letters[place] = (said["id"].removeprefix(f"{topic}-"), said["stage"], said["reasons"])
         assert len(outcome.dead) == len(letters), "a dead letter was written twice"
         return outcome
 

@@ -30,16 +30,25 @@ from worker.statedb import PartitionDB
 SOURCES = [TopicPartition("flights", 0), TopicPartition("flights", 1)]
 
 
-def published_plan(url: str, pipeline: str = "p", kafka: str = "localhost:1", **settings: Any) -> Plan:
-    """Aggregation `totals` by the record's key, so that no group spreads, and `colours`, whose groups do."""
+def published_plan(
+    url: str,
+    pipeline: str = "p",
+    kafka: str = "localhost:1",
+    *,
+    handling: Mapping[str, Any] | None = None,
+    others: Sequence[Mapping[str, Any]] = (),
+    **settings: Any,
+) -> Plan:
+    """Aggregation `totals` by the record's key, so that no group spreads, and `colours`, whose groups do. `settings`: of the
+    Kafka sink; `others`: sinks behind it."""
     measures = {"n": "count", "total": {"type": "sum", "of": "amount"}}
     totals = {"name": "totals", "window": {"size": f"{SIZE} ms"}, "groupBy": ["k"], "measures": measures}
     return plan_of(
         pipelineId=pipeline,
         kafka={"bootstrapServers": kafka},
         aggregations=[totals, totals | {"name": "colours", "groupBy": ["colour"]}],
-        sinks=[{"type": "postgres", "url": url}, {"type": "kafka", **settings}],
-        errorHandling={"retry": {"maxAttempts": 1}},
+        sinks=[{"type": "postgres", "url": url}, {"type": "kafka", **settings}, *others],
+        errorHandling=handling or {"retry": {"maxAttempts": 1}},
     )
 
 

@@ -20,7 +20,7 @@ from tests.reference import Record, raw_batch
 from tests.unit.worker.pieces import SIZE, record
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.topic_settings import STATE
-from tidegate.errors import BrokerUnavailable, StoreUnavailable
+from tidegate.errors import BrokerUnavailable, CircuitOpen, StoreUnavailable
 from tidegate.stages.batch import NothingSeen, PartitionState
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Amendment
@@ -68,6 +68,30 @@ def test_each_sink_follows_at_its_own_pace(start: Start, postgres: Database) -> 
         ("first", {"totals": 1, "colours": 1}),
         ("second", {"totals": 1, "colours": 1}),
     ]
+
+
+def test_retry_and_breaker_are_each_sinks_own(start: Start, postgres: Database) -> None:
+    """A short outage is got over within one publication, whichever sink it is of; a long one opens that sink's breaker alone,
+    and the sink is not called any more."""
+    handling = {"retry": {"maxAttempts": 3, "initialDelayMs": 1}, "circuitBreaker": {"failureThreshold": 3}}
+    lakes = [{"type": kind, "path": f"/nowhere/{kind}"} for kind in ("delta", "parquet")]
+    run = start(published_plan(postgres.url, handling=handling, others=lakes))
+    targets = [Recorded(name) for name in ("kafka", "delta", "parquet")]
+    followers = [run.follower(target, sink) for sink, target in enumerate(targets, 1)]
+    publisher = run.publisher(*followers)
+    publisher.catch_up()
+    for number, target in enumerate(targets):
+        target.fails = 2
+        publisher.follow(run.commit(p0=[record(number, 1000, "a", colour="red")]))
+    assert [(len(target.given), target.fails) for target in targets] == [(6, 0)] * 3
+    targets[2].fails = 100
+    touched = run.commit(p0=[record(3, 1000, "a", colour="red")])
+    with pytest.raises(BrokerUnavailable, match="away"):
+        publisher.follow(touched)
+    with pytest.raises(CircuitOpen):
+        publisher.catch_up()
+    assert [(len(target.given), target.fails) for target in targets] == [(8, 0), (8, 0), (6, 97)]
+    assert [follower.guard.breaker.state for follower in followers] == ["closed", "closed", "open"]
 
 
 def test_a_micro_batch_is_not_all_that_there_is(start: Start, postgres: Database) -> None:

@@ -31,14 +31,22 @@ def log_of(records: int) -> tuple[list[list[Record]], list[Meant], Truth]:
     return logs, meant, Truth(meant)
 
 
+@cache
+def letters_of(records: int) -> dict[tuple[int, int], tuple[str, str, str]]:
+    """Ids, stages and reasons of its dead letters, from large batches."""
+    return StagesEngine(20_000).run(PIPELINE, log_of(records)[0]).letters
+
+
 class SameNumbers:
     """What an engine must give. A second engine subclasses this with an `engine` of its own."""
 
     def check(self, engine: Engine, records: int) -> None:
-        """Results, late records, dead letters with their reasons, and ledgers are those of plain SQL."""
+        """Results, late records, dead letters and ledgers are those of plain SQL; a dead letter's id, stage and reasons in full
+        those of any other engine."""
         logs, _, truth = log_of(records)
         outcome = engine.run(PIPELINE, logs)
         assert outcome.dead == truth.dead()
+        assert outcome.letters == letters_of(records)
         assert outcome.late == truth.late()
         ledgers = {partition: _counted(ledger) for partition, ledger in outcome.ledgers.items()}
         assert ledgers == truth.ledgers()
@@ -133,9 +141,18 @@ class TestSpark(SameNumbers):
         [("availableNow", 1000, 3000), ("availableNow", 7000, 14_500), ("once", 1, 4000)],
     )
     def test_spark_gives_the_truth(
-        self, kafka: KafkaTopics, postgres: Database, spark: SparkSession, trigger: str, most: int, records: int
+        self,
+        kafka: KafkaTopics,
+        postgres: Database,
+        spark: SparkSession,
+        trigger: str,
+        most: int,
+        records: int,
+        chaos: str,
     ) -> None:
-        """Micro-batches of 1 000, of 7 000, and one of everything."""
+        """Micro-batches of 1 000, of 7 000, and one of everything: of 4 000 records, in the long form of 100 000."""
+        if chaos == "long" and trigger == "once":
+            records = 100_000
         self.check(SparkEngine(kafka, postgres.url, spark, trigger=trigger, most=most), records)
 
 

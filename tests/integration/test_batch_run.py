@@ -17,6 +17,8 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  # its stubs do not re-export it
 
 from batch.publish.kafka import KafkaTarget
+from batch.report import Report
+from batch.sink import Commit
 from tests.harness import eventually, running, wait_until
 from tests.providers.spark import Quiet, batch_run, batch_scene, check, run_batch
 from tests.scene import MINUTE, Scene, events, record
@@ -36,11 +38,15 @@ Make = Callable[..., Scene]
 def test_a_run_goes_on_where_the_database_is(
     make_scene: Make, spark: SparkSession, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second run reads what came since, new partitions too, whatever has become of Spark's checkpoint. Where it dies between
-    the database and Kafka, the third reads nothing, and sends what is missing."""
+    """The second run reads what came since, new partitions too, whatever has become of Spark's checkpoint, which is where it was
+    told to be while the query lasts, whose name is the pipeline's. Where it dies between the database and Kafka, the third reads
+    nothing, and sends what is missing."""
     scene, random = make_scene(partitions=2), Random(seed)
     scene.feed(events(random, 900))
-    first = run_batch(spark, scene.pipeline, max_records=225, checkpoint=tmp_path / "spark")
+    looking = Looking(spark, tmp_path / "spark")
+    first = batch_run(spark, scene.pipeline, looking, max_records=225, checkpoint=tmp_path / "spark").run()
+    assert looking.queries == {scene.id}
+    assert looking.kept
     assert (first.total.read, first.outcome, list((tmp_path / "spark").iterdir())) == (900, "finished", [])
     assert first.batches == 4  # of one size: rounded as Spark does it, a few records would be left for a fifth
     check(scene)
@@ -62,6 +68,18 @@ def test_a_run_goes_on_where_the_database_is(
     third = run_batch(spark, scene.pipeline)
     assert (third.total.read, third.published["kafka"] > 0) == (0, True)
     check(scene)
+
+
+class Looking(Quiet):
+    """A watch that looks after each micro-batch which queries Spark has, and whether the directory has their account."""
+
+    def __init__(self, spark: SparkSession, directory: Path) -> None:
+        super().__init__()
+        self.spark, self.directory, self.queries, self.kept = spark, directory, set[str](), False
+
+    def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
+        self.queries |= {query.name for query in self.spark.streams.active}
+        self.kept |= any(self.directory.rglob("offsets"))
 
 
 def _killed(*_: Any, **__: Any) -> None:

@@ -103,7 +103,8 @@ def test_a_run_is_watched_and_stopped_from_elsewhere(
 
 
 def test_a_run_that_was_killed_is_gone(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
-    """Ten seconds after its last beat; whoever wants to stop it is told so, at once or while waiting for its end."""
+    """Ten seconds after its last beat; whoever wants to stop it is told so, at once or while waiting for its end. Without
+    `--ui` it had no pages of Spark's."""
     scene = batch_scene(make_scene)
     with started(scene, tmp_path) as (file, run):
         before = batch("stop", file)
@@ -117,7 +118,7 @@ def test_a_run_that_was_killed_is_gone(make_scene: Callable[..., Scene], tmp_pat
     waited = batch("stop", file)
     assert (waited.exit_code, "is gone: it has said nothing for 1" in waited.stderr) == (1, True)
     [listed] = runs(file)
-    assert (listed["state"], listed["alive"]) == ("gone", False)
+    assert (listed["state"], listed["alive"], listed["ui"]) == ("gone", False, None)
     for arguments in ((), (listed["run"],)):
         assert batch("stop", file, *arguments).exit_code == 1
     wrong = batch("status", file, "nonsense")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,11 @@ _ANSWER = 10.0  # seconds
 _SILENCE = 30.0  # seconds without a record or an end, before the broker is called unavailable
 _POLL = 0.2
 _BULK = 10_000
+_COORDINATOR_MOVES = {  # a broker that has just started, or has just lost a group: its client does not ask again by itself
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
 
 
 class TopicReader:
@@ -70,10 +76,15 @@ class TopicReader:
         """The group's committed offsets (the next one to read); None where it committed nothing."""
         if not tps:
             return {}
-        try:
-            found = self._consumer.committed([_partition(tp) for tp in tps], timeout=self._answer)
-        except KafkaException as error:
-            raise self._away(error) from error
+        until = time.monotonic() + self._answer
+        while True:
+            try:
+                found = self._consumer.committed([_partition(tp) for tp in tps], timeout=self._answer)
+                break
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > until:
+                    raise self._away(error) from error
+                time.sleep(_POLL)
         return {TopicPartition(one.topic, one.partition): one.offset if one.offset >= 0 else None for one in found}
 
     def start(self, offsets: dict[TopicPartition, int]) -> None:

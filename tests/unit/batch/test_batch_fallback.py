@@ -60,12 +60,17 @@ def test_a_mode_without_a_condition_is_refused() -> None:
 class Watched:
     """A watcher with a script of situations. `caught`: how often it took over."""
 
-    def __init__(self, mode: str, *script: Situation | Exception, failing: Exception | None = None) -> None:
+    def __init__(
+        self, mode: str, *script: Situation | Exception, failing: Exception | None = None, **conditions: Any
+    ) -> None:
         self.script, self.caught, self.failing, self.clock = list(script), 0, failing, ManualClock()
-        fallback = Fallback.model_validate({"mode": mode, "lagRecords": 10})
+        fallback = Fallback.model_validate(
+            {"mode": mode, **(NOTHING | conditions if conditions else {"lagRecords": 10})}
+        )
         self.watcher = Watcher(fallback, self.look, self.take_over, "tidegate batch catchup p.yaml", clock=self.clock)
 
     def look(self) -> Situation:
+        self.clock.advance(5)
         found = self.script.pop(0)
         if isinstance(found, Exception):
             raise found
@@ -96,6 +101,26 @@ def test_auto_takes_over_each_time() -> None:
     watched = Watched("auto", *map(Situation, (9, 10, 0, 10)))
     assert watched.said() == ["fallback.begins"] * 2
     assert watched.caught == 2
+
+
+@pytest.mark.parametrize("mode", ["suggest", "auto"])
+@pytest.mark.parametrize(
+    ("condition", "before", "reached"),
+    [
+        ({"lagRecords": 10}, Situation(9, oldest=99, workers=1), Situation(10)),
+        ({"lagSeconds": 60}, Situation(9, oldest=59), Situation(9, oldest=60, workers=1)),
+        ({"workerDownFor": "5 seconds"}, Situation(10**9, oldest=99), Situation(1)),
+    ],
+)
+def test_each_mode_goes_by_each_condition(
+    mode: str, condition: dict[str, Any], before: Situation, reached: Situation
+) -> None:
+    """As soon as it is reached, and not before."""
+    event = {"suggest": "fallback.suggested tidegate batch catchup p.yaml", "auto": "fallback.begins"}[mode]
+    watched = Watched(mode, before, **condition)
+    assert watched.said() == []
+    watched.script = [reached]
+    assert (watched.said(), watched.caught) == ([event], int(mode == "auto"))
 
 
 def test_what_the_watch_lives_through() -> None:

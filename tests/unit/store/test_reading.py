@@ -1,0 +1,44 @@
+"""What a reader of topics does about a broker that is not quite there, without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ConfluentPartition
+
+from tidegate.config.kafka import Kafka
+from tidegate.errors import BrokerUnavailable
+from tidegate.record import TopicPartition
+from tidegate.store.reading import TopicReader
+
+
+class Moving:
+    """librdkafka's consumer while a coordinator moves, which no broker does at will. It answers the second time."""
+
+    def __init__(self, code: int) -> None:
+        self.code, self.asked = code, 0
+
+    def committed(self, tps: list[Any], timeout: float) -> list[Any]:
+        self.asked += 1
+        if self.asked == 2:
+            return [ConfluentPartition("t", 0, 7)]
+        raise KafkaException(KafkaError(self.code))
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_moves_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a broker which has just started; one that never knows is an outage, as is at once any other failure."""
+    tp = TopicPartition("t", 0)
+    with TopicReader(Kafka(bootstrap_servers="127.0.0.1:1"), "p", answer=0.5) as reader, monkeypatch.context() as patch:
+        moving = Moving(KafkaError.NOT_COORDINATOR)
+        patch.setattr(reader, "_consumer", moving)
+        assert reader.committed([tp]) == {tp: 7}
+        with pytest.raises(BrokerUnavailable):
+            reader.committed([tp])
+        assert moving.asked > 3
+        patch.setattr(reader, "_consumer", other := Moving(KafkaError._TRANSPORT))
+        with pytest.raises(BrokerUnavailable):
+            reader.committed([tp])
+        assert other.asked == 1
