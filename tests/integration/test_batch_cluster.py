@@ -1,4 +1,4 @@
-"""`tidegate batch run` on a cluster of Spark's own, with a master and a worker, by spark-submit."""
+"""`tidegate batch run` on a cluster of Spark's own, with a master and a worker, by spark-submit and with `--master`."""
 
 from __future__ import annotations
 
@@ -80,17 +80,29 @@ def submit(folder: Path, master: str, *options: str) -> subprocess.CompletedProc
     )
 
 
+def with_master(folder: Path, master: str) -> subprocess.CompletedProcess[str]:
+    """The same by the command itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "tidegate.cli.main", "batch", "run", "pipeline.yaml", "--master", master, "--json"],
+        env=environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.kafka
 @pytest.mark.postgres
 @pytest.mark.spark
 @pytest.mark.timeout(400)
 @pytest.mark.usefixtures("spark_jars")
-def test_spark_submit_runs_a_pipeline_on_a_cluster(make_scene: Callable[..., Scene], tmp_path: Path, seed: int) -> None:
-    """Executors are other processes than the driver, and read Kafka themselves; the answer is the truth. Without Spark's Kafka
-    jars nothing is read, and it is said how to give them."""
-    scene = batch_scene(make_scene)
-    scene.feed(events(Random(seed), 600))
+def test_a_pipeline_runs_on_a_cluster(make_scene: Callable[..., Scene], tmp_path: Path, seed: int) -> None:
+    """Executors are other processes than the driver, and read Kafka themselves; the answer is the truth, by spark-submit and then
+    with `--master`. Without Spark's Kafka jars spark-submit reads nothing, and it is said how to give them."""
+    scene, random = batch_scene(make_scene), Random(seed)
+    scene.feed(events(random, 600))
     (tmp_path / "pipeline.yaml").write_text(yaml.safe_dump(scene.pipeline))
     (tmp_path / "run.py").write_text(_RUN)
     (spark := tmp_path / "spark").mkdir()
@@ -99,11 +111,16 @@ def test_spark_submit_runs_a_pipeline_on_a_cluster(make_scene: Callable[..., Sce
     assert '--jars "$(tidegate jars --spark-jars)"' in without.stdout + without.stderr
     with cluster(spark) as address:
         submitted = submit(tmp_path, address, "--jars", jars.listed("spark"), "--conf", "spark.executor.memory=512m")
+        scene.feed(events(random, 100, first=600))
+        told = with_master(tmp_path, address)
     logs = "\n".join(log.read_text()[-3000:] for log in spark.glob("*.log"))
     assert submitted.returncode == 0, submitted.stderr[-3000:] + logs
     assert "Executor added" in submitted.stderr
     document = submitted.stdout[submitted.stdout.index("\n{") :]  # spark-submit sends standard error the same way
     assert json.loads(document)["read"] == 600
+    assert told.returncode == 0, told.stderr[-3000:]
+    assert (spark / "0.log").read_text().count("Registered app") == 2
+    assert json.loads(told.stdout)["read"] == 100
     check(scene)
 
 
