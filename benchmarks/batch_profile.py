@@ -45,7 +45,8 @@ _PARTS: tuple[tuple[Any, str, str], ...] = (
     (stage, "merge_partials", "aggregate: the chunks' partials to one"),
     (wire, "send_deltas", "to the driver: Arrow"),
     (wire, "receive", "driver: receive"),
-    (PostgresStore, "_stage", "database: COPY"),
+    (PostgresStore, "_put_new", "database: COPY of new rows into their place"),
+    (PostgresStore, "_stage", "database: COPY of the others"),
     (store_sql, "execute", "database: add to the partials"),
     (Claims, "write", "database: around it"),
 )

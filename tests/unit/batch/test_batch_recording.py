@@ -73,7 +73,9 @@ def test_a_run_from_its_first_step_to_its_end(sink: SqliteSink, runs: Runs) -> N
         "running", None, 45, 42, "http://m",
     )  # fmt: skip
     assert (found["recordsPerSecond"], found["batchSeconds"]) == (50.0, 0.3)
-    assert [(one["partition"], one["upto"], one["lag"]) for one in found["partitions"]] == [(0, 9, 40), (1, 4, 2)]
+    assert [(one["partition"], one["upto"], one["lag"], one["watermark"]) for one in found["partitions"]] == [
+        (0, 9, 40, "2023-11-14T22:14:20Z"), (1, 4, 2, None),
+    ]  # fmt: skip
     record.end(report)
     assert "results for sink kafka: 6" in facts(only(runs))
     told = [("kafka", {"totals": 2, "colours": 1})] * 2
