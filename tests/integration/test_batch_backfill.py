@@ -146,7 +146,7 @@ def test_windows_are_computed_anew_in_processes(
         (["--from", "2026-01-01"], "--from: what is to be done"),
         (["--from", "2026-01-02", "--to", "2026-01-01"], "--to: ends before it begins"),
         (["--from", "yesterday", "--to", "2026-01-01"], "--from: no moment"),
-        (["--late", "--source", "tape://1"], "no place for an archive"),
+        (["--late", "--source", "tape://1"], "--source: no place for an archive"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path: Path, options: list[str], words: str) -> None:

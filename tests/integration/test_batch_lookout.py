@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from confluent_kafka import Consumer
 
 from batch.catchup.look import Lookout, opened
 from batch.catchup.watch import Watcher
-from tests.harness import wait_until
+from tests.harness import ROOT, wait_until
 from tests.providers.catchup import Steps, catchup, pipeline_of
 from tests.scene import Scene, events
 from tidegate.errors import BrokerUnavailable
@@ -79,3 +85,29 @@ def test_the_watch_sees_and_takes_over(make_scene: Callable[..., Scene], spark: 
     scene.check_database(truth)
     scene.check_dead_letters(truth)
     scene.check_late(truth)
+
+
+def test_the_command_watches_until_it_is_told_to_stop(
+    make_scene: Callable[..., Scene], tmp_path: Path, seed: int
+) -> None:
+    """In mode suggest it says why and with which command, needs no Java, and ends with exit code 0."""
+    scene = make_scene(settings={"fallback": {"mode": "suggest", "lagRecords": 100, "workerDownFor": None}})
+    scene.feed(events(Random(seed), 200))
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(scene.pipeline))
+    nowhere = {"JAVA_HOME": str(tmp_path / "nowhere"), "PATH": str(tmp_path / "nowhere")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tidegate.cli.main", "batch", "catchup", str(file), "--watch"],
+        env={**os.environ, **nowhere, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watching:
+        try:
+            assert watching.stderr is not None
+            said = next((line for line in watching.stderr if "fallback.suggested" in line), "it has ended")
+            assert "200 offsets are not applied (lagRecords: 100)" in said
+            assert f"tidegate batch catchup {file}" in said
+            watching.send_signal(signal.SIGTERM)
+            assert watching.wait(30) == 0
+        finally:
+            watching.kill()
