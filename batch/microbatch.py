@@ -32,7 +32,7 @@ from tidegate.store.reading import TopicReader
 
 
 class Stopped(Exception):
-    """The run was asked to stop: this micro-batch is not begun."""
+    """The run was asked to stop, or the attempt has failed: this micro-batch is not begun."""
 
 
 def shared_out(stretches: Sequence[Stretch], tasks: int) -> list[list[Stretch]]:
@@ -122,11 +122,15 @@ class MicroBatches:
         """
         with self._busy:
             try:
-                if self._stop.is_set():
+                # A query that has not been stopped yet may offer what comes after a commit that has failed, and been said to
+                # have: its records count as read, and would be passed over.
+                if self._stop.is_set() or self.failed:
                     raise Stopped
                 self._take(ends, time.monotonic())
             except BaseException as error:
-                self.failed, self.error = True, None if isinstance(error, Stopped) else error
+                self.failed = True
+                if not isinstance(error, Stopped):
+                    self.error = error
                 try:
                     self._landed()
                 except BaseException as earlier:

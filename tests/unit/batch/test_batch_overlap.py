@@ -142,6 +142,20 @@ def test_a_commit_that_fails_is_said_by_the_next_call(asks: str) -> None:
         assert one.said[-2:] == ["compute 10 on 0 dead", "commit 10"]
 
 
+def test_nothing_is_taken_between_a_commit_that_failed_and_the_next_attempt() -> None:
+    """A query that has not been stopped yet offers what comes after it: with that committed, nobody would read the rest."""
+    with run() as one:
+        one.fate[9] = StoreUnavailable("away")
+        one.take(10)
+        with pytest.raises(StoreUnavailable):
+            until_done(one)
+        with pytest.raises(Stopped):
+            one.take(20)
+        one.batches.settle()
+        assert one.states[TP].upto == -1
+        assert isinstance(one.batches.error, StoreUnavailable), "what has ended the attempt is still known"
+
+
 def until_done(one: Run) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
