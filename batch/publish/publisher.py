@@ -23,6 +23,7 @@ from batch.publish.target import Target
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import Follower as FollowerSink
 from tidegate.config.sinks import KafkaSink, OutputMode
+from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.store.publication import Publication
@@ -31,14 +32,14 @@ from tidegate.store.published import Published
 
 @dataclass(slots=True)
 class Follower:
-    """A sink. `modes`: of each aggregation. `shared`: workers write to it as well. `current`: it has all that the store had when
-    it was last looked at."""
+    """A sink. `modes`: of each aggregation. `shared`: workers write to it as well. `upto`: how far the store was when it was last
+    seen to have all of that; None: it may lack some."""
 
     target: Target
     modes: Mapping[str, OutputMode]
     guard: Guard
     shared: bool
-    current: bool = False
+    upto: Mapping[TopicPartition, int] | None = None
 
     @classmethod
     def of(cls, target: Target, sink: FollowerSink, pipeline: Pipeline) -> Follower:
@@ -80,16 +81,16 @@ class Publisher:
 
     def _give(self, follower: Follower, touched: Mapping[str, pa.Table] | None) -> None:
         """Until there is nothing left."""
-        known = touched if follower.current else None
-        follower.current = False
+        known, upto, follower.upto = touched, follower.upto, None
         name, shared = follower.target.name, follower.shared
         while (
             publication := self._store.call(self._published.plan, name, self._claims.epochs, shared=shared)
         ) is not None:
-            exact = None if publication.amended else known
-            self._publish(follower, publication, exact)
+            # An overtaken run sets a sink's rows back (Published.done): then a micro-batch is not all that there is to give.
+            is_all = upto is not None and publication.begins_at(upto) and not publication.amended
+            self._publish(follower, publication, known if is_all else None)
             known = None
-        follower.current = True
+        follower.upto = {tp: state.upto for tp, state in self._claims.states.items()}
 
     def _publish(self, follower: Follower, publication: Publication, touched: Mapping[str, pa.Table] | None) -> None:
         """One version of one sink. Nothing is written of an aggregation without results to tell."""

@@ -17,6 +17,7 @@ from tests.harness import wait_until
 from tests.unit.worker.pieces import record
 from tidegate.clock import ManualClock
 from tidegate.config.sinks import KafkaSink, OutputMode, PostgresSink
+from tidegate.errors import StoreFenced
 from tidegate.store.shadow import Range, ShadowStore
 
 if TYPE_CHECKING:
@@ -109,6 +110,23 @@ def test_a_publication_that_was_under_way_is_not_the_last(sinks: Sinks) -> None:
     found = sinks.read(again, touched=nothing.select(["window_start", "window_end", "origin"]).slice(0, 0))
     assert found == {**PROMOTED, (START + SIZE, "EWR"): (1, 3, {"flights-0": 4}, False)}
     assert sinks.read(again) == found
+
+
+def test_what_a_run_has_written_too_late_of_a_promotion_is_written_again(sinks: Sinks) -> None:
+    """By their offsets its windows are not found; so all results are given again, as final as they are by now."""
+    promote(sinks, *ANEW)
+    late = sinks.next()
+    assert late is not None
+    published(sinks)
+    sinks.store.set_idle([A, B], True)
+    published(sinks)
+    with pytest.raises(StoreFenced):
+        sinks.published.done(late)
+    assert published(sinks) == {
+        (START, "EWR"): (2, 2, {"flights-0": 1}, True),
+        (START, "LGA"): (1, 2, {"flights-0": 2}, True),
+        (START + SIZE, "EWR"): (1, 1, {"flights-0": 4}, True),
+    }
 
 
 def test_each_sink_has_its_own_and_a_new_one_needs_none(sinks: Sinks, postgres: Database) -> None:

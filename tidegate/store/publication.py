@@ -39,6 +39,10 @@ class Publication:
         """Whether late records were brought in meanwhile."""
         return any(self.before[tp].amended != position.amended for tp, position in self.after.items())
 
+    def begins_at(self, upto: Mapping[TopicPartition, int]) -> bool:
+        """Whether the sink was there before; where that is not said of a partition, whether nothing has come of it since."""
+        return all(at.upto == upto.get(tp, self.after[tp].upto) for tp, at in self.before.items())
+
 
 def planned(sink: str, rows: Mapping[TopicPartition, Any]) -> Publication:
     """The plan that was written down."""

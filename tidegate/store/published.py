@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, case, func, insert, literal_column, select, update
 
 from tidegate.clock import SystemClock
 from tidegate.config.sinks import OutputMode, PostgresSink
@@ -112,7 +112,8 @@ class Published:
         """The sink has it. Once more changes nothing.
 
         Raises StoreFenced when another run has moved the rows on since: what was written may be older than what that one wrote,
-        so the rows are set back to where this publication began, and the next one gives the newest of all of it again.
+        so the rows are set back to where this publication began, and the next one gives the newest of all of it again (but does
+        not take away what a promotion has taken away meanwhile).
         """
         with self._transaction() as connection:
             self._take_turn(connection, publication.sink)
@@ -154,9 +155,13 @@ class Published:
         )
 
     def _set_back(self, connection: Connection, publication: Publication) -> None:
-        """What has closed stays so: none of its windows becomes less final."""
-        columns = self._table.c
-        least = {name: func.least(columns[name], bindparam(f"was_{name}")) for name in ("upto", "amended")}
+        """What has closed stays so: none of its windows becomes less final. What was promoted is not found by its offsets, and
+        which it was may be forgotten: then everything is given again."""
+        columns, promotes = self._table.c, publication.promoted != publication.promoted_before
+        least = {
+            name: literal_column("-1") if promotes else func.least(columns[name], bindparam(f"was_{name}"))
+            for name in ("upto", "amended")
+        }
         connection.execute(
             update(self._table).where(*self._row_of(publication.sink)).values(**least), _bound(publication)
         )
