@@ -18,7 +18,10 @@ from tests.unit.worker.pieces import record
 from tidegate.clock import ManualClock
 from tidegate.config.sinks import KafkaSink, OutputMode, PostgresSink
 from tidegate.errors import StoreFenced
+from tidegate.store.postgres import connect_server
+from tidegate.store.promotions import Promotions
 from tidegate.store.shadow import Range, ShadowStore
+from tidegate.store.tables import store_tables
 
 if TYPE_CHECKING:
     from tests.providers.postgres import Database
@@ -145,6 +148,23 @@ def test_each_sink_has_its_own_and_a_new_one_needs_none(sinks: Sinks, postgres: 
     assert published(sinks)[START, "JFK"][0] == 1
 
 
+def test_what_is_noted_is_bounded_while_no_run_publishes(sinks: Sinks, postgres: Database) -> None:
+    """However often the same windows are promoted: one row for each result that they have had. A sink that comes back is told
+    of what is gone, also by an earlier promotion."""
+    for _ in range(3):
+        promote(sinks, *ANEW)
+        promote(sinks, *LIVE)
+    promote(sinks, Flight(1), Flight(4, time=START + SIZE))
+    with psycopg.connect(postgres.url) as connection:
+        assert connection.execute(NOTED).fetchall() == [(4,)]
+    assert published(sinks) == {
+        (START, "EWR"): (1, 8, {"flights-0": 1}, False),
+        (START, "JFK"): gone(8, 2),
+        (START, "LGA"): gone(7, 2),
+        (START, None): gone(8, 3),
+    }
+
+
 def test_output_modes(sinks: Sinks) -> None:
     """`append` is told of windows that have closed, and of the others not even that results are gone; `complete` of all there
     are, and of what is gone."""
@@ -172,20 +192,41 @@ def test_a_sink_that_is_new_at_that_very_moment(postgres: Database) -> None:
     read before it."""
     sinks = Sinks(postgres.url, PLAN)
     sinks.write(A, *LIVE)
-    blocked = "SELECT count(*) FROM pg_locks WHERE relation = 'tidegate_published'::regclass AND NOT granted"
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = '{}'"
+    planning = threading.Thread(target=sinks.next)
     promotion = threading.Thread(target=promote, args=(sinks, *ANEW))
-    with psycopg.connect(postgres.url) as planning, psycopg.connect(postgres.url, autocommit=True) as looking:
-        planning.execute(
+    with psycopg.connect(postgres.url) as other, psycopg.connect(postgres.url, autocommit=True) as looking:
+
+        def wait_for(kind: str) -> None:
+            wait_until(
+                lambda: looking.execute(waiting.format(kind).encode()).fetchall() == [(1,)], 30, f"waits: {kind}"
+            )
+
+        other.execute(
             "INSERT INTO tidegate_published (pipeline, sink, topic, partition, upto, amended, version) "
-            "VALUES ('flights', 'new', 'flights', 0, -1, -1, 1)"
+            "VALUES ('flights', 'kafka', 'flights', 0, -1, -1, 1)"
         )
+        planning.start()
+        wait_for("transactionid")
         promotion.start()
-        wait_until(lambda: looking.execute(blocked.encode()).fetchall() == [(1,)], 30, "the promotion waits")
-        planning.commit()
+        wait_for("advisory")
+        other.rollback()
+        planning.join()
         promotion.join()
         assert looking.execute(NOTED).fetchall() == [(4,)]
     sinks.published.close()
     sinks.store.close()
+
+
+def test_pipelines_beside_it_publish_meanwhile(sinks: Sinks, postgres: Database) -> None:
+    """A promotion may take minutes; it holds up whoever plans for a sink of the same pipeline."""
+    other = Promotions(store_tables(PLAN, sinks.sink.tables, sinks.sink.schema_), "another")
+    engine = connect_server(postgres.url, timeout=10_000)
+    with engine.connect() as promoting:
+        assert other.begin(promoting, wanted=True) == 1
+        sinks.write(A, Flight(5))
+        assert sinks.give().keys() == {(START, "EWR")}
+    engine.dispose()
 
 
 def test_tables_of_an_older_version(sinks: Sinks, postgres: Database) -> None:

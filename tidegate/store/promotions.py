@@ -2,7 +2,8 @@
 
 Each has a number. In its own transaction it writes down, beside each aggregation's partials, every result of the windows that it
 replaces, those that it takes away among them, and where these were. A sink's rows say which promotion it has (published.py);
-what all sinks have is deleted. A pipeline whose file has no such sink, and that none has ever followed, writes nothing down.
+what all sinks have is deleted. Of what one does not come for, each result is kept once, with the last promotion of it. A pipeline
+whose file has no such sink, and that none has ever followed, writes nothing down.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ class Promotions:
     """Of one pipeline. Each call within the caller's transaction. `live`: the store's own tables."""
 
     def __init__(self, live: StoreTables, pipeline: str) -> None:
-        self._live, self._schema, self._pipeline = live, str(live.partitions.schema), pipeline
+        self._live, self._schema = live, str(live.partitions.schema)
         metadata = MetaData(schema=live.partitions.schema)
         self.published = published_table(metadata)
         self.promoted: Mapping[str, Table] = {
             name: _promoted_table(metadata, tables) for name, tables in live.aggregations.items()
         }
+        self._turn = f"hashtext({literal(f'tidegate promotes {pipeline}')})"
         self._mine = f"FROM {qualified(self.published)} WHERE pipeline = {literal(pipeline)}"
 
     def prepare(self, connection: Connection) -> None:
@@ -54,26 +56,32 @@ class Promotions:
 
     def begin(self, connection: Connection, *, wanted: bool) -> int | None:
         """The number of a new promotion; None: no sink has ever followed, and none is `wanted`. A sink that is planned for only
-        now waits until it has ended."""
-        execute(connection, f"LOCK TABLE {qualified(self.published)} IN SHARE ROW EXCLUSIVE MODE")
+        now waits until it has ended (`hold_off`)."""
+        execute(connection, f"SELECT pg_advisory_xact_lock({self._turn})")
         known = fetch(connection, f"SELECT max(greatest(promoted, next_promoted)) {self._mine}")[0][0]
         return None if known is None and not wanted else 1 + max(known or 0, self.last(connection))
 
+    def hold_off(self, connection: Connection) -> None:
+        """No promotion begins until the transaction ends; one that has begun is waited for."""
+        execute(connection, f"SELECT pg_advisory_xact_lock_shared({self._turn})")
+
     def note(self, name: str, number: int, shadow: AggregationTables, chosen: str) -> str:
-        """Write down the results of windows of one aggregation, before they are replaced by those of the shadow. `chosen`: SQL
-        that gives the windows."""
-        tables = self._live.aggregations[name]
-        keys, offsets = (
-            ", ".join(map(quote, tables.keys)),
-            "jsonb_object_agg(topic || '-' || partition, upto ORDER BY upto)",
+        """Write down the results of windows of one aggregation, before they are replaced by those of the shadow; what was noted
+        of one before goes with it. `chosen`: SQL that gives the windows."""
+        tables, noted = self._live.aggregations[name], qualified(self.promoted[name])
+        keys, within = ", ".join(map(quote, tables.keys)), f"({_WINDOWS}) IN ({chosen})"
+        offsets = "CAST(jsonb_object_agg(topic || '-' || partition, upto ORDER BY upto) AS TEXT)"
+        sides = (
+            f"SELECT {number} AS n, {keys}, {offsets} AS upto, sum(revision) AS revision FROM {qualified(tables.partials)} "
+            f"WHERE {within} GROUP BY {keys}",
+            f"SELECT DISTINCT {number}, {keys}, NULL, CAST(NULL AS BIGINT) FROM {qualified(shadow.partials)} WHERE {within}",
+            "SELECT * FROM before",
         )
+        newest = "(array_agg(upto ORDER BY n DESC) FILTER (WHERE upto IS NOT NULL))[1]"
         return (
-            f"INSERT INTO {qualified(self.promoted[name])} ({NUMBER}, {keys}, upto, revision) "
-            f"SELECT {number}, {keys}, max(upto), max(revision) FROM ("
-            f"SELECT {keys}, CAST({offsets} AS TEXT) AS upto, sum(revision) AS revision FROM {qualified(tables.partials)} "
-            f"WHERE ({_WINDOWS}) IN ({chosen}) GROUP BY {keys} UNION ALL "
-            f"SELECT DISTINCT {keys}, NULL, CAST(NULL AS BIGINT) FROM {qualified(shadow.partials)} "
-            f"WHERE ({_WINDOWS}) IN ({chosen})) AS u GROUP BY {keys}"
+            f"WITH before AS (DELETE FROM {noted} WHERE {within} RETURNING {NUMBER}, {keys}, upto, revision) "
+            f"INSERT INTO {noted} ({NUMBER}, {keys}, upto, revision) SELECT max(n), {keys}, {newest}, max(revision) "
+            f"FROM ({' UNION ALL '.join(sides)}) AS u GROUP BY {keys}"
         )
 
     def forget(self, connection: Connection) -> None:
@@ -105,4 +113,6 @@ def _promoted_table(metadata: MetaData, tables: AggregationTables) -> Table:
     """`upto`: source partition → offset, as JSON, of a result that was there; null: it was not. `revision`: what it had."""
     keys: Iterator[Column[object]] = (Column(key, tables.partials.c[key].type) for key in tables.keys)
     tail = Column("upto", TEXT), Column("revision", BigInteger)
-    return Table(f"{tables.view}_promoted", metadata, Column(NUMBER, BigInteger, nullable=False), *keys, *tail)
+    return Table(
+        f"{tables.view}_promoted", metadata, Column(NUMBER, BigInteger, nullable=False, index=True), *keys, *tail
+    )

@@ -208,6 +208,7 @@ class Published:
             for tp in after
             if tp not in there
         ]
+        self._promotions.hold_off(connection)
         if new:
             connection.execute(insert(self._table), new)
         connection.execute(
