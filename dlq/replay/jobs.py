@@ -32,6 +32,9 @@ RUNNING, PAUSED, STOPPED, CANCELLING, CANCELLED, DONE = (
 )
 IN_SPITE = "resumed in spite of failures"
 """The reason of a job that goes on whatever fails: it has stopped before, and somebody has looked."""
+FORGOTTEN = "it was left for so long that Kafka has forgotten how far it was"
+SENDS_AGAIN = "resumed although letters may be sent twice"
+"""The reason of a job that had stopped for that: it begins again where the database knows it to be."""
 LEASE = 15_000  # ms: how long a job waits for an owner that says nothing
 
 Bounds = dict[TopicPartition, int]
@@ -183,7 +186,9 @@ class Jobs:
 
     def resume(self, job: str, *, actor: str) -> Job:
         """Also goes on with one that has stopped by itself: whoever does that has looked at it."""
-        reason = f"{IN_SPITE} by {actor}" if self.get(job).state == STOPPED else ""
+        found = self.get(job)
+        why = SENDS_AGAIN if found.reason.startswith(FORGOTTEN) else IN_SPITE
+        reason = f"{why} by {actor}" if found.state == STOPPED else ""
         return self._turn(job, (PAUSED, STOPPED), RUNNING, reason, actor)
 
     def cancel(self, job: str, *, actor: str) -> Job:

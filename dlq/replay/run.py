@@ -11,7 +11,7 @@ import structlog
 
 from dlq.replay.choice import first_topic, next_chosen
 from dlq.replay.follow import DeadLetterTail, Positions
-from dlq.replay.jobs import CANCELLING, IN_SPITE, RUNNING, STOPPED, Bounds, Chunk, Job, Jobs
+from dlq.replay.jobs import CANCELLING, FORGOTTEN, IN_SPITE, RUNNING, SENDS_AGAIN, STOPPED, Bounds, Chunk, Job, Jobs
 from dlq.replay.mend import Mend
 from dlq.replay.names import FAILED, OK, SENT
 from dlq.replay.outcome import Outcomes
@@ -124,18 +124,22 @@ class Run:
                 log.info("replay.recovered", job=self.job.id, upto=sender.position, known=self.job.sent)
                 self._sent(sender.position, sender.bounds)
             self._sender = sender
-        if not self._sender.known and (not self.job.follow or self.job.reason.startswith(IN_SPITE)):
-            self._sender.make_known()
+        if not self._sender.known and (not self.job.follow or self.job.reason.startswith(SENDS_AGAIN)):
+            try:
+                self._sender.make_known()
+            except BaseException:
+                self._sender = None
+                raise
         return self._sender
 
     def _forgotten(self, sender: Sender) -> str | None:
         """Why the job cannot go on by itself: an earlier owner may have sent a chunk of which nobody knows any more."""
-        if sender.known:
+        if sender.known or self.job.sent >= self.job.total:
             return None
         first, last = self.job.sent + 1, min(self.job.sent + _CHUNK, self.job.total)
         return (
-            f"it was left for so long that Kafka has forgotten how far it was (offsets.retention.minutes): letters {first} to "
-            f"{last} may have been sent or not. Resumed, it sends them"
+            f"{FORGOTTEN} (offsets.retention.minutes): letters {first} to {last} may have been sent or not. Resumed, it "
+            "sends them"
         )
 
     # Sending

@@ -84,11 +84,9 @@ class Sender:
         """Each partition's last offset in the transaction that came to that position."""
 
     def make_known(self) -> None:
-        """File that nothing was sent. Raises BrokerUnavailable."""
-        try:
-            self._consumer.commit(offsets=[KafkaPartition(self._anchor, 0, 0)], asynchronous=False)
-        except KafkaException as error:
-            raise _error([error.args[0]]) from error
+        """File that nothing was sent; in a transaction, too, or whoever was overtaken could file it behind what was. Raises as
+        `send`."""
+        self.send([], 0)
         self.known = True
 
     def send(self, records: Sequence[Outgoing], upto: int) -> None:
