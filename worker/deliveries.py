@@ -23,6 +23,7 @@ class Deliveries:
     def __init__(self, tp: TopicPartition, context: Context) -> None:
         self._tp, self._context = tp, context
         self._waiting: deque[Delivery] = deque()
+        self._records, self._nbytes = 0, 0  # of all that waits
         self._came, self._enough = asyncio.Event(), asyncio.Event()
         self._interval = context.plan.pipeline.worker.commit_interval / 1000
         self._due = 0.0  # when the next batch may begin, by the event loop's clock
@@ -30,6 +31,7 @@ class Deliveries:
     def put(self, delivery: Delivery) -> None:
         self._context.observer.offered(self._tp, delivery.batch)
         self._waiting.append(delivery)
+        self._records, self._nbytes = self._records + len(delivery.batch), self._nbytes + delivery.batch.nbytes
         self._came.set()
         if not self._are_few():
             self._enough.set()
@@ -61,19 +63,19 @@ class Deliveries:
         self._due = clock() + self._interval
 
     def _are_few(self) -> bool:
-        limits, waiting = self._context.plan.pipeline.worker, self._waiting
-        records, nbytes = sum(len(d.batch) for d in waiting), sum(d.batch.nbytes for d in waiting)
-        return records * _FEW < limits.max_batch_records and nbytes * _FEW < limits.max_batch_bytes
+        limits = self._context.plan.pipeline.worker
+        return self._records * _FEW < limits.max_batch_records and self._nbytes * _FEW < limits.max_batch_bytes
 
     def _take(self) -> list[Delivery]:
         limits, waiting = self._context.plan.pipeline.worker, self._waiting
-        taken = [waiting.popleft()]
-        records, nbytes = len(taken[0].batch), taken[0].batch.nbytes
+        taken, records, nbytes = list[Delivery](), 0, 0
         while waiting:
-            records, nbytes = records + len(waiting[0].batch), nbytes + waiting[0].batch.nbytes
-            if records > limits.max_batch_records or nbytes > limits.max_batch_bytes:
+            more = records + len(waiting[0].batch), nbytes + waiting[0].batch.nbytes
+            if taken and (more[0] > limits.max_batch_records or more[1] > limits.max_batch_bytes):
                 break
             taken.append(waiting.popleft())
+            records, nbytes = more
+        self._records, self._nbytes = self._records - records, self._nbytes - nbytes
         if not waiting:
             self._came.clear()
         if not waiting or self._are_few():
