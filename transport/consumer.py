@@ -74,7 +74,7 @@ class Consumer(RebalancingConsumer):
         fetched = await self._thread.fetch(wanted, _POLL if wanted else 0.0, most)
         self._take(fetched, epochs)
         few = all(len(records) * _FEW < most for records in fetched.records.values())
-        self._next_fetch = began + _APART if few else 0.0
+        self._next_fetch = began + _APART if few and fetched.records else 0.0
         for tp, offset in fetched.out_of_range.items():
             await self._lost(tp, offset, epochs)
 

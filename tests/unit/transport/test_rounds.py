@@ -41,7 +41,7 @@ class Fetches:
 
     async def _fetch(self, *_: Any) -> Fetched:
         self.count += 1
-        return Fetched({TP: cast(Any, [None] * self._records)}, {}, {})
+        return Fetched({TP: cast(Any, [None] * self._records)} if self._records else {}, {}, {})
 
     async def _deliver(self) -> None: ...
 
@@ -70,6 +70,7 @@ async def test_little_is_fetched_again_a_moment_later() -> None:
 
 @in_a_loop
 async def test_a_backlog_or_an_idle_worker_is_fetched_from_at_once() -> None:
-    """Nothing waits when much has come, or nothing is at work."""
+    """Nothing waits when much has come, nothing is at work, or nothing could be fetched because all partitions were full."""
     assert await Fetches(MUCH, busy=True).rounds(3) == 3
+    assert await Fetches(0, busy=True).rounds(3) == 3
     assert await Fetches(LITTLE, busy=False).rounds(3) == 3
