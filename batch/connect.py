@@ -107,9 +107,11 @@ def _open(address: str) -> Any:
     try:
         for name, value in _CONF.items():
             session.conf.set(name, value)
-    except Exception as error:
-        said = answer(error) or _first(error)
+    except BaseException as error:
         _close(session)
+        if not isinstance(error, Exception):
+            raise
+        said = answer(error) or _first(error)
         raise StackError(f"no Spark Connect server answers at {shown(address)} ({VARIABLE}): {said}") from None
     return session
 
@@ -135,4 +137,4 @@ def shown(address: str) -> str:
 
 
 def _first(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

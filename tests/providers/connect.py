@@ -46,12 +46,17 @@ class ConnectServer:
         return False
 
 
+def require_packages() -> None:
+    """Skips, or fails if they are required, without the packages that clients need."""
+    if find_spec("grpc") is None:
+        unavailable("connect", "grpcio is not installed: uv sync, or pip install 'tidegate[connect]'")
+
+
 @contextmanager
 def connect_server(directory: Path) -> Iterator[ConnectServer]:
     """Started, and perhaps not up yet, so that a test can do something meanwhile. It has two cores, and knows no more of
-    tidegate than where Python finds it. Skips, or fails if it is required, without the packages that clients need."""
-    if find_spec("grpc") is None:
-        unavailable("connect", "grpcio is not installed: uv sync, or pip install 'tidegate[connect]'")
+    tidegate than where Python finds it."""
+    require_packages()
     port, log = free_port(), directory / "connect.log"
     options = {
         "spark.connect.grpc.binding.port": port,

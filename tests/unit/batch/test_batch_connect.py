@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batch import connect, session
 from batch.failure import engine_failed
 from batch.options import Options
+from batch.quiet import silent_about_pandas
+from tests.providers.connect import require_packages
 from tidegate.errors import ConfigError, StackError
 
 SERVER = "sc://spark:15002"
@@ -76,6 +80,52 @@ def test_packages_that_are_missing_are_named_with_the_extra(monkeypatch: pytest.
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "tests", raising=False)
     with pytest.raises(StackError, match=r"pip install 'tidegate\[connect\]'"), connect.connected(SERVER):
         pass
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The channels to servers that are closed, in the order in which that is done; no server is there."""
+    require_packages()
+    found = list[Any]()
+
+    def close(channel: Any) -> None:
+        found.append(channel)
+        real(channel)
+
+    with silent_about_pandas():
+        importlib.import_module("pyspark.sql.connect.session")
+    real = importlib.import_module("grpc._channel").Channel.close
+    monkeypatch.setattr("grpc._channel.Channel.close", close)
+    return found
+
+
+@pytest.mark.slow
+def test_a_session_is_closed_once(closed: list[Any]) -> None:
+    """And not again by PySpark while the interpreter ends: the process then waited for a thread of gRPC's that had ended."""
+    opened = importlib.import_module("pyspark.sql.connect.session").SparkSession(connection="sc://127.0.0.1:1")
+    connect._close(opened)
+    assert len(closed) == 1
+    opened.__del__()
+    opened.client._on_exit()
+    assert len(closed) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, OSError])
+def test_a_session_that_comes_to_nothing_is_closed(
+    closed: list[Any], ended: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has ended it: a server that does not answer, or whoever does not want to wait for it."""
+
+    def interrupted(*_: object) -> None:
+        raise ended
+
+    monkeypatch.setattr("pyspark.sql.connect.conf.RuntimeConf.set", interrupted)
+    expected = KeyboardInterrupt if ended is KeyboardInterrupt else StackError
+    with pytest.raises(expected) as caught, connect.connected(SERVER):
+        pass
+    assert len(closed) == 1
+    del caught  # by which the session was kept from being deleted, and closed by that
 
 
 class SparkConnectGrpcException(Exception):
