@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from dlq.replay.agent import ReplayAgent
 from dlq.retry.agent import RetryAgent
 from dlq.watch import Watch
 from tidegate.config.kafka import aiokafka_options, confluent_options
-from tidegate.config.loading import load_pipeline, placed
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.secrets import secret_values
 from tidegate.config.topics import indexed_topics
@@ -30,8 +28,9 @@ from tidegate.errors import ConfigError, TidegateError
 from tidegate.garbage import quieten_garbage_collection
 from tidegate.resilience.guard import Guard
 from tidegate.telemetry.bind import bind_resilience
-from tidegate.telemetry.logs import configure_logging, logging_config
+from tidegate.telemetry.logs import logging_config
 from transport import BatchApp, TransportSettings, add_agent, faust_settings, use_transport
+from transport.environment import app_from_environment
 from transport.lifecycle import Lifecycle
 
 log = structlog.get_logger(__name__)
@@ -155,26 +154,10 @@ def _secrets(pipeline: Pipeline, index: str | None) -> frozenset[str]:
     return secret_values((pipeline, SecretStr(index or "")))
 
 
-def from_environment() -> AgentApp:
-    """The app for TIDEGATE_PIPELINE; a configuration error ends the process with its text and exit code 2."""
-    path = os.environ.get("TIDEGATE_PIPELINE")
-    try:
-        if not path:
-            raise ConfigError(
-                "TIDEGATE_PIPELINE is not set",
-                expected="the path of a pipeline file",
-                hint="TIDEGATE_PIPELINE=pipeline.yaml faust -A dlq.app worker, or: tidegate dlq agent pipeline.yaml",
-            )
-        pipeline = load_pipeline(Path(path))
-        index = os.environ.get("TIDEGATE_DLQ_INDEX") or None
-        telemetry = pipeline.telemetry
-        configure_logging(telemetry.log_level, telemetry.log_format, secrets=_secrets(pipeline, index))
-        app = create_app(pipeline, index)
-        app.tide.lifecycle.file = Path(path)
-        return app
-    except ConfigError as error:
-        sys.stderr.write(f"{placed(error, Path(path)) if path else error}\n")
-        raise SystemExit(2) from None
-
-
-app = from_environment()
+_INDEX = os.environ.get("TIDEGATE_DLQ_INDEX") or None
+app = app_from_environment(
+    lambda pipeline: create_app(pipeline, _INDEX),
+    module="dlq.app",
+    command="dlq agent",
+    secrets=lambda pipeline: _secrets(pipeline, _INDEX),
+)
