@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
@@ -147,6 +147,28 @@ def member_options(kafka: Kafka, group: str) -> dict[str, Any]:
         "session.timeout.ms": kafka.session_timeout,
         "heartbeat.interval.ms": max(100, kafka.session_timeout // 10),  # how soon a rebalance is heard of
     }
+
+
+def assign_committed(
+    consumer: Consumer, partitions: list[KafkaPartition], timeout: float, begin: Callable[[KafkaPartition], None]
+) -> KafkaException | None:
+    """What a member does with partitions that it gets: `begin` is told of each, with the offset and metadata that the group has
+    committed, and it is read from there, or from its beginning.
+
+    Returned, not raised, is that the broker did not say: no exception leaves the callback in which this is called as one that
+    anything catches.
+    """
+    try:
+        found = consumer.committed(partitions, timeout=timeout)
+    except KafkaException as error:
+        return error
+    if errors := [one.error for one in found if one.error is not None]:
+        return KafkaException(errors[0])
+    for one in found:
+        begin(one)
+        one.offset = one.offset if one.offset >= 0 else OFFSET_BEGINNING
+    consumer.assign(found)
+    return None
 
 
 def dead_letter(message: Message) -> DeadLetter:

@@ -73,6 +73,8 @@ class Sender:
             self._producer.init_transactions(_TIMEOUT)
             # Only settled offsets are given: read_committed asks for that.
             (found,) = self._consumer.committed([KafkaPartition(anchor, 0)], timeout=_TIMEOUT)
+            if found.error is not None:
+                raise KafkaException(found.error)
         except KafkaException as error:
             self.close()
             raise _error([error.args[0]]) from error

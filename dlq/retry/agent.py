@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.bounded import send_offsets
 from dlq.dialects import Headers
-from dlq.reader import member_options
+from dlq.reader import assign_committed, member_options
 from dlq.replay.targets import QUIET
 from dlq.retry.rows import going_back, waiting
 from dlq.trim import Trimmer
@@ -150,15 +150,10 @@ class RetryAgent:
     # Waiting
 
     def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-        try:
-            found = consumer.committed(partitions, timeout=_TIMEOUT)
-        except KafkaException as error:
-            self._unassigned = error  # raised out of this callback it would be no exception that anything catches
-            return
-        for one in found:
+        def begin(one: KafkaPartition) -> None:
             self._lines[TopicPartition(one.topic, one.partition)] = _Line()
-            one.offset = one.offset if one.offset >= 0 else OFFSET_BEGINNING
-        consumer.assign(found)
+
+        self._unassigned = assign_committed(consumer, partitions, _TIMEOUT, begin) or self._unassigned
 
     def _revoked(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         for one in partitions:

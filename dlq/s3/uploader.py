@@ -21,12 +21,12 @@ from contextlib import suppress
 from typing import cast
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.dialects import Headers
 from dlq.envelope import Envelope
-from dlq.reader import member_options
+from dlq.reader import assign_committed, member_options
 from dlq.s3.bucket import Bucket
 from dlq.s3.buffer import Buffer
 from dlq.s3.files import CONTENT_TYPES, Kept, encode
@@ -135,16 +135,11 @@ class Uploader:
     # Reading
 
     def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-        try:
-            found = consumer.committed(partitions, timeout=_TIMEOUT)
-        except KafkaException as error:
-            self._unassigned = error  # raised out of this callback it would be no exception that anything catches
-            return
-        for one in found:
+        def begin(one: KafkaPartition) -> None:
             tp = TopicPartition(one.topic, one.partition)
-            self._buffers[tp] = Buffer(tp, _agreed(one.metadata), one.offset if one.offset >= 0 else -1)
-            one.offset = one.offset if one.offset >= 0 else OFFSET_BEGINNING
-        consumer.assign(found)
+            self._buffers[tp] = Buffer(tp, _agreed(one.metadata), max(one.offset, -1))
+
+        self._unassigned = assign_committed(consumer, partitions, _TIMEOUT, begin) or self._unassigned
 
     def _revoked(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         """What is gathered of them is read again by the next owner."""
