@@ -13,6 +13,7 @@ from tidegate.errors import StackError
 from tidegate.local import jars
 from tidegate.local.java import find_java
 from tidegate.local.process import GuardedProcess, free_ports, is_listening, tail
+from tidegate.local.server import LocalServer
 
 _READY_TIMEOUT = 60.0  # s; 2.1 s measured on two idle cores, twenty times that on two busy ones
 _ATTEMPTS = 3  # a free port can be taken by somebody else before the broker binds it
@@ -55,12 +56,8 @@ appender.out.layout.pattern = %d{HH:mm:ss.SSS} %-5p %c{1}: %m%n
 """
 
 
-class EmbeddedKafka:
-    """One broker. `start` returns when it answers; data and port stay the same over `stop`, `kill` and `start`.
-
-    `port` 0: any free one, known after `start`. `settings` go over the defaults. `remove`: what is deleted when this
-    process dies without a `stop` (default: the directory). Raises StackError when it cannot be started.
-    """
+class EmbeddedKafka(LocalServer):
+    """One broker. `settings` go over the defaults."""
 
     def __init__(
         self,
@@ -71,12 +68,9 @@ class EmbeddedKafka:
         jvm_flags: tuple[str, ...] = JVM_FLAGS,
         remove: Path | None = None,
     ) -> None:
-        self.directory, self.port = directory, port
-        self._remove = remove or directory
+        super().__init__(directory, port, remove)
         self._settings, self._jvm_flags = dict(settings or {}), jvm_flags
-        self._any_port = port == 0
         self._controller_port = 0
-        self._process: GuardedProcess | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -85,10 +79,6 @@ class EmbeddedKafka:
     @property
     def log(self) -> Path:
         return self.directory / "kafka.log"
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.alive
 
     def start(self) -> EmbeddedKafka:
         """1. find Java and the jars  2. choose ports and format, the first time  3. run  4. wait for metadata"""
@@ -114,29 +104,6 @@ class EmbeddedKafka:
             f"Kafka ended before it was ready on {self.bootstrap_servers}; "
             f"its log ({self.log}) ends with:\n{tail(self.log)}"
         )
-
-    def stop(self) -> None:
-        """SIGTERM, and SIGKILL when it takes longer than 10 s."""
-        if self._process is not None:
-            self._process.stop()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def kill(self) -> None:
-        """As a crash: SIGKILL. `start` brings it back with its data."""
-        if self._process is not None:
-            self._process.kill()
-
-    def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
-        if self._process is not None:
-            self._process.pause()
-
-    def resume(self) -> None:
-        if self._process is not None:
-            self._process.resume()
 
     def _choose_ports(self) -> None:
         first, second = free_ports(2)

@@ -21,6 +21,7 @@ from typing import TypedDict
 
 from tidegate.errors import StackError
 from tidegate.local.process import GuardedProcess, free_ports, tail
+from tidegate.local.server import LocalServer
 
 _READY_TIMEOUT = 60.0  # s; 0.2 s measured, crash recovery included
 _ATTEMPTS = 3  # a free port can be taken by somebody else before the server binds it
@@ -35,21 +36,16 @@ _SETTINGS = (
 )
 
 
-class EmbeddedPostgres:
-    """One server with one superuser, `tidegate`, and a random password. `start` returns when it answers.
+class EmbeddedPostgres(LocalServer):
+    """One server with one superuser, `tidegate`, and a random password, which stays the same as long as its data.
 
-    Data, port and password stay the same over `stop`, `kill` and the next `start`. `port` 0: any free one, known after
-    `start`. `remove`: what is deleted when this process dies without a `stop` (default: the directory). Raises
-    StackError when it cannot be started.
+    A stop is a fast shutdown: connections are cut, what is committed stays.
     """
 
     def __init__(self, directory: Path, port: int = 0, *, remove: Path | None = None) -> None:
-        self.directory, self.port = directory, port
-        self._remove = remove or directory
-        self._any_port = port == 0
+        super().__init__(directory, port, remove)
         self._password = secrets.token_urlsafe(18)
         self._user = _unprivileged_user()
-        self._process: GuardedProcess | None = None
 
     @property
     def url(self) -> str:
@@ -62,10 +58,6 @@ class EmbeddedPostgres:
     @property
     def log(self) -> Path:
         return self.directory / "postgres.log"
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.alive
 
     def start(self) -> EmbeddedPostgres:
         """1. find the binaries  2. initialise the data, the first time  3. run on a port  4. wait until it answers"""
@@ -88,30 +80,10 @@ class EmbeddedPostgres:
             f"its log ({self.log}) ends with:\n{tail(self.log)}"
         )
 
-    def stop(self) -> None:
-        """Fast shutdown: connections are cut, what is committed stays."""
-        if self._process is not None:
-            self._process.stop()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
     def kill(self) -> None:
-        """As a crash: SIGKILL. `start` recovers."""
-        if self._process is not None:
-            self._process.kill()
-            # Its children see the closed pipe and leave; a lock file would only name a process that is gone.
-            (self._data / "postmaster.pid").unlink(missing_ok=True)
-
-    def pause(self) -> None:
-        """SIGSTOP to the server and its children: connections stay open and nothing answers."""
-        if self._process is not None:
-            self._process.pause()
-
-    def resume(self) -> None:
-        if self._process is not None:
-            self._process.resume()
+        super().kill()
+        # Its children see the closed pipe and leave; a lock file would only name a process that is gone.
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     @property
     def _data(self) -> Path:
