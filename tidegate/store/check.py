@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Inspector, Table, UniqueConstraint
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, Inspector, Table, UniqueConstraint, inspect
 from sqlalchemy.schema import CreateColumn
 
 from tidegate.errors import ConfigError
@@ -11,6 +13,17 @@ from tidegate.store.raw import execute
 from tidegate.store.tables import qualified
 
 _WAY_OUT = "give the results another table (sinks.tables), or change this one while no worker runs"
+
+
+def make_or_check(connection: Connection, tables: Iterable[Table]) -> None:
+    """Each is made, or gets the columns of a newer version and is compared with what is needed. Raises ConfigError."""
+    inspector = inspect(connection)
+    for table in tables:
+        if inspector.has_table(table.name, schema=table.schema):
+            add_missing_columns(connection, inspector, table)
+            check_table(inspector, table)
+        else:
+            table.create(connection)
 
 
 def add_missing_columns(connection: Connection, inspector: Inspector, table: Table) -> None:

@@ -19,7 +19,7 @@ from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
 from tidegate.stages.sql import literal, quote
 from tidegate.store.base import PartitionRow
-from tidegate.store.check import add_missing_columns, check_table
+from tidegate.store.check import make_or_check
 from tidegate.store.copying import as_instants, copy_in, copy_out
 from tidegate.store.deltas import NEW
 from tidegate.store.dialect import PostgresDialect
@@ -53,13 +53,7 @@ class PostgresStore(SqlStore):
         with at_the_start("sinks.url"), self._transaction() as connection:
             _check_version(connection)
             take_turn(connection, self._schema)
-            inspector = inspect(connection)
-            for table in self._tables.metadata.sorted_tables:
-                if inspector.has_table(table.name, schema=self._schema):
-                    add_missing_columns(connection, inspector, table)
-                    check_table(inspector, table)
-                else:
-                    table.create(connection)
+            make_or_check(connection, self._tables.metadata.sorted_tables)
             for aggregation in self._tables.aggregations.values():
                 self._prepare_view(connection, aggregation)
 

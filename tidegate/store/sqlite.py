@@ -23,7 +23,7 @@ from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
 from tidegate.stages.plan import Plan
 from tidegate.stages.sql import quote
-from tidegate.store.check import add_missing_columns, check_table
+from tidegate.store.check import make_or_check
 from tidegate.store.dialect import SqliteDialect
 from tidegate.store.raw import execute
 from tidegate.store.sql import SqlStore
@@ -60,13 +60,7 @@ class SqliteStore(SqlStore):
                 hint=f"mkdir -p {self._path.parent}",
             )
         with self._transaction() as connection:
-            inspector = inspect(connection)
-            for table in self._tables.metadata.sorted_tables:
-                if inspector.has_table(table.name):
-                    add_missing_columns(connection, inspector, table)
-                    check_table(inspector, table)
-                else:
-                    table.create(connection)
+            make_or_check(connection, self._tables.metadata.sorted_tables)
             for aggregation in self._tables.aggregations.values():
                 self._prepare_view(connection, aggregation)
 
