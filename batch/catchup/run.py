@@ -76,6 +76,7 @@ class CatchupReport:
             total.batches += one.batches
             total.dead_letters += one.dead_letters
             total.states = one.states or total.states
+            total.add_timed_out(one.timed_out)
             for tp, ledger in one.ledgers.items():
                 total.ledgers[tp] = total.ledgers[tp] + ledger if tp in total.ledgers else ledger
         return total

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from batch.observe import Watch
+from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import DependencyError, TidegateError
 from tidegate.record import TopicPartition
@@ -34,12 +35,13 @@ _RATE_OF: Final = 10  # micro-batches
 class Recording:
     """A watch that keeps the run's row up to date, and passes everything on."""
 
-    def __init__(self, pipeline: Pipeline, trigger: str, watch: Watch, runs: Runs) -> None:
+    def __init__(self, pipeline: Pipeline, trigger: str, watch: Watch, runs: Runs, clock: Clock | None = None) -> None:
         """`runs` is closed at the end. `trigger`: as it was given."""
         self._watch, self._runs = watch, runs
         self._delay = pipeline.event_time.delay if pipeline.event_time else None
         host, run = socket.gethostname(), uuid.uuid4().hex[:8]
         self._beat = Beat(run, query=pipeline.pipeline_id, host=host, pid=os.getpid(), trigger=trigger)
+        self._clock, self._since = clock or SystemClock(), float("-inf")
         self._last: deque[tuple[int, float]] = deque(maxlen=_RATE_OF)  # records and seconds
         self._lock, self._news, self._ended = threading.Lock(), threading.Event(), threading.Event()
         self._prepared = self._failing = False
@@ -74,7 +76,9 @@ class Recording:
 
     def committed(self, report: Report, commit: Commit, lag: int | None) -> None:
         read = sum(ledger.read for ledger in commit.ledgers.values())
-        self._last.append((read, commit.seconds))
+        # The next is computed while one is being committed: what they share counts once.
+        since, self._since = self._since, self._clock.monotonic()
+        self._last.append((read, min(commit.seconds, self._since - since)))
         seconds = sum(seconds for _, seconds in self._last)
         self._say(
             doing="",

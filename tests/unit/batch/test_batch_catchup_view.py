@@ -66,12 +66,15 @@ def test_without_a_terminal_events_are_logged() -> None:
 
 
 def test_the_report_adds_its_rounds_up() -> None:
-    """Ledgers and micro-batches are sums, the offsets are the last round's."""
+    """Ledgers, micro-batches and windows that have gone are sums, the offsets are the last round's."""
     first = Report("p", 2, 1.0, 1, {A: Ledger(10, 10)}, {A: PartitionState(9), B: PartitionState(-1)})
     second = Report("p", 1, 1.0, 0, {A: Ledger(5, 5), B: Ledger(1, 1)}, {A: PartitionState(14), B: PartitionState(0)})
+    for one in (first, second):
+        one.add_timed_out({"totals": 2})
     document = CatchupReport("p", [first, second], seconds=20.5, held=3.5, lag=7).document()
     assert {name: document[name] for name in ("outcome", "batches", "read", "deadLettered", "rounds", "lag")} == {
         "outcome": "finished", "batches": 3, "read": 16, "deadLettered": 1, "rounds": 2, "lag": 7,
     }  # fmt: skip
+    assert document["timedOut"] == {"totals": 4}
     assert (document["seconds"], document["heldSeconds"], document["groupOffsetsWritten"]) == (20.5, 3.5, False)
     assert [(row["partition"], row["upto"], row["read"]) for row in document["partitions"]] == [(0, 14, 15), (1, 0, 1)]

@@ -20,6 +20,7 @@ from batch.sink import Commit
 from tests.harness import wait_until
 from tests.unit.batch.test_batch_observe import OTHER, Heard, commit
 from tests.unit.worker.pieces import TP, small_plan
+from tidegate.clock import Clock, ManualClock
 from tidegate.config.sinks import SqliteSink
 from tidegate.errors import BrokerUnavailable, StoreHeld
 from tidegate.stages.batch import PartitionState
@@ -38,8 +39,8 @@ def runs(sink: SqliteSink) -> Iterator[Runs]:
     opened.close()
 
 
-def recording(sink: SqliteSink, heard: Heard) -> Recording:
-    return Recording(small_plan().pipeline, "once", heard, open_runs(sink, "p"))
+def recording(sink: SqliteSink, heard: Heard, clock: Clock | None = None) -> Recording:
+    return Recording(small_plan().pipeline, "once", heard, open_runs(sink, "p"), clock)
 
 
 def only(runs: Runs) -> Run:
@@ -49,10 +50,10 @@ def only(runs: Runs) -> Run:
 
 @pytest.mark.slow
 def test_a_run_from_its_first_step_to_its_end(sink: SqliteSink, runs: Runs) -> None:
-    """What it does, what its micro-batches were and where it is; the rate is that of the time in which they were at work.
-    Another watch is told as well."""
-    heard, report = Heard(), Report("p")
-    record = recording(sink, heard)
+    """What it does, what its micro-batches were and where it is; the rate is that of the time in which they were at work, and
+    what two of them shared of it counts once. Another watch is told as well."""
+    heard, report, clock = Heard(), Report("p"), ManualClock()
+    record = recording(sink, heard, clock)
     record.starting("Spark")
     record.begin(threading.Event())
     wait_until(lambda: [one.said.doing for one in runs.recent()] == ["starting: Spark"], 5, "the first step")
@@ -60,7 +61,8 @@ def test_a_run_from_its_first_step_to_its_end(sink: SqliteSink, runs: Runs) -> N
     record.waiting(BrokerUnavailable("away"), 1.5)
     wait_until(lambda: only(runs).said.doing == "waiting 1.5 s: away", 5, "the outage")
     whole = commit(lags={TP: 40, OTHER: 2})
-    for each in (whole, commit(lags=None), whole):
+    for each, later in ((whole, 1.0), (commit(lags=None), 60.0), (whole, 0.15)):
+        clock.advance(later)
         report.add(each)
         record.committed(report, each, 42)
     for _ in range(2):
@@ -72,7 +74,7 @@ def test_a_run_from_its_first_step_to_its_end(sink: SqliteSink, runs: Runs) -> N
     assert (found["state"], found["doing"], found["read"], found["lag"], found["metrics"]) == (
         "running", None, 45, 42, "http://m",
     )  # fmt: skip
-    assert (found["recordsPerSecond"], found["batchSeconds"]) == (50.0, 0.3)
+    assert (found["recordsPerSecond"], found["batchSeconds"]) == (60.0, 0.3)
     assert [(one["partition"], one["upto"], one["lag"], one["watermark"]) for one in found["partitions"]] == [
         (0, 9, 40, "2023-11-14T22:14:20Z"), (1, 4, 2, None),
     ]  # fmt: skip
