@@ -20,7 +20,7 @@ from tests.reference import Record, raw_batch
 from tests.unit.worker.pieces import SIZE, record
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.topic_settings import STATE
-from tidegate.errors import BrokerUnavailable, CircuitOpen, StoreFenced, StoreUnavailable
+from tidegate.errors import BrokerUnavailable, CircuitOpen, StoreUnavailable
 from tidegate.stages.batch import NothingSeen, PartitionState
 from tidegate.stages.plan import Plan
 from tidegate.store.base import Amendment
@@ -131,32 +131,6 @@ def test_what_is_in_the_store_alone_is_published_first(start: Start, postgres: D
     publisher.catch_up()
     publisher.follow({})
     assert target.given == []
-
-
-def test_a_run_at_work_gives_again_what_an_overtaken_one_wrote_too_late(start: Start, postgres: Database) -> None:
-    """It is told of nothing; but what it published last is not where the sink's rows are, so that its micro-batch is not all."""
-    plan, target = published_plan(postgres.url), Recorded("kafka")
-    paused = start(plan)
-    paused.commit(p0=[record(0, 1000, "a")])
-    late = paused.published.plan("kafka", paused.claims.epochs)
-    assert late is not None
-    run = start(plan, "another")
-    publisher = run.publisher(run.follower(target))
-    publisher.catch_up()
-    publisher.follow(run.commit(p0=[record(1, 1000, "a")]))
-    with pytest.raises(StoreFenced):
-        paused.published.done(late)
-    publisher.follow(run.commit(p1=[record(0, 1000, "b")]))
-    assert sorted(target.given[-2][2]["k"].to_pylist()) == ["a", "b"]
-    results, looked_for = run.published.results, list[bool]()
-
-    def watched(*what: Any) -> pa.Table:
-        looked_for.append(what[-1] is None)
-        return results(*what)
-
-    run.published.results = watched  # type: ignore[method-assign]  # sees whether the partials are looked through
-    publisher.follow(run.commit(p1=[record(1, 1000, "c")]))
-    assert (target.given[-2][2]["k"].to_pylist(), looked_for) == (["c"], [False, False])
 
 
 @pytest.mark.parametrize(("mode", "rows"), [("update", [1, 1, 3]), ("append", [2]), ("complete", [1, 2, 3])])
