@@ -1,7 +1,7 @@
 """Micro-batches by a query of Spark's own: it says when there is one, and where it ends.
 
 Spark's checkpoint is scratch: every query begins a fresh one, from where the store is. So it can be deleted, be behind or be
-ahead.
+ahead; it is, by the micro-batch that is being computed while Spark plans the next (ahead.py).
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
+from batch.ahead import Ahead
 from batch.claims import Claims
 from batch.failure import SPARK_ERRORS, engine_failed
-from batch.microbatch import MicroBatches
+from batch.microbatch import MicroBatches, Stopped
 from batch.options import Options
 from batch.source import even_limit, lags, planned_ends, planned_stream
 from tidegate.config.pipeline import Pipeline
@@ -47,13 +48,20 @@ class StreamingQueries:
 
     def follow(self, starts: Mapping[TopicPartition, int]) -> None:
         """One query, from these offsets to its end or the run's. Raises what ended it."""
-        query = self._start(starts, Path(tempfile.mkdtemp(dir=self.scratch, prefix="checkpoint-")))
+        with Ahead(self.batches.take) as ahead:
+            self._follow(self._start(starts, ahead), ahead)
+
+    def _follow(self, query: StreamingQuery, ahead: Ahead) -> None:
         try:
             while not query.awaitTermination(_POLL):  # type: ignore[arg-type]  # its stub wants whole seconds; it takes any
+                ahead.look()
                 if self.stop.is_set():
                     self.batches.settle()
                     return
                 self.batches.between()
+            ahead.wait()
+        except Stopped:
+            pass
         except SPARK_ERRORS as error:
             if self.stop.is_set() and self.batches.error is None:
                 return
@@ -71,10 +79,12 @@ class StreamingQueries:
         left = lags(self.claims.states, self.reader)
         return even_limit(sum(left.values()), most, len(left))
 
-    def _start(self, starts: Mapping[TopicPartition, int], checkpoint: Path) -> StreamingQuery:
+    def _start(self, starts: Mapping[TopicPartition, int], ahead: Ahead) -> StreamingQuery:
+        checkpoint = Path(tempfile.mkdtemp(dir=self.scratch, prefix="checkpoint-"))
+
         def take(frame: DataFrame, batch_id: int) -> None:
             """In a thread of py4j's. The frame is not evaluated: executors read the records themselves."""
-            self.batches.take(planned_ends(checkpoint, batch_id))
+            ahead.give(planned_ends(checkpoint, batch_id))
 
         stream = planned_stream(self.session, self.pipeline, starts, self._limit())
         return (

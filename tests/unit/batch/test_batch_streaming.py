@@ -41,7 +41,7 @@ class Begun(StreamingQueries):
 )
 def test_a_jvm_that_has_gone_is_said(error: Exception, tmp_path: Path) -> None:
     """The run ends with an error that says so, not with one of a socket, and is told nothing else on the way."""
-    batches = cast(Any, SimpleNamespace(error=None))
+    batches = cast(Any, SimpleNamespace(error=None, take=None))
     names = (field.name for field in fields(StreamingQueries))
     given: dict[str, Any] = dict.fromkeys(names) | {
         "session": Gone(error), "scratch": tmp_path, "batches": batches, "stop": threading.Event(),
