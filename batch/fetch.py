@@ -8,6 +8,7 @@ records before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ BEGINNING: Final = confluent_kafka.OFFSET_BEGINNING
 """−2: the first record that is there; Spark writes it the same way."""
 
 _SILENCE = 20.0  # seconds without a record or an end, before the broker is called unavailable
+_MEETING = 2.0  # seconds; what a silent broker adds to those
 _POLL = 0.1  # seconds; only where fewer records come than are asked for
 _FIRST = 2_048  # records asked for while their size is not known
 _QUEUED = 32_768  # KiB that are read ahead
@@ -46,6 +48,7 @@ class StretchReader:
         """`most`, `most_bytes`: of a batch; the latter by the size of the records before."""
         self._servers, self._most, self._most_bytes = kafka.bootstrap_servers, most, most_bytes
         self._at_once = min(most, _FIRST)
+        self._met: set[str] = set()
         self._consumer = Consumer(
             {
                 **confluent_options(kafka),
@@ -64,9 +67,18 @@ class StretchReader:
             }
         )
 
+    def meet(self, topic: str) -> None:
+        """Learn which brokers have its partitions: librdkafka, assigned one of a topic that it knows nothing of, asks, and looks
+        at the answer half a second later. So it does still if nobody answers now."""
+        if topic not in self._met:
+            with suppress(KafkaException):
+                self._consumer.list_topics(topic, timeout=_MEETING)
+                self._met.add(topic)
+
     def read(self, stretch: Stretch) -> Iterator[RawBatch]:
         """In offset order. Raises OffsetOutOfRange when the log has lost the start, BrokerUnavailable."""
         tp = stretch.tp
+        self.meet(tp.topic)
         self._consumer.assign([confluent_kafka.TopicPartition(tp.topic, tp.partition, stretch.start)])
         try:
             yield from self._batches(stretch)

@@ -35,6 +35,7 @@ from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import Plan
 from tidegate.stages.sql import connect
 from tidegate.store import open_store
+from tidegate.store.progress import source_topics
 from tidegate.store.seen import seen_table
 from tidegate.telemetry.logs import configure_logging
 
@@ -75,7 +76,9 @@ class StageTask:
 
     def warm_up(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Make what the tasks will use. One row comes out, by which tasks can be counted."""
-        _tools(pickle.dumps(self.plan))
+        reader = _tools(pickle.dumps(self.plan)).reader
+        for topic in source_topics(self.plan.pipeline):
+            reader.meet(topic)
         for _ in numbers:
             pass  # Spark would take a task that leaves some for one that failed
         yield wire.ready()
