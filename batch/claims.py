@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from tidegate.config.pipeline import Pipeline
+import pyarrow as pa
+
+from batch.written import Written
 from tidegate.errors import ConfigError, StoreFenced
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.batch import PartitionState
-from tidegate.store.base import PartitionRow, Store, StoreBatch, new_after
+from tidegate.stages.plan import Plan
+from tidegate.store.base import BEFORE_ALL, PartitionRow, Store, StoreBatch
 from tidegate.store.identity import of_topic
 
 
 class Claims:
     """Not for use by two threads at once. `owner` must be of this run alone. `topic_ids`: topic → id, "" if not known."""
 
-    def __init__(
-        self, pipeline: Pipeline, store: Store, guard: Guard, owner: str, topic_ids: Mapping[str, str]
-    ) -> None:
+    def __init__(self, plan: Plan, store: Store, guard: Guard, owner: str, topic_ids: Mapping[str, str]) -> None:
         self._store, self._guard, self._owner, self._topic_ids = store, guard, owner, topic_ids
-        self._pipeline_id, self._dedupes = pipeline.pipeline_id, pipeline.dedupe is not None
+        self._pipeline_id, self._dedupes = plan.pipeline.pipeline_id, plan.pipeline.dedupe is not None
         self._rows: dict[TopicPartition, PartitionRow] = {}
+        self._written = Written({a.name: [column.name for column in a.group] for a in plan.aggregations})
 
     @property
     def states(self) -> Mapping[TopicPartition, PartitionState]:
@@ -45,7 +47,7 @@ class Claims:
         rows = self._guard.call(self._store.claim, wanted, self._owner)
         for row in rows.values():
             self._require_memory(row)
-        self._rows |= self._of_topics(rows)
+        self._take(rows)
         return [tp for tp, row in rows.items() if not row.owner]
 
     def begin_after(self, tp: TopicPartition, offset: int) -> None:
@@ -64,7 +66,7 @@ class Claims:
         for row in rows.values():
             if row.owner != self._owner:
                 raise StoreFenced(f"{row.tp}: {row.owner} has taken the partition (epoch {row.epoch - 1})")
-        self._rows = self._of_topics(rows)
+        self._take(rows)
 
     def write(self, batches: Sequence[StoreBatch]) -> None:
         """All of them or none. Raises StoreFenced, SinkRecordError, DependencyError."""
@@ -78,12 +80,23 @@ class Claims:
                 raise
         for batch in batches:
             self._rows[batch.tp] = PartitionRow(batch.tp, batch.state, batch.epoch, self._owner)
+        self._written.settle(self.states)
 
-    def batch(self, tp: TopicPartition, state: PartitionState, **parts: object) -> StoreBatch:
+    def batch(
+        self,
+        tp: TopicPartition,
+        state: PartitionState,
+        *,
+        deltas: Mapping[str, pa.Table] | None = None,
+        **parts: object,
+    ) -> StoreBatch:
         """A batch that starts from what the store has."""
-        row = self._rows[tp]
-        known = new_after(row.state)
-        return StoreBatch(tp, row.epoch, row.state.upto, state, complete=True, new_after=known, **parts)  # type: ignore[arg-type]  # fields of StoreBatch
+        row, deltas = self._rows[tp], deltas or {}
+        there = {name: self._written.perhaps_there(tp, name, table) for name, table in deltas.items()}
+        return StoreBatch(
+            tp, row.epoch, row.state.upto, state, deltas, complete=True, new_after=BEFORE_ALL, perhaps_there=there,
+            **parts,  # type: ignore[arg-type]  # fields of StoreBatch
+        )  # fmt: skip
 
     def _are_written(self, batches: Sequence[StoreBatch]) -> bool:
         found = {row.tp: row for row in self._guard.call(self._store.partitions)}
@@ -91,6 +104,11 @@ class Claims:
             (row := found.get(batch.tp)) is not None and (row.epoch, row.state) == (batch.epoch, batch.state)
             for batch in batches
         )
+
+    def _take(self, rows: Mapping[TopicPartition, PartitionRow]) -> None:
+        self._rows |= self._of_topics(rows)
+        for tp, row in rows.items():
+            self._written.begin(tp, row.state)
 
     def _of_topics(self, rows: Mapping[TopicPartition, PartitionRow]) -> dict[TopicPartition, PartitionRow]:
         """The rows, their states marked with the topics' ids. Raises TopicRecreated when one is of another topic."""

@@ -159,7 +159,7 @@ class BatchRun:
         Raises OffsetOutOfRange, TopicRecreated: a log that has lost records is said before Spark starts.
         """
         ids = asyncio.run(topic_ids(confluent_options(self._pipeline.kafka), self._source.topics))
-        claims = Claims(self._pipeline, store, guard, self._owner, ids)
+        claims = Claims(self._plan, store, guard, self._owner, ids)
         new = claims.claim(sources)
         if self._source.start_at == "latest" and len(new) == len(sources):
             for tp in new:

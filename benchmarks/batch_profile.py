@@ -80,7 +80,7 @@ def _measure(bench: Bench, servers: Servers, keys: int, number: int) -> Stopwatc
     tps = [TopicPartition(pipeline.source.topics[0], partition) for partition in range(PARTITIONS)]
     store = open_store(plan, pipeline.sinks[0])  # type: ignore[arg-type]  # the pipeline of this part has one database
     store.prepare()
-    claims = Claims(pipeline, store, Guard("store", pipeline.error_handling), uuid.uuid4().hex, {})
+    claims = Claims(plan, store, Guard("store", pipeline.error_handling), uuid.uuid4().hex, {})
     claims.claim(tps)
     with TopicReader(pipeline.kafka, "profile") as reader:
         ends = {tp: reader.bounds(tp)[1] for tp in tps}

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.engines import FETCH, JAVA, MICRO_BATCH, Done, Stopwatch, Work, given, session, tell
-from tidegate.store.csv import to_csv
+from tidegate.store.copying import as_copied
 
 CONF = {
     "spark.sql.streaming.stateStore.providerClass": (
@@ -77,8 +77,10 @@ class Upsert:
         names = ", ".join(f'"{name}"' for name in rows.column_names)
         updates = ", ".join(f"{name} = excluded.{name}" for name in ("n", "total", "least", "most"))
         with self._connection.transaction(), self._connection.cursor() as cursor:
-            with cursor.copy(f"COPY staged ({names}) FROM STDIN (FORMAT csv)") as copy:
-                copy.write(memoryview(to_csv(rows)))
+            form, parts = as_copied(rows)
+            with cursor.copy(f"COPY staged ({names}) FROM STDIN (FORMAT {form})") as copy:
+                for part in parts:
+                    copy.write(memoryview(part))
             cursor.execute(
                 f'INSERT INTO "{self._table}" ({names}) SELECT {names} FROM staged '
                 f'ON CONFLICT (window_start, "user") DO UPDATE SET {updates}'

@@ -80,7 +80,7 @@ class Run:
         self.store.prepare()
         self.published.prepare()
         self.guard = Guard("store", plan.pipeline.error_handling)
-        self.claims = Claims(plan.pipeline, self.store, self.guard, owner, {})
+        self.claims = Claims(plan, self.store, self.guard, owner, {})
         self.claims.claim(SOURCES)
         self.told: list[tuple[str, Mapping[str, int]]] = []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
@@ -281,6 +282,30 @@ def test_rows_of_windows_that_are_new_are_copied_into_their_place(
     truth_of = Counter((window_of(flight), flight.origin) for flight in first + second)
     assert {(int(at.timestamp() * 1000), origin): n for at, origin, n, _ in counted} == truth_of
     assert {(n, revision) for *_, n, revision in counted} == {(1, 1), (2, 2)}
+
+
+def test_rows_of_a_window_that_has_begun_are_copied_too_if_their_keys_are_known_to_be_new(
+    opened: Open, postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are added to what is there."""
+    places: list[str] = []
+    copy = postgres_module.copy_in
+    monkeypatch.setattr(
+        postgres_module, "copy_in", lambda c, place, table: (places.append(place), copy(c, place, table))
+    )
+    plan = flights_plan(measures=["flights", "miles_sum"], groups=["per_origin"])
+    store = opened(plan)
+    store.claim([TP], "w1")
+    first = [Flight(n, START, origin=f"o{n}") for n in range(600)]
+    second = [Flight(600 + n, START, origin=f"o{n}") for n in range(1_800)]
+    store.write(batch := batch_of(plan, TP, first))
+    places.clear()
+    more = batch_of(plan, TP, second, before=batch.state)
+    there = pa.array([int(name[1:]) < 600 for name in more.deltas["per_origin"].column("origin").to_pylist()])
+    store.write(replace(more, new_after=START - 1, perhaps_there={"per_origin": there}))
+    assert [place.strip('"').split("_")[0] for place in places] == ['public"."per', "tidegate"]
+    counted = dict(sql(postgres, "SELECT origin, flights FROM per_origin"))
+    assert counted == Counter(flight.origin for flight in first + second)
 
 
 def test_a_row_that_was_to_be_new_and_is_there_is_added_to(opened: Open, postgres: Database) -> None:

@@ -13,7 +13,7 @@ from tidegate.stages.batch import PartitionState
 from tidegate.stages.windows import NEVER
 from tidegate.store.late import LateCounts, LateWindow, total
 
-_BEFORE_ALL = -(2**62)  # ms; before any window that starts
+BEFORE_ALL = -(2**62)  # ms; before any window that starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class StoreBatch:
     `complete`: whatever else is to be written of the batch was written before it; False: its writer does that afterwards.
     `new_after` (ms): what is in the store of this partition in the lane `live` is in windows that start no later: whatever is
     added to a later one is new there. Nothing is lost if that is wrong, only time. None: not known.
+    `perhaps_there`: aggregation → of each row of its deltas, whether that need not be so, because the writer has added to that
+    window since.
     """
 
     tp: TopicPartition
@@ -59,6 +61,7 @@ class StoreBatch:
     seen: pa.Table | None = None
     complete: bool = False
     new_after: int | None = None
+    perhaps_there: Mapping[str, pa.Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class LateAccount:
 
 def new_after(before: PartitionState) -> int:
     """`StoreBatch.new_after` for a batch that starts from this state: no live record of it was later than its high water."""
-    return before.high_water if before.high_water is not None else _BEFORE_ALL
+    return before.high_water if before.high_water is not None else BEFORE_ALL
 
 
 class Store(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 from typing import Any, Final, cast
 
@@ -10,12 +11,14 @@ import pyarrow as pa
 from sqlalchemy import Connection
 
 from tidegate.stages.sql import quote
+from tidegate.store.binary import HEADER, TRAILER, has_binary, to_binary
 from tidegate.store.csv import from_csv, to_csv
 from tidegate.store.dialect import PostgresDialect
 from tidegate.store.tables import WINDOW
 from tidegate.store.united import unite_hex
 
 _CHUNK_ROWS: Final = 50_000  # ~10 MB of CSV at a time
+_SENT_ROWS: Final = 16_384  # ~3 MB at a time
 
 
 def copy_out(
@@ -39,9 +42,19 @@ def copy_out(
 def copy_in(connection: Connection, target: str, table: pa.Table) -> None:
     """Rows into a table. `target`: its name as SQL."""
     columns = ", ".join(map(quote, table.column_names))
-    statement = f"COPY {target} ({columns}) FROM STDIN (FORMAT csv)"
+    form, parts = as_copied(table)
+    statement = f"COPY {target} ({columns}) FROM STDIN (FORMAT {form})"
     with _cursor(connection) as cursor, cursor.copy(statement.encode()) as copy:
-        copy.write(memoryview(to_csv(table)))
+        for part in parts:
+            copy.write(memoryview(part))
+
+
+def as_copied(table: pa.Table) -> tuple[str, Iterator[bytes | pa.Buffer]]:
+    """The name of COPY's format, and the rows in it, part by part: the server takes one while the next is made."""
+    if not has_binary(table.schema):
+        return "csv", (to_csv(table.slice(start, _SENT_ROWS)) for start in range(0, table.num_rows, _SENT_ROWS))
+    rows = map(to_binary, table.to_batches(_SENT_ROWS))
+    return "binary", itertools.chain([HEADER], rows, [TRAILER])
 
 
 def as_instants(table: pa.Table) -> pa.Table:

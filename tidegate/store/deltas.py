@@ -18,7 +18,7 @@ def sourced_deltas(batches: Sequence[StoreBatch | Amendment], tables: Aggregatio
     """All the batches' deltas of one aggregation, with the columns `topic`, `partition` and, of rows to which the store surely
     has nothing to add them to, NEW; None when there are none."""
     parts = [
-        _of_source(_marked(_typed(deltas, tables), batch), batch.tp)
+        _of_source(_marked(_typed(deltas, tables), batch, tables.plan.name), batch.tp)
         for batch in batches
         if (deltas := batch.deltas.get(tables.plan.name)) is not None and deltas.num_rows
     ]
@@ -34,15 +34,18 @@ def _typed(deltas: pa.Table, tables: AggregationTables) -> pa.Table:
     return deltas.select([name for name, _ in fields]).cast(pa.schema(fields))
 
 
-def _marked(deltas: pa.Table, batch: StoreBatch | Amendment) -> pa.Table:
+def _marked(deltas: pa.Table, batch: StoreBatch | Amendment, name: str) -> pa.Table:
     """With the column NEW."""
     if isinstance(batch, Amendment) or batch.new_after is None:
         return deltas.append_column(NEW, pa.repeat(pa.scalar(False), deltas.num_rows))
     later = pc.greater(deltas.column("window_start"), batch.new_after)
-    return deltas.append_column(NEW, pc.and_(later, pc.equal(deltas.column("lane"), Lane.LIVE.value)))
+    new = pc.and_(later, pc.equal(deltas.column("lane"), Lane.LIVE.value))
+    if (there := batch.perhaps_there.get(name)) is not None:
+        new = pc.and_not(new, there)
+    return deltas.append_column(NEW, new)
 
 
 def _of_source(deltas: pa.Table, tp: TopicPartition) -> pa.Table:
     rows = deltas.num_rows
     deltas = deltas.append_column("topic", pa.repeat(pa.scalar(tp.topic, pa.string()), rows))
-    return deltas.append_column("partition", pa.repeat(pa.scalar(tp.partition, pa.int64()), rows))
+    return deltas.append_column("partition", pa.repeat(pa.scalar(tp.partition, pa.int32()), rows))

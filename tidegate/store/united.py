@@ -33,7 +33,7 @@ def numbered_keys(deltas: pa.Table, keys: Sequence[str]) -> tuple[pa.Table, list
             first.append(index)
         number_of.append(number)
     distinct = deltas.select(keys).take(pa.array(first, pa.int64()))
-    return distinct.add_column(0, ROW, pa.array(range(len(first)), pa.int64())), number_of
+    return distinct.add_column(0, ROW, pa.array(range(len(first)), pa.int32())), number_of
 
 
 def with_united_sketches(

@@ -39,9 +39,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def claims(store: Store, owner: str = "spark:1", *, dedupes: bool = False, topic_id: str = "") -> Claims:
     retry = {"retry": {"maxAttempts": 3, "initialDelayMs": 1, "maxDelayMs": 1}}
     dedupe = Dedupe(key="flight", horizon=1) if dedupes else None
-    pipeline = flights_plan().pipeline.model_copy(update={"dedupe": dedupe})
+    plan = flights_plan()
+    plan = replace(plan, pipeline=plan.pipeline.model_copy(update={"dedupe": dedupe}))
     guard = Guard("store", ErrorHandling.model_validate(retry))
-    return Claims(pipeline, store, guard, owner, {"t": topic_id})
+    return Claims(plan, store, guard, owner, {"t": topic_id})
 
 
 def test_a_topic_that_was_made_anew_is_not_gone_on_with(store: Store) -> None:

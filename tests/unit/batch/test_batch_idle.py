@@ -38,7 +38,7 @@ def test_a_partition_is_idle_when_it_was_at_its_end_for_a_while(tmp_path: Path) 
     store = open_store(flights_plan(), SqliteSink(type="sqlite", path=str(tmp_path / "x.db")))
     store.prepare()
     guard, clock = Guard("store", ErrorHandling()), ManualClock()
-    claims = Claims(flights_plan().pipeline, store, guard, "spark:1", {})
+    claims = Claims(flights_plan(), store, guard, "spark:1", {})
     claims.claim([A, B])
     ends, reached = Ends(a=0, b=6), {A: 0, B: 3}
     idleness = Idleness(claims, cast(TopicReader, ends), 10.0, clock)

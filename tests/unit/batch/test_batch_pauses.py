@@ -34,7 +34,7 @@ class Quiet:
         plan, guard, self.clock = plan_with(TIMEOUT), Guard("store", ErrorHandling()), ManualClock()
         self.plan, self.store = plan, open_store(plan, SqliteSink(type="sqlite", path=str(path)))
         self.store.prepare()
-        self.claims = Claims(plan.pipeline, self.store, guard, "run", {})
+        self.claims = Claims(plan, self.store, guard, "run", {})
         self.claims.claim([A, B])
         self.told: list[str | Mapping[str, int]] = []
         timeouts = Timeouts(plan, self.store, guard, self.claims, self.told.append)

@@ -43,7 +43,7 @@ class Run:
         self.store: Store = open_store(self.plan, SqliteSink(type="sqlite", path=str(path)))
         self.store.prepare()
         guard = Guard("store", ErrorHandling())
-        self.claims = Claims(self.plan.pipeline, self.store, guard, "run", {})
+        self.claims = Claims(self.plan, self.store, guard, "run", {})
         self.claims.claim([TP])
         self.gone: list[Mapping[str, int]] = []
         self.timeouts = Timeouts(self.plan, self.store, guard, self.claims, self.gone.append)
