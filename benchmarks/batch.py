@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks.batch_jobs import KEYS
+from benchmarks.engines import ENGINES
 from benchmarks.runner import main
 
 PARTS = {
@@ -12,4 +14,12 @@ PARTS = {
 }
 
 if __name__ == "__main__":
-    main("python -m benchmarks.batch", __doc__ or "", PARTS, unit="records", number=1_000_000, quick_number=200_000)
+    main(
+        "python -m benchmarks.batch",
+        __doc__ or "",
+        PARTS,
+        unit="records",
+        number=1_000_000,
+        quick_number=200_000,
+        choices={"engines": ENGINES, "keys": list(KEYS)},
+    )

@@ -11,8 +11,9 @@ from benchmarks.process import job
 from benchmarks.stack import Bench
 from tidegate.local.postgres import EmbeddedPostgres
 
-_KEYS = {"1 000 keys": 1_000, "10 000 keys": 10_000}
 UNIQUE = "almost unique keys"
+KEYS = {"1000": "1 000 keys", "10000": "10 000 keys", "unique": UNIQUE}
+"""The topics: as an option has them, and as they are shown."""
 
 
 class Servers:
@@ -34,8 +35,9 @@ class Servers:
         return self._postgres.url
 
     def keys(self, records: int) -> dict[str, int]:
-        """How many users there are in each of the three topics of so many records."""
-        return {**_KEYS, UNIQUE: records * 9 // 10}
+        """How many users there are in each of the topics of so many records, of those that are wanted."""
+        users = {"1000": 1_000, "10000": 10_000, "unique": records * 9 // 10}
+        return {shown: users[name] for name, shown in KEYS.items() if self.bench.wants("keys", name)}
 
     def topic(self, keys: int, records: int) -> str:
         return self.bench.events(keys, records, **_options(keys, records))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,18 @@ _JVM = ("-Xmx1g",)  # both compilers, as in production; the tests' broker has th
 
 @dataclass
 class Bench:
-    """Where a benchmark runs: broker, scratch directory, how much of everything."""
+    """Where a benchmark runs: broker, scratch directory, how much of everything. `only`: what is wanted of that which an
+    option names; all of it where it is not in there."""
 
     servers: str
     directory: Path
     records: int
     quick: bool = False
+    only: Mapping[str, Collection[str]] = field(default_factory=dict)
     topics: dict[str, int] = field(default_factory=dict)
+
+    def wants(self, option: str, name: str) -> bool:
+        return name in self.only.get(option, (name,))
 
     def topic(self, name: str, config: Mapping[str, str] | None = None) -> str:
         """A topic of four partitions; made when it is not there."""
@@ -51,13 +56,13 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(records: int, quick: bool) -> Iterator[Bench]:
+def bench(records: int, quick: bool, only: Mapping[str, Collection[str]]) -> Iterator[Bench]:
     """Start the broker; whatever happens, nothing of it is left."""
     directory = Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
     kafka = EmbeddedKafka(directory / "kafka", jvm_flags=_JVM, remove=directory)
     try:
         kafka.start()
-        yield Bench(kafka.bootstrap_servers, directory, records, quick)
+        yield Bench(kafka.bootstrap_servers, directory, records, quick, only)
     finally:
         kafka.stop()
         shutil.rmtree(directory, ignore_errors=True)

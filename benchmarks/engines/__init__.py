@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+ENGINES = ("ours", "native", "read", "limit")
 ROOT = Path(__file__).parents[2]
 FETCH = {  # larger than the Java client's own: a read of small records takes 2.2 s instead of 4
     "kafka.max.poll.records": "20000",
