@@ -103,14 +103,16 @@ def test_an_error_of_ours_reaches_the_driver(monkeypatch: pytest.MonkeyPatch) ->
     plan = plan_of(sinks=SINKS, kafka={"bootstrapServers": "127.0.0.1:1"})
     task = StageTask(plan, [[Stretch(TP, 0, 5)]], {TP: PartitionState()}, {})
     number = pa.RecordBatch.from_pydict({"id": [0]})
-    monkeypatch.setattr(fetch, "_SILENCE", 0.2)
+    monkeypatch.setattr(fetch, "_SILENCE", 0.1)
+    monkeypatch.setattr(fetch, "_MEETING", 0.01)
     sent = pa.Table.from_batches(list(task(iter([number]))))
     with pytest.raises(BrokerUnavailable, match="gave nothing"):
         wire.receive(sent)
 
 
-def test_an_executor_is_warmed_up() -> None:
-    """What its tasks need is there afterwards; one row comes out, whatever it was given."""
+def test_an_executor_is_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its tasks need is there afterwards, whether a broker answers or not; one row comes out, whatever it was given."""
+    monkeypatch.setattr(fetch, "_MEETING", 0.01)
     task = StageTask(plan_of(sinks=SINKS, pipelineId="warm"), [], {}, {})
     numbers = [pa.RecordBatch.from_pydict({"id": [0, 1]}), pa.RecordBatch.from_pydict({"id": [2]})]
     assert [batch.num_rows for batch in task.warm_up(iter(numbers))] == [1]
