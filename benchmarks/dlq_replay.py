@@ -22,6 +22,7 @@ from dlq.replay.run import Run
 from dlq.service import DeadLetterIndex, open_index
 from tidegate import record as names
 from tidegate.config.pipeline import Pipeline
+from tidegate.garbage import collect_rarely
 
 _LETTERS, _PREVIEW_SECONDS, _RATE = 100_000, 15, 10_000
 _BATCH = 10_000
@@ -41,6 +42,7 @@ class _Record(NamedTuple):
 
 def run(bench: Bench) -> Section:
     """Fill the topic and the index, preview, replay."""
+    collect_rarely()  # as the commands do, and the agent
     topic, source = bench.topic("replay.dlq", {"retention.ms": "-1"}), bench.topic("flights")
     fill(bench, topic, _LETTERS)
     section = Section("replay", "Dead letters previewed and replayed")

@@ -81,11 +81,15 @@ def well_formed_reason(reason: Reason) -> Reason:
     )
 
 
-@lru_cache(maxsize=64)  # the dead letters of one batch share their time
 def iso_utc(ms: int) -> str:
     """`2026-01-31T12:00:00.123Z`."""
     seconds, millis = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
+    return f"{_second(seconds)}.{millis:03d}Z"
+
+
+@lru_cache(maxsize=1024)  # the dead letters of one batch share their time, and replays of an outage their seconds
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 @lru_cache(maxsize=1024)

@@ -14,9 +14,9 @@ import msgspec
 from msgspec.structs import replace
 
 from dlq import headers as h
-from dlq.dialects import DIALECTS, UNKNOWN, Failure, Foreign, Headers, Origin, last_values, read_foreign
+from dlq.dialects import DIALECTS, UNKNOWN, Failure, Headers, Origin, last_values
 from dlq.dialects.base import number, text
-from dlq.earlier import is_failure_header, kept_headers, read_earlier
+from dlq.earlier import is_failure_header, read_earlier
 from dlq.encoding import (
     decode_reasons,
     encode_fitting_reasons,
@@ -36,6 +36,7 @@ from dlq.limits import (
     header_size,
     well_formed,
 )
+from dlq.original import Original
 from dlq.own_headers import own_headers
 from tidegate.config.queue import DeadLetterConfig
 from tidegate.headers import RETRY_ATTEMPT
@@ -61,10 +62,6 @@ class RawRecord(NamedTuple):
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
     timestamp_type: str | None = None
-
-
-_SILENT = Foreign(Origin(UNKNOWN, -1, -1), None, None, None, None, None)
-"""What headers tell that are nobody's, or ours."""
 
 
 class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fields takes several times as long to make
@@ -189,24 +186,16 @@ class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fi
         headers are missing or broken, so that everything in the topic can be shown. `values`: `last_values(headers)`.
         """
         values = last_values(headers) if values is None else values
-        earlier = read_earlier(values)
-        foreign = (None if h.ID in values else read_foreign(values)) or _SILENT
-        origin = earlier.origin or (Origin(*tp, offset) if foreign is _SILENT else foreign.origin)
+        original = Original.of(key, value, headers, tp=tp, offset=offset, timestamp=timestamp, values=values)
+        earlier, foreign = original.earlier, original.foreign
         stage = text(values, h.STAGE) or foreign.stage or UNKNOWN
         error_type = text(values, h.ERROR_TYPE) or foreign.error_type or UNKNOWN
         message = text(values, h.ERROR_MESSAGE)
         if message is None:
             message = foreign.message or ""
-        own_id = text(values, h.ID)
-        origin_known = origin.topic != UNKNOWN
         last_failure = parse_iso_utc(text(values, h.FAILED_LAST))
         return cls(
-            id=own_id
-            or (
-                record_id(TopicPartition(origin.topic, origin.partition), origin.offset)
-                if origin_known
-                else record_id(tp, offset)
-            ),
+            id=original.id,
             pipeline=text(values, h.PIPELINE) or foreign.pipeline or UNKNOWN,
             stage=stage,
             error_type=error_type,
@@ -214,12 +203,12 @@ class Envelope(msgspec.Struct, frozen=True):  # a frozen dataclass of so many fi
             stack=text(values, h.STACK) or foreign.stack,
             reasons=decode_reasons(values.get(h.REASONS)) or (Reason(error_type, message),),
             attempt=number(values, h.ATTEMPT) or foreign.attempt or 1,
-            first_failure=timestamp if earlier.first_failure is None else earlier.first_failure,
+            first_failure=original.first_failure,
             last_failure=timestamp if last_failure is None else last_failure,
-            origin=origin,
+            origin=original.origin,
             key=key,
             value=value,
-            headers=tuple(headers[index] for index in kept_headers(_names(headers, values))),
+            headers=original.headers,
             schema=text(values, h.SCHEMA) or UNKNOWN,
             fingerprint=text(values, h.FINGERPRINT) or fingerprint(stage, error_type, None, None, message),
             replays=earlier.replays,
@@ -251,11 +240,6 @@ def _after_earlier_failure(envelope: Envelope) -> Envelope:
         value_size=earlier.value_size,
         value_sha256=earlier.value_sha256,
     )
-
-
-def _names(headers: Headers, values: dict[str, bytes]) -> tuple[str, ...]:
-    """The headers' names in their order: those of `values`, unless one is there twice or has no value."""
-    return tuple(values) if len(values) == len(headers) else tuple([name for name, _ in headers])
 
 
 def _context(values: dict[str, bytes]) -> dict[str, Any] | None:

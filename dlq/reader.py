@@ -10,6 +10,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.dialects import Headers
 from dlq.envelope import Envelope
+from dlq.original import Original
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable, ConfigError
@@ -169,6 +170,15 @@ def assign_committed(
         one.offset = one.offset if one.offset >= 0 else OFFSET_BEGINNING
     consumer.assign(found)
     return None
+
+
+def original_of(message: Message) -> Original:
+    """What goes back of a record of a dead-letter topic."""
+    placed = _placed(message)
+    tp = TopicPartition(cast(str, message.topic()), placed.partition)
+    return Original.of(
+        placed.key, placed.value, placed.headers, tp=tp, offset=placed.offset, timestamp=placed.timestamp
+    )
 
 
 def dead_letter(message: Message) -> DeadLetter:

@@ -112,9 +112,10 @@ class DeadLetterIndex:
         where = (letter["dlq_topic"], letter["id"])
         self.lifecycle.note(actor, "reveal", fingerprint=letter["fingerprint"], letter=where, note=reason)
         found = read_one(self.pipeline.kafka, letter["dlq_topic"], letter["dlq_partition"], letter["dlq_offset"])
-        if found is None or indexed_id(found.envelope) != letter["id"]:
-            return Archive(self.pipeline, self.database).find(letter["letter"])
-        return found
+        if found is not None and indexed_id(found.envelope.id) == letter["id"]:
+            return found
+        kept = Archive(self.pipeline, self.database).find(letter["letter"])
+        return None if kept is None else kept.letter
 
 
 @contextmanager

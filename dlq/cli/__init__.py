@@ -19,8 +19,10 @@ from dlq.cli.agent import agent
 from dlq.cli.audit import audit
 from dlq.cli.console import console
 from dlq.cli.jobs import jobs
+from tidegate.garbage import collect_rarely
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at dead letters, and work on them.")
+app.callback()(collect_rarely)
 app.command("list")(letters.list_)
 app.command()(letters.show)
 app.command()(agent)

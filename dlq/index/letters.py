@@ -66,9 +66,9 @@ def index_row(record: Any, tp: TopicPartition, masker: Masker) -> Row:
     return _row(letter, masker, dialect, text(values, REPLAY_OF))
 
 
-def indexed_id(envelope: Envelope) -> str:
-    """The id as the index has it."""
-    return _text(envelope.id)[:_LONGEST_ID]
+def indexed_id(id: str) -> str:
+    """A letter's id as the index has it."""
+    return _text(id)[:_LONGEST_ID]
 
 
 def indexed_fingerprint(envelope: Envelope) -> str:
@@ -89,7 +89,7 @@ def _row(letter: DeadLetter, masker: Masker, dialect: str, replay_of: str | None
         "dlq_partition": letter.partition,
         "dlq_offset": letter.offset,
         "dlq_timestamp": letter.timestamp,
-        "id": indexed_id(envelope),
+        "id": indexed_id(envelope.id),
         "dialect": dialect,
         "pipeline": _name(envelope.pipeline),
         "stage": _name(envelope.stage),

@@ -108,7 +108,9 @@ class DeadLetterTail:
         if position.isascii() and position.isdigit():
             letter = dead_letter(message)
             envelope, mended = letter.envelope, h.REPLAY_EDITED in values
-            self.found[int(position)] = Again(letter.topic, indexed_id(envelope), indexed_fingerprint(envelope), mended)
+            self.found[int(position)] = Again(
+                letter.topic, indexed_id(envelope.id), indexed_fingerprint(envelope), mended
+            )
 
     def _reach(self, message: Message, offset: int) -> None:
         tp = TopicPartition(cast(str, message.topic()), cast(int, message.partition()))

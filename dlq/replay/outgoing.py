@@ -9,10 +9,9 @@ from typing import NamedTuple
 from dlq import headers as h
 from dlq.dialects import Headers
 from dlq.encoding import iso_utc
-from dlq.envelope import Envelope
 from dlq.index.tables import OPEN
 from dlq.limits import MAX_HEADERS_BYTES, MAX_KEY_BYTES, header_size
-from dlq.reader import DeadLetter
+from dlq.original import Original
 from dlq.replay.mend import Mend, Mended
 from dlq.replay.names import CANCELLED, GONE, INVALID, PARKED
 from dlq.replay.raw import Chosen
@@ -33,7 +32,7 @@ class Outgoing(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
-    original: Envelope
+    original: Original
     changed: tuple[str, ...] = ()
 
     @property
@@ -69,36 +68,37 @@ class Preparer:
         self._mend, self._by_hand = mend, by_hand
 
     def prepare(
-        self, chosen: Sequence[Chosen], letters: Sequence[DeadLetter | None]
+        self, chosen: Sequence[Chosen], letters: Sequence[Original | None]
     ) -> tuple[list[Outgoing], list[Unsent]]:
         """`letters`: the raw records of `chosen`, in the same order."""
         unsent: list[Unsent] = []
-        left: list[tuple[Chosen, Envelope]] = []
+        left: list[tuple[Chosen, Original]] = []
         for one, letter in zip(chosen, letters, strict=True):
             refusal = self._refusal(one, letter)
             if refusal is not None:
                 unsent.append(refusal)
             elif letter is not None:
-                left.append((one, letter.envelope))
+                left.append((one, letter))
         outgoing: list[Outgoing] = []
-        for (one, envelope), mended in zip(left, self._mended(left), strict=True):
+        most = self._targets.max_bytes
+        for (one, original), mended in zip(left, self._mended(left), strict=True):
             if isinstance(mended, str):
                 unsent.append(Unsent(one, INVALID, mended))
                 continue
-            place = self._targets.place(envelope.origin, mended.key, key_is_new="key" in mended.changed)
+            place = self._targets.place(original.origin, mended.key, key_is_new="key" in mended.changed)
             if isinstance(place, str):
                 unsent.append(Unsent(one, INVALID, place))
                 continue
-            headers = replay_headers(envelope, f"{self._job}/{one.position}", mended.changed)
-            record = Outgoing(one, place, mended.key, mended.value, headers, envelope, mended.changed)
-            if len(record.value or b"") > self._targets.max_bytes - _REST and record.size > self._targets.max_bytes:
+            headers = replay_headers(original, f"{self._job}/{one.position}", mended.changed)
+            record = Outgoing(one, place, mended.key, mended.value, headers, original, mended.changed)
+            if len(record.value or b"") > most - _REST and record.size > most:
                 problem = f"topic {place.topic} does not take a record of {record.size} bytes (max.message.bytes)"
                 unsent.append(Unsent(one, INVALID, problem))
                 continue
             outgoing.append(record)
         return outgoing, unsent
 
-    def _refusal(self, one: Chosen, letter: DeadLetter | None) -> Unsent | None:
+    def _refusal(self, one: Chosen, letter: Original | None) -> Unsent | None:
         if one.state != OPEN:
             return Unsent(one, CANCELLED, f"it was {one.state} before its turn came")
         if one.replays >= self._max_replays:
@@ -106,40 +106,40 @@ class Preparer:
         if letter is None:
             place = f"{one.topic} partition {one.partition} offset {one.offset}"
             return Unsent(one, GONE, f"its record is not in the topic any more ({place}): retention has deleted it")
-        cut = {"key", "value", "headers"} & set(letter.envelope.truncated)
+        cut = {"key", "value", "headers"} & set(letter.earlier.truncated)
         if cut and self._by_hand is None:
-            origin = letter.envelope.origin
+            origin = letter.origin
             what = f"{', '.join(sorted(cut))} did not fit and was cut"
             where = f"the whole record is at {origin.topic} partition {origin.partition} offset {origin.offset}"
             return Unsent(one, INVALID, f"{what}; {where}")
         return None
 
-    def _mended(self, left: Sequence[tuple[Chosen, Envelope]]) -> list[Mended | str]:
+    def _mended(self, left: Sequence[tuple[Chosen, Original]]) -> list[Mended | str]:
         if self._by_hand is not None:
-            return [self._by_hand_of(one, envelope, self._by_hand) for one, envelope in left]
+            return [self._by_hand_of(one, original, self._by_hand) for one, original in left]
         if self._mend is not None:
-            return self._mend.apply([(envelope.key, envelope.value) for _, envelope in left])
-        return [Mended(envelope.key, envelope.value, ()) for _, envelope in left]
+            return self._mend.apply([(original.key, original.value) for _, original in left])
+        return [Mended(original.key, original.value, ()) for _, original in left]
 
-    def _by_hand_of(self, one: Chosen, envelope: Envelope, by_hand: ByHand) -> Mended | str:
+    def _by_hand_of(self, one: Chosen, original: Original, by_hand: ByHand) -> Mended | str:
         given = by_hand.records.get(one.letter)
         if given is None:
             return "it was edited by hand in a process that ended before it was sent: edit it again"
         key, value = given
-        parts = (("key", key == envelope.key), ("value", value == envelope.value))
+        parts = (("key", key == original.key), ("value", value == original.value))
         return Mended(key, value, tuple(name for name, same in parts if not same))
 
 
-def replay_headers(envelope: Envelope, place: str, changed: Sequence[str]) -> Headers:
+def replay_headers(original: Original, place: str, changed: Sequence[str]) -> Headers:
     """Its own headers, without those of an earlier replay, behind those that link it to its dead letter and its origin.
 
     Ours come first: when headers have to be cut (dlq/limits.py), the last are.
     """
-    origin = envelope.origin
+    origin = original.origin
     headers: Headers = [
-        (REPLAY_OF, envelope.id.encode()),
+        (REPLAY_OF, original.id.encode()),
         (h.REPLAY_JOB, place.encode()),
-        (h.REPLAYS, b"%d" % (envelope.replays + 1)),
+        (h.REPLAYS, b"%d" % (original.earlier.replays + 1)),
         (h.ORIGIN_TOPIC, origin.topic.encode()),
         (h.ORIGIN_PARTITION, b"%d" % origin.partition),
         (h.ORIGIN_OFFSET, b"%d" % origin.offset),
@@ -148,8 +148,8 @@ def replay_headers(envelope: Envelope, place: str, changed: Sequence[str]) -> He
         headers.append((h.ORIGIN_TIMESTAMP, b"%d" % origin.timestamp))
     if origin.timestamp_type is not None:
         headers.append((h.ORIGIN_TIMESTAMP_TYPE, origin.timestamp_type.encode()))
-    if envelope.first_failure >= 0:
-        headers.append((h.FAILED_FIRST, iso_utc(envelope.first_failure).encode()))
+    if original.first_failure >= 0:
+        headers.append((h.FAILED_FIRST, iso_utc(original.first_failure).encode()))
     if changed:
         headers.append((h.REPLAY_EDITED, ",".join(changed).encode()))
-    return headers + [header for header in envelope.headers if not header[0].startswith(h.REPLAY_PREFIX)]
+    return headers + [header for header in original.headers if not header[0].startswith(h.REPLAY_PREFIX)]

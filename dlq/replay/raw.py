@@ -10,7 +10,8 @@ from confluent_kafka import Consumer, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.index.letters import indexed_id
-from dlq.reader import NOT_THERE, DeadLetter, dead_letter, reader_options, unavailable
+from dlq.original import Original
+from dlq.reader import NOT_THERE, original_of, reader_options, unavailable
 from dlq.s3.archive import Archive
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import Kafka
@@ -46,20 +47,21 @@ class RawReader:
         self._ahead: deque[Message] = deque()
         self._next = -1  # the offset that the consumer, with what is read ahead, has come to
 
-    def fetch(self, wanted: Sequence[Chosen], budget: int = BUDGET) -> list[DeadLetter | None]:
+    def fetch(self, wanted: Sequence[Chosen], budget: int = BUDGET) -> list[Original | None]:
         """The records of the first of `wanted` (in the order of topic, partition, offset), as many as fit in `budget`
         bytes; None where the topic does not have the record any more, or has another one there, and no file has it.
 
         Raises BrokerUnavailable, BucketUnavailable, StoreUnavailable.
         """
-        found: list[DeadLetter | None] = []
+        found: list[Original | None] = []
         for one in wanted:
-            letter = self._one(one)
-            if letter is None or indexed_id(letter.envelope) != one.id:  # deleted, or the topic was made anew
-                letter = self._archive.find(one.letter)
-            if letter is not None:
-                budget -= len(letter.envelope.value or b"") + len(letter.envelope.key or b"")
-            found.append(letter)
+            original = self._one(one)
+            if original is None or indexed_id(original.id) != one.id:  # deleted, or the topic was made anew
+                kept = self._archive.find(one.letter)
+                original = None if kept is None else kept.original
+            if original is not None:
+                budget -= len(original.value or b"") + len(original.key or b"")
+            found.append(original)
             if budget <= 0:
                 break
         return found
@@ -67,7 +69,7 @@ class RawReader:
     def close(self) -> None:
         self._consumer.close()
 
-    def _one(self, wanted: Chosen) -> DeadLetter | None:
+    def _one(self, wanted: Chosen) -> Original | None:
         self._go_to(wanted)
         heard = self._clock.monotonic()
         while True:
@@ -81,7 +83,7 @@ class RawReader:
                 if error is None:
                     self._next = offset + 1
                     if offset == wanted.offset:
-                        return dead_letter(message)
+                        return original_of(message)
                 elif (
                     error.code() in NOT_THERE
                 ):  # also an end that lies behind it: all of the log up to there is deleted

@@ -100,8 +100,9 @@ class Sender:
         self._told.clear()
         try:
             self._producer.begin_transaction()
-            for record in records:
-                self._produce(record)
+            lasts = {record.target: number for number, record in enumerate(records)}
+            for number, record in enumerate(records):
+                self._produce(record, is_last=lasts[record.target] == number)
             self._producer.flush(_TIMEOUT)
             offsets = [KafkaPartition(self._anchor, 0, upto, _written_bounds(self._reached))]
             send_offsets(self._producer, offsets, self._consumer.consumer_group_metadata())
@@ -127,7 +128,9 @@ class Sender:
         with contextlib.suppress(KafkaException):
             self._producer.abort_transaction(1.0)
 
-    def _produce(self, record: Outgoing) -> None:
+    def _produce(self, record: Outgoing, *, is_last: bool) -> None:
+        """`is_last`: of its partition, whose records are written in their order. Only of that one is it asked where it is;
+        a transaction of which another one was not written cannot be committed."""
         while True:
             try:
                 self._producer.produce(
@@ -135,13 +138,12 @@ class Sender:
                     record.value,
                     record.key,
                     record.target.partition,
-                    on_delivery=self._delivered,
+                    on_delivery=self._delivered if is_last else None,
                     headers=list(record.headers),
                 )
             except BufferError:
                 self._producer.poll(_FULL)
             else:
-                self._producer.poll(0)
                 return
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:

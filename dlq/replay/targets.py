@@ -59,13 +59,10 @@ class Targets:
         self._to = to
         wanted = {to: groups[to]} if to is not None else groups
         self._targets = _look_up(pipeline.kafka, wanted)
+        self.max_bytes = min((target.max_bytes for target in self._targets.values()), default=1_048_588)
+        """What the least of them takes as one record."""
         if to is not None and to not in self._targets:
             raise ConfigError("topic does not exist", field="--to", value=to, expected="a topic of this cluster")
-
-    @property
-    def max_bytes(self) -> int:
-        """What the least of them takes as one record."""
-        return min((target.max_bytes for target in self._targets.values()), default=1_048_588)
 
     def group_of(self, topic: str) -> str | None:
         target = self._targets.get(topic)

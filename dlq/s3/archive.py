@@ -15,7 +15,6 @@ from dlq.index.database import IndexDatabase
 from dlq.index.letters import Row, index_row
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
-from dlq.reader import DeadLetter
 from dlq.s3.bucket import Bucket
 from dlq.s3.files import Kept, decode
 from dlq.s3.naming import SUFFIXES
@@ -129,7 +128,7 @@ class Archive:
         self._config, self._database = pipeline.error_handling.dead_letter_queue.config, database
         self._read: OrderedDict[str, dict[tuple[str, int, int], Kept]] = OrderedDict()
 
-    def find(self, letter: int) -> DeadLetter | None:
+    def find(self, letter: int) -> Kept | None:
         """The record of a row of the index, or None when no file has it (any more).
 
         Raises BucketUnavailable, StoreUnavailable.
@@ -142,10 +141,9 @@ class Archive:
         if url is None:
             return None
         try:
-            kept = self._records(url).get((topic, partition, offset))
+            return self._records(url).get((topic, partition, offset))
         except ConfigError:  # it was deleted, or another file is there now
             return None
-        return None if kept is None else kept.letter
 
     def _records(self, url: str) -> dict[tuple[str, int, int], Kept]:
         if url not in self._read:

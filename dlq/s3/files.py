@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from dlq.dialects import Headers
 from dlq.document import encoded, full_document, safe_json
 from dlq.envelope import Envelope
+from dlq.original import Original
 from dlq.reader import DeadLetter
 from dlq.s3.naming import SUFFIXES
 from tidegate.errors import ConfigError
@@ -82,6 +83,10 @@ class Kept(NamedTuple):
         return Envelope.from_record(
             self.key, self.value, self.headers, tp=self.tp, offset=self.offset, timestamp=self.timestamp
         )
+
+    @property
+    def original(self) -> Original:
+        return Original.of(self.key, self.value, self.headers, tp=self.tp, offset=self.offset, timestamp=self.timestamp)
 
     @property
     def letter(self) -> DeadLetter:
