@@ -103,7 +103,8 @@ class Sender:
             lasts = {record.target: number for number, record in enumerate(records)}
             for number, record in enumerate(records):
                 self._produce(record, is_last=lasts[record.target] == number)
-            self._producer.flush(_TIMEOUT)
+            if self._producer.flush(_TIMEOUT):  # then it is not known, either, where the last ones are
+                raise BrokerUnavailable(f"replaying: Kafka has not taken all records within {_TIMEOUT:g} s")
             offsets = [KafkaPartition(self._anchor, 0, upto, _written_bounds(self._reached))]
             send_offsets(self._producer, offsets, self._consumer.consumer_group_metadata())
             self._producer.commit_transaction(_TIMEOUT)

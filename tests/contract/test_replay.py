@@ -15,7 +15,7 @@ from dlq.replay import jobs, run, sender
 from dlq.replay.jobs import LeaseLost
 from tests.contract.replay_scene import ReplayScene
 from tests.harness import produce
-from tidegate.errors import ConfigError
+from tidegate.errors import BrokerUnavailable, ConfigError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -83,6 +83,31 @@ def test_killed_at_every_step(replays: ReplayScene, monkeypatch: pytest.MonkeyPa
     assert replays.carry_out(taken).state == "done"
     assert replays.outcomes(job) == {"ok": 100}
     assert replays.sent() == Counter({replays.id_of(n): 1 for n in range(100)})
+
+
+def test_records_that_are_not_taken_in_time(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk of which not all was confirmed is not committed; whoever tries again sends it once."""
+    replays.letters(range(9))
+    first = replays.start(replays.job(canary=False))
+    sending = first._recovered()
+    producer = sending._producer
+
+    class Slow:
+        """The producer, with one record still on its way when its time is over."""
+
+        flush = staticmethod(lambda timeout: producer.flush(timeout) + 1)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(producer, name)
+
+    monkeypatch.setattr(sending, "_producer", Slow())
+    with pytest.raises(BrokerUnavailable, match="not taken all"):
+        first.turn()
+    assert replays.sent() == Counter()
+    first.close()
+    job = replays.carry_out(_taken_over(replays, monkeypatch))
+    assert (job.sent, replays.outcomes(job)) == (9, {"ok": 9})
+    assert replays.sent() == Counter({replays.id_of(n): 1 for n in range(9)})
 
 
 def test_a_chunk_is_recovered_with_its_places(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> None:

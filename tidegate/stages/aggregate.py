@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tidegate.arrow import leave_pandas_out
 from tidegate.errors import AggregateOverflow
 from tidegate.record import Lane, Stage
 from tidegate.stages.batch import Rejection
@@ -27,6 +28,7 @@ from tidegate.stages.sql import query, quote
 from tidegate.stages.types import EVENT_TIME, LANE, OFFSET
 from tidegate.stages.windows import Longs, Windows
 
+leave_pandas_out()  # before the first array, which is the next line
 _LANES = pa.array([lane.value for lane in Lane])
 # Beside the user's columns; in the queries they are `_pane` and `_order`.
 _PANE, _ORDER = "_tidegate_pane", "_tidegate_order"
