@@ -15,7 +15,7 @@ SILENT = Foreign(Origin(UNKNOWN, -1, -1), None, None, None, None, None)
 
 
 class Original(msgspec.Struct, frozen=True, gc=False):  # replays make a hundred thousand, and not one is in a cycle
-    """Read from a record of a dead-letter topic. Everything else that it says is in `Envelope`, at three times the cost.
+    """Read from a record of a dead-letter topic. All else that it says is in `Envelope`, which takes twice as long to make.
 
     `headers`: the record's own. `first_failure`: ms. `foreign`: what another tool's headers tell.
     """
