@@ -44,7 +44,11 @@ def choose(wanted: LetterFilter, database: IndexDatabase) -> Iterator[list[Chose
 
 
 def next_chosen(database: IndexDatabase, job: str, after: int, number: int) -> list[Chosen]:
-    """The letters of a job behind position `after`, of which nothing is known yet."""
+    """Of the `number` letters of a job behind position `after`, those of which nothing is known yet; in their order.
+
+    Whether something is known is not for the database to ask: a PostgreSQL that has not looked at the table yet then
+    takes the index on outcomes, and reads all that is left of the job for each chunk.
+    """
     t, replays = database.tables.letters, database.tables.replays
     query = (
         select(
@@ -56,14 +60,14 @@ def next_chosen(database: IndexDatabase, job: str, after: int, number: int) -> l
             t.c.replays,
             t.c.state,
             replays.c.position,
+            replays.c.outcome,
         )
         .join_from(replays, t, t.c.letter == replays.c.letter)
-        .where(replays.c.job == job, replays.c.position > after, replays.c.outcome.is_(None))
+        .where(replays.c.job == job, replays.c.position > after, replays.c.position <= after + number)
         .order_by(replays.c.position)
-        .limit(number)
     )
     with database.transaction(reads=True) as connection:
-        return [Chosen._make(row) for row in connection.execute(query)]
+        return [Chosen._make(row) for *row, outcome in connection.execute(query) if outcome is None]
 
 
 def first_topic(database: IndexDatabase, job: str) -> str:

@@ -150,8 +150,8 @@ class Run:
         if not most:
             return False
         chosen = next_chosen(self._jobs.database, self.job.id, self.job.sent, _CHUNK)
-        if not chosen:  # the last ones have been decided already
-            self._sent(self.job.total, {})
+        if not chosen:  # these have been decided already
+            self._sent(min(self.job.sent + _CHUNK, self.job.total), {})
             return True
         letters = self._raw.fetch(chosen)
         chosen = chosen[: len(letters)]

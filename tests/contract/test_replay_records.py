@@ -17,6 +17,7 @@ from dlq.index.filters import LetterFilter
 from dlq.index.history import HistoryFilter
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
+from dlq.replay import run
 from dlq.replay.hand import by_hand
 from dlq.replay.request import Request
 from dlq.s3.archive import import_files, place_of
@@ -251,6 +252,20 @@ def test_what_is_resolved_meanwhile_is_not_sent(replays: ReplayScene) -> None:
     replays.index.lifecycle.resolve(replays.index.reader.groups()[0]["fingerprint"], actor="bob")
     assert replays.outcomes(replays.carry_out(job)) == {"cancelled": 4}
     assert replays.read(replays.source) == []
+
+
+def test_killed_among_letters_that_are_not_sent(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was decided stays so, and whoever comes next goes on behind it, to the last letter."""
+    monkeypatch.setattr(run, "_CHUNK", 2)
+    replays.letters(range(6))
+    job = replays.job(canary=False)
+    replays.index.lifecycle.resolve(replays.index.reader.groups()[0]["fingerprint"], actor="bob")
+    first = replays.start(job)
+    monkeypatch.setattr(first._outcomes, "sent", None)  # as good as a SIGKILL there
+    with pytest.raises(TypeError):
+        first.turn()
+    first.close()
+    assert (replays.outcomes(job), replays.outcomes(replays.carry_out(job))) == ({"cancelled": 2}, {"cancelled": 6})
 
 
 def test_only_open_ones() -> None:
