@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dlq import headers as h
 from dlq.dialects import Headers
-from dlq.encoding import iso_utc
+from dlq.document import moment
 from dlq.index.tables import OPEN
 from dlq.limits import MAX_HEADERS_BYTES, MAX_KEY_BYTES, header_size
 from dlq.original import Original
@@ -148,8 +148,8 @@ def replay_headers(original: Original, place: str, changed: Sequence[str]) -> He
         headers.append((h.ORIGIN_TIMESTAMP, b"%d" % origin.timestamp))
     if origin.timestamp_type is not None:
         headers.append((h.ORIGIN_TIMESTAMP_TYPE, origin.timestamp_type.encode()))
-    if original.first_failure >= 0:
-        headers.append((h.FAILED_FIRST, iso_utc(original.first_failure).encode()))
+    if (first := moment(original.first_failure)) is not None:  # another tool's record can have any timestamp
+        headers.append((h.FAILED_FIRST, first.encode()))
     if changed:
         headers.append((h.REPLAY_EDITED, ",".join(changed).encode()))
     return headers + [header for header in original.headers if not header[0].startswith(h.REPLAY_PREFIX)]
