@@ -4,6 +4,7 @@ ours     `tidegate batch run`'s own run
 native   Spark's `withWatermark` + `window`, RocksDB for the state, upsert to PostgreSQL
 read     Spark reads the topic and does nothing with it
 limit    confluent-kafka and DuckDB, no Spark
+steps    no engine: a step for jobs that have one
 
 A process gets one Work as JSON on its standard input and prints a Done per job, as JSON, a line each.
 """
