@@ -98,6 +98,10 @@ class Claims:
             **parts,  # type: ignore[arg-type]  # fields of StoreBatch
         )  # fmt: skip
 
+    def close(self) -> None:
+        """Nothing is written any more; what the store has stays known."""
+        self._written.close()
+
     def _are_written(self, batches: Sequence[StoreBatch]) -> bool:
         found = {row.tp: row for row in self._guard.call(self._store.partitions)}
         return all(

@@ -127,6 +127,7 @@ class BatchRun:
                     uploader.finish()
             finally:
                 batches.close()
+                claims.close()
                 self.report.states = claims.states
                 warming.join()  # before the session that it uses is stopped
                 if uploader is not None:

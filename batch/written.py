@@ -64,6 +64,12 @@ class Written:
             for tp in {tp for tp, _ in self._known}:
                 self.begin(tp, states[tp])
 
+    def close(self) -> None:
+        """Give back the connection, wholly: Spark's bridge to Python can keep whoever knew of it until the process ends, and
+        DuckDB complains of connections that are there then."""
+        self._con.close()
+        del self._con
+
 
 def _among(hashes: Hashes, known: Hashes) -> NDArray[np.bool_]:
     if not len(known):
