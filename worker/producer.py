@@ -15,12 +15,16 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from typing import Any, NoReturn
 
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka import errors as kafka_errors
+from aiokafka.codec import lz4_encode
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge
 from tidegate.record import TopicPartition
@@ -29,6 +33,11 @@ from tidegate.record import TopicPartition
 # would be most of a small transaction.
 _RETRY_AFTER_MARKERS = 0.003
 aiokafka.producer.sender.BACKOFF_OVERRIDE = _RETRY_AFTER_MARKERS
+
+# aiokafka takes lz4's highest level but three, for which Java's clients take the quick form: 2.9 ms for the changelog of 12 288
+# records instead of 0.4, and a seventh fewer bytes.
+_LZ4_LEVEL = 1
+import_module(DefaultRecordBatchBuilder.__module__).lz4_encode = partial(lz4_encode, level=_LZ4_LEVEL)  # type: ignore[attr-defined]  # a name of the compiled packer
 
 _MAX_SEQUENCE = (
     2_000_000_000  # aiokafka numbers rows per partition and goes negative at 2³¹; a new producer starts at 0
