@@ -12,17 +12,21 @@ import aiokafka.producer.sender
 import faust.streams
 import pytest
 from aiokafka.client import AIOKafkaClient
+from aiokafka.codec import lz4_encode
 from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from aiokafka.consumer.subscription_state import Subscription, SubscriptionState, TopicPartitionState
 from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from faust.app import App
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import ConsumerMessage
 
 import worker.producer
+
+_HEADER = 61  # bytes of a record batch before its records
 
 # What we override or read, class by class. Public names are here too where their meaning is not documented.
 USED: dict[type, tuple[str, ...]] = {
@@ -94,3 +98,14 @@ def test_no_other_private_name_is_used() -> None:
     assert len(sources) > 5
     used = {name for text in sources for name in re.findall(r"(?<!self)(?<!_thread)(?<!\bos)\.(_[a-z]\w*)", text)}
     assert used <= listed
+
+
+def test_transactions_are_compressed_as_quickly_as_can_be() -> None:
+    """aiokafka's own packer takes our level of lz4, not its own, which takes seven times as long."""
+    batch = DefaultRecordBatchBuilder(2, DefaultRecordBatchBuilder.CODEC_LZ4, 1, 0, 0, 0, 1 << 20)
+    plain = DefaultRecordBatchBuilder(2, 0, 1, 0, 0, 0, 1 << 20)
+    for number in range(200):
+        for one in (batch, plain):
+            one.append(number, 0, b"user %d" % (number * 7919 % 1000), b"%d" % (number**3), [])
+    records = bytes(plain.build())[_HEADER:]
+    assert bytes(batch.build())[_HEADER:] == lz4_encode(records, level=1) != lz4_encode(records)
