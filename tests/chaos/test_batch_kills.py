@@ -79,7 +79,7 @@ def test_kills_between_the_writes_change_nothing(
     for _ in range(18 if chaos == "long" else 0):
         where = random.choice(("before-store", "after-store", "any-moment"))
         sys.stdout.write(f"{scene.applied()} of {len(scene.produced)} applied, killed {where}\n")
-        scene.feed(events(random, 700, first=len(scene.produced)))
+        scene.feed(events(random, 1500, first=len(scene.produced)))  # three micro-batches
         killed_run(file, where, random.randint(1, 12_000) if where == "any-moment" else random.randint(1, 2))
     report = run_batch(spark, scene.pipeline, max_records=700)
     assert scene.applied() == len(scene.produced)
