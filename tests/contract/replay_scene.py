@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from dlq.envelope import Envelope, RawRecord
@@ -17,7 +18,7 @@ from dlq.index.filters import LetterFilter
 from dlq.index.letters import index_row
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
-from dlq.replay.jobs import Job
+from dlq.replay.jobs import LEASE, Job
 from dlq.replay.outgoing import ByHand
 from dlq.replay.request import Request
 from dlq.replay.run import Run
@@ -126,6 +127,22 @@ class ReplayScene:
 
     def start(self, job: Job, by_hand: ByHand | None = None) -> Run:
         return Run(self.pipeline, self.index.jobs, job, by_hand=by_hand)
+
+    def taken_over(self, monkeypatch: pytest.MonkeyPatch) -> Job:
+        """The job in the hands of another agent, once the lease is over."""
+        now = self.index.jobs.now() + LEASE + 1
+        monkeypatch.setattr(self.index.jobs, "now", lambda: now)
+        taken = self.index.jobs.claim("another")
+        assert taken is not None
+        return taken
+
+    def send_a_chunk(self, job: Job) -> None:
+        """Turns of the job until one more chunk is sent, as of an agent that ends then."""
+        run = self.start(job)
+        chunks = run.job.chunks
+        while run.job.chunks == chunks:
+            run.turn()
+        run.close()
 
     def carry_out(self, job: Job, *, refuses: Refuses = lambda message: False, by_hand: ByHand | None = None) -> Job:
         """Turns of the job, and of the worker, until it is over or waits for somebody."""

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from dlq.index.filters import LetterFilter
-from dlq.replay import jobs, run, sender
+from dlq.replay import run, sender
 from dlq.replay.jobs import LeaseLost
 from tests.contract.replay_scene import ReplayScene
 from tests.harness import produce
@@ -78,7 +78,7 @@ def test_killed_at_every_step(replays: ReplayScene, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(first, "_how_many", killed)
     with pytest.raises(Killed):
         first.turn()
-    taken = _taken_over(replays, monkeypatch)
+    taken = replays.taken_over(monkeypatch)
     assert taken.id == job.id
     assert replays.carry_out(taken).state == "done"
     assert replays.outcomes(job) == {"ok": 100}
@@ -105,7 +105,7 @@ def test_records_that_are_not_taken_in_time(replays: ReplayScene, monkeypatch: p
         first.turn()
     assert replays.sent() == Counter()
     first.close()
-    job = replays.carry_out(_taken_over(replays, monkeypatch))
+    job = replays.carry_out(replays.taken_over(monkeypatch))
     assert (job.sent, replays.outcomes(job)) == (9, {"ok": 9})
     assert replays.sent() == Counter({replays.id_of(n): 1 for n in range(9)})
 
@@ -117,7 +117,7 @@ def test_a_chunk_is_recovered_with_its_places(replays: ReplayScene, monkeypatch:
     monkeypatch.setattr(first._outcomes, "sent", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         first.turn()
-    second = replays.start(_taken_over(replays, monkeypatch))
+    second = replays.start(replays.taken_over(monkeypatch))
     for _ in range(5):
         assert second.turn() is not None
     (chunk,) = second.job.chunks
@@ -135,7 +135,7 @@ def test_a_zombie_sends_nothing(replays: ReplayScene, monkeypatch: pytest.Monkey
     job = replays.job(canary=False)
     zombie = replays.start(job)
     zombie.turn()
-    second = replays.start(_taken_over(replays, monkeypatch))
+    second = replays.start(replays.taken_over(monkeypatch))
     second.turn()
     for act in (lambda: zombie._jobs.renew(job), lambda: zombie._outcomes.turned(job, "stopped", "by a zombie")):
         with pytest.raises(LeaseLost):
@@ -179,7 +179,7 @@ def test_kafka_has_forgotten_the_progress(replays: ReplayScene, monkeypatch: pyt
     admin = AdminClient({"bootstrap.servers": replays.kafka.bootstrap_servers})
     for done in admin.delete_consumer_groups([sender.group_of(job.id)]).values():
         done.result(30)
-    found = replays.carry_out(_taken_over(replays, monkeypatch))
+    found = replays.carry_out(replays.taken_over(monkeypatch))
     assert (found.state, replays.outcomes(found)) == ("stopped", {"ok": 4})
     assert "letters 5 to 8 may have been sent or not" in found.reason
     assert sum(replays.sent().values()) == 8
@@ -280,15 +280,6 @@ def _turns(work: run.Run) -> None:
     until = time.monotonic() + 30
     while work.turn() is not None:
         assert time.monotonic() < until
-
-
-def _taken_over(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> jobs.Job:
-    """The job in the hands of another agent, once the lease is over."""
-    now = replays.index.jobs.now() + jobs.LEASE + 1
-    monkeypatch.setattr(replays.index.jobs, "now", lambda: now)
-    taken = replays.index.jobs.claim("another")
-    assert taken is not None
-    return taken
 
 
 def test_progress_is_forgotten_at_the_end(replays: ReplayScene) -> None:

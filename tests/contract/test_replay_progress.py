@@ -19,11 +19,7 @@ def left_for_a_week(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch, job: 
     admin = AdminClient({"bootstrap.servers": replays.kafka.bootstrap_servers})
     for done in admin.delete_consumer_groups([sender.group_of(job.id)]).values():
         done.result(30)
-    now = replays.index.jobs.now() + jobs.LEASE + 1
-    monkeypatch.setattr(replays.index.jobs, "now", lambda: now)
-    taken = replays.index.jobs.claim("another")
-    assert taken is not None
-    return taken
+    return replays.taken_over(monkeypatch)
 
 
 def test_an_overtaken_agent_does_not_file_that_nothing_was_sent(replays: ReplayScene) -> None:
@@ -47,10 +43,7 @@ def test_a_job_that_has_sent_all_needs_no_progress(replays: ReplayScene, monkeyp
     """Whoever takes it over then only follows its letters."""
     replays.letters(range(3))
     job = replays.job(canary=False)
-    first = replays.start(job)
-    while not first.job.chunks:
-        first.turn()
-    first.close()
+    replays.send_a_chunk(job)
     found = replays.carry_out(left_for_a_week(replays, monkeypatch, job))
     assert (found.state, replays.outcomes(found)) == ("done", {"ok": 3})
     assert sum(replays.sent().values()) == 3
@@ -64,10 +57,7 @@ def test_what_is_resumed_is_what_it_had_stopped_for(replays: ReplayScene, monkey
     monkeypatch.setattr(run, "_AHEAD", 1)
     replays.letters(range(20))
     job = replays.job(canary=False)
-    first = replays.start(job)
-    while not first.job.chunks:
-        first.turn()
-    first.close()
+    replays.send_a_chunk(job)
 
     def resumed() -> jobs.Job:
         replays.index.jobs.release(replays.index.jobs.get(job.id))
@@ -80,10 +70,6 @@ def test_what_is_resumed_is_what_it_had_stopped_for(replays: ReplayScene, monkey
     assert (found.state, "letters 5 to 8 may have been sent" in found.reason) == ("stopped", True)
     found = replays.carry_out(resumed(), refuses=lambda m: True)
     assert (found.state, "failed again" in found.reason, found.sent < 20) == ("stopped", True, True)
-    second = replays.start(resumed())
-    sent = second.job.sent
-    while second.job.sent == sent:
-        second.turn()
-    second.close()
+    replays.send_a_chunk(resumed())
     found = replays.carry_out(left_for_a_week(replays, monkeypatch, found))
     assert (found.state, "may have been sent" in found.reason) == ("stopped", True)

@@ -261,15 +261,21 @@ def many(first: int, minutes: int) -> list[Flight]:
     return [Flight(first + n, START + (first // 1_200 + n % minutes) * SIZE, origin=f"o{n}") for n in range(1_200)]
 
 
-def test_rows_of_windows_that_are_new_are_copied_into_their_place(
-    opened: Open, postgres: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing can be there to add them to; what falls in a window that has begun is added as ever."""
-    places: list[str] = []
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where rows were copied to, in their order."""
+    found: list[str] = []
     copy = postgres_module.copy_in
     monkeypatch.setattr(
-        postgres_module, "copy_in", lambda c, place, table: (places.append(place), copy(c, place, table))
+        postgres_module, "copy_in", lambda c, place, table: (found.append(place), copy(c, place, table))
     )
+    return found
+
+
+def test_rows_of_windows_that_are_new_are_copied_into_their_place(
+    opened: Open, postgres: Database, places: list[str]
+) -> None:
+    """Nothing can be there to add them to; what falls in a window that has begun is added as ever."""
     plan = flights_plan(measures=["flights", "miles_sum"], groups=["per_origin"])
     store = opened(plan)
     store.claim([TP], "w1")
@@ -285,14 +291,9 @@ def test_rows_of_windows_that_are_new_are_copied_into_their_place(
 
 
 def test_rows_of_a_window_that_has_begun_are_copied_too_if_their_keys_are_known_to_be_new(
-    opened: Open, postgres: Database, monkeypatch: pytest.MonkeyPatch
+    opened: Open, postgres: Database, places: list[str]
 ) -> None:
     """The others are added to what is there."""
-    places: list[str] = []
-    copy = postgres_module.copy_in
-    monkeypatch.setattr(
-        postgres_module, "copy_in", lambda c, place, table: (places.append(place), copy(c, place, table))
-    )
     plan = flights_plan(measures=["flights", "miles_sum"], groups=["per_origin"])
     store = opened(plan)
     store.claim([TP], "w1")

@@ -75,7 +75,7 @@ def _values(column: pa.Array) -> NDArray[np.uint8]:
 
 
 def _numbers(column: pa.Array) -> NDArray[Any]:
-    return column.fill_null(0).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return column.fill_null(0).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]  # pyarrow has no types
 
 
 def _bytes(numbers: NDArray[Any], form: str) -> NDArray[np.uint8]:
