@@ -7,6 +7,7 @@ has both), timestamps are microseconds since the epoch, and a double that is not
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from datetime import date
 from decimal import Context, Decimal, Inexact, InvalidOperation
@@ -31,6 +32,7 @@ from tidegate.store.tables import WINDOW, AggregationTables, store_tables
 from tidegate.store.united import unite_hex
 
 _CHUNK_ROWS = 10_000
+_LOOK = 0.005  # seconds between two tries for a lock that SQLite does not wait for
 _EXACT = Context(prec=100, traps=[Inexact, InvalidOperation])  # the column's CHECK refuses more digits than it declares
 
 
@@ -127,7 +129,7 @@ def connect_file(path: Path, *, timeout: int) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_connection(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(connection, timeout)
         connection.execute("PRAGMA synchronous = FULL")  # a commit that was acknowledged survives a power cut
         connection.create_function("decimal_add", 2, _decimal_add, deterministic=True)
         connection.create_aggregate("decimal_sum", 1, _DecimalSum)  # type: ignore[arg-type]  # the stub wants a protocol of ints
@@ -139,6 +141,22 @@ def connect_file(path: Path, *, timeout: int) -> Engine:
         connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reads") else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection, timeout: int) -> None:
+    """Put the file into WAL mode. SQLite keeps no connection waiting for that lock (two that have it shared would wait for
+    each other for ever), so the first ones of a new file, opened at once, come again. `timeout` in ms.
+    """
+    until = time.monotonic() + timeout / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(_LOOK)
+        else:
+            return
 
 
 def _decimal_add(a: str | None, b: str | None) -> str | None:
