@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import ColumnElement, and_, func, literal, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, literal, select
 
 from dlq.index.database import IndexDatabase
 from dlq.index.filters import LetterFilter, condition
@@ -41,6 +41,26 @@ def choose(wanted: LetterFilter, database: IndexDatabase) -> Iterator[list[Chose
             return
         after = rows[-1].letter
         yield sorted(rows, key=lambda one: (one.topic, one.partition, one.offset))
+
+
+def take(connection: Connection, job: str, wanted: LetterFilter, database: IndexDatabase) -> int:
+    """Give the letters to a job, numbered in the order of the topics, from 1 without a gap. Returns how many.
+
+    What a job that is made at the same moment has taken is left out by the database, but has its number by then: so all are
+    chosen again.
+    """
+    letters, replays = database.tables.letters, database.tables.replays
+    place = (letters.c.dlq_topic, letters.c.dlq_partition, letters.c.dlq_offset)
+    numbered = select(literal(job), func.row_number().over(order_by=place), letters.c.letter, literal(""))
+    chosen = numbered.where(chosen_by(wanted, database))
+    statement = database.insert(replays).from_select(["job", "position", "letter", "detail"], chosen)
+    found = select(func.count(), func.max(replays.c.position)).where(replays.c.job == job)
+    while True:
+        connection.execute(statement.on_conflict_do_nothing())
+        total, last = connection.execute(found).one()
+        if not total or total == last:
+            return int(total)
+        connection.execute(delete(replays).where(replays.c.job == job))
 
 
 def next_chosen(database: IndexDatabase, job: str, after: int, number: int) -> list[Chosen]:

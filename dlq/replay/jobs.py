@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, Select, func, literal, or_, select, tupl
 
 from dlq.index.database import IndexDatabase
 from dlq.index.lifecycle import Lifecycle
-from dlq.replay.choice import chosen_by
+from dlq.replay.choice import take
 from dlq.replay.names import CANCELLED as NOT_SENT
 from dlq.replay.request import Request
 from tidegate.clock import Clock, SystemClock
@@ -91,18 +91,9 @@ class Jobs:
 
         Raises ConfigError when nothing is chosen.
         """
-        job, letters = secrets.token_hex(4), self.database.tables.letters
-        place = (letters.c.dlq_topic, letters.c.dlq_partition, letters.c.dlq_offset)
-        chosen = select(literal(job), func.row_number().over(order_by=place), letters.c.letter, literal("")).where(
-            chosen_by(request.wanted, self.database)
-        )
-        columns = ["job", "position", "letter", "detail"]
-        statement = self.database.insert(self._replays).from_select(columns, chosen).on_conflict_do_nothing()
-        now = self.now()
+        job, now = secrets.token_hex(4), self.now()
         with self.database.transaction() as connection:
-            connection.execute(statement)
-            mine = self._replays.c.job == job
-            total = connection.execute(select(func.count()).select_from(self._replays).where(mine)).scalar_one()
+            total = take(connection, job, request.wanted, self.database)
             if not total:
                 raise ConfigError(
                     "no dead letter is chosen",
