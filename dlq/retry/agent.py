@@ -32,7 +32,7 @@ from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import retry_prefix
-from tidegate.errors import TidegateError
+from tidegate.errors import BrokerUnavailable, TidegateError
 from tidegate.record import TopicPartition
 from tidegate.telemetry import metric_defs as m
 from tidegate.telemetry.metrics import Metrics
@@ -211,9 +211,12 @@ class RetryAgent:
         log.debug("retry.sent", records=len(sent), skipped=len(due) - len(sent))
 
     def _partitions(self, consumer: Consumer, source: TopicPartition) -> int:
-        """How many its topic has; 0 for one that is no source of the pipeline's."""
+        """How many its topic has; 0 for one that is no source of the pipeline's. Raises BrokerUnavailable when that is not known:
+        what has nowhere to go is given up."""
         if source.topic in self._sources and source.partition >= self._counts.get(source.topic, 0):  # it has grown
             found = consumer.list_topics(source.topic, timeout=_TIMEOUT).topics[source.topic]
+            if found.error is not None:
+                raise BrokerUnavailable(f"records wait to go back to topic {source.topic!r}: {found.error.str()}")
             self._counts[source.topic] = len(found.partitions)
         return self._counts.get(source.topic, 0)
 
