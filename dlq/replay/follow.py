@@ -29,6 +29,7 @@ from tidegate.record import TopicPartition
 
 _TIMEOUT = 15.0  # seconds
 _POLL_RECORDS, _POLL_SECONDS = 2_000, 0.1
+_DIGITS = 18  # of a position; anybody can write the header, and Python refuses to read thousands of them
 
 
 class Again(NamedTuple):
@@ -57,12 +58,16 @@ class DeadLetterTail:
         """Position in the job → what came back, since `take`."""
 
     def ends(self) -> Bounds:
-        """Where each partition of the topics ends now. Raises BrokerUnavailable."""
+        """Where each partition of the topics ends now; a topic that has never been there has none. Raises BrokerUnavailable."""
         ends: Bounds = {}
         try:
             for topic in self._topics:
                 found = self._ends.list_topics(topic, timeout=_TIMEOUT).topics[topic]
-                for partition in found.partitions if found.error is None else ():
+                known = any(tp.topic == topic for tp in self.next)
+                if found.error is not None and (known or found.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART):
+                    # Without its ends all that was sent would be called accepted.
+                    raise unavailable(self._kafka, self._reasons, f"topic {topic!r}: {found.error.str()}")
+                for partition in found.partitions:
                     place = KafkaPartition(topic, partition)
                     ends[TopicPartition(topic, partition)] = int(self._ends.get_watermark_offsets(place, _TIMEOUT)[1])
         except KafkaException as error:
@@ -105,7 +110,7 @@ class DeadLetterTail:
         if place is None or not place.startswith(self._prefix):
             return
         position = place.removeprefix(self._prefix)
-        if position.isascii() and position.isdigit():
+        if position.isascii() and position.isdigit() and len(position) <= _DIGITS:
             letter = dead_letter(message)
             envelope, mended = letter.envelope, h.REPLAY_EDITED in values
             self.found[int(position)] = Again(
