@@ -17,6 +17,8 @@ HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER: Final = b"\xff\xff"
 _EPOCH: Final = 946_684_800_000_000  # µs from 1970 to 2000, from where PostgreSQL counts
 _EPOCH_DAYS: Final = 10_957
+_PER: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}  # µs
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 _NULL: Final = -1  # instead of a value's length
 
 
@@ -64,14 +66,25 @@ def _values(column: pa.Array) -> NDArray[np.uint8]:
     """A row of bytes for each value; any for null."""
     is_, type_ = pa.types, column.type
     if is_.is_timestamp(type_):
-        return _bytes(_numbers(column.cast(pa.timestamp("us", type_.tz), safe=False).cast(pa.int64())) - _EPOCH, ">i8")
+        return _bytes(_since_2000(column), ">i8")
     if is_.is_date(type_):
-        return _bytes(_numbers(column.cast(pa.date32()).cast(pa.int32())) - _EPOCH_DAYS, ">i4")
+        days = _numbers(column.cast(pa.date32()).cast(pa.int32())).astype(np.int64) - _EPOCH_DAYS
+        return _bytes(np.maximum(days, -(2**31) + 1), ">i4")  # what is before that the server refuses; at it, it is −∞
     if is_.is_boolean(type_):
         return _bytes(_numbers(column.cast(pa.uint8())), "u1")
     if is_.is_floating(type_):
         return _bytes(_numbers(column), ">f8")
     return _bytes(_numbers(column), ">i8" if type_.bit_width > 32 or is_.is_uint32(type_) else ">i4")
+
+
+def _since_2000(column: pa.Array) -> NDArray[np.int64]:
+    """µs, as the server counts; for what 64 bits do not hold of these a number that it refuses (at the lowest one it is −∞)."""
+    if column.type.unit == "ns":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
+    numbers, per = _numbers(column.cast(pa.int64())), _PER[column.type.unit]
+    epoch = _EPOCH // per
+    fit = (numbers > _LOWEST // per + epoch) & (numbers <= min(_HIGHEST // per + epoch, _HIGHEST))
+    return np.where(fit, (numbers - epoch) * per, _LOWEST + 1)
 
 
 def _numbers(column: pa.Array) -> NDArray[Any]:

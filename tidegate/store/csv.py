@@ -5,9 +5,12 @@ Both sides tell an absent value (nothing between the commas) from empty text (tw
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+from numpy.typing import NDArray
 
+_LAST = "9999-12-31T23:59:59"
 _WRITE = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
 
 
@@ -33,7 +36,11 @@ def to_csv(table: pa.Table) -> pa.Buffer:
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Instants as text, each different one once: that takes 1 µs, and a batch's rows are of a few windows."""
     encoded = column.combine_chunks().dictionary_encode()
-    return pa.chunked_array([encoded.dictionary.cast(pa.string()).take(encoded.indices)])
+    instants: NDArray[np.datetime64] = encoded.dictionary.to_numpy(zero_copy_only=False)
+    texts = encoded.dictionary.cast(pa.string())
+    if (instants > np.datetime64(_LAST, column.type.unit)).any():  # of later years Arrow writes 16 bits
+        texts = pa.array(np.datetime_as_string(instants))
+    return pa.chunked_array([texts.take(encoded.indices)])
 
 
 def _hex(column: pa.ChunkedArray) -> pa.Array:
