@@ -16,6 +16,7 @@ from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable, ConfigError
 from tidegate.reach import quiet, why_unreachable
 from tidegate.record import TopicPartition
+from tidegate.store.reading import committed_offsets
 
 _POLL_RECORDS = 500
 _POLL_SECONDS = 0.1
@@ -160,11 +161,9 @@ def assign_committed(
     anything catches.
     """
     try:
-        found = consumer.committed(partitions, timeout=timeout)
+        found = committed_offsets(consumer, partitions, timeout)
     except KafkaException as error:
         return error
-    if errors := [one.error for one in found if one.error is not None]:
-        return KafkaException(errors[0])
     for one in found:
         begin(one)
         one.offset = one.offset if one.offset >= 0 else OFFSET_BEGINNING

@@ -26,6 +26,7 @@ from dlq.replay.targets import QUIET
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable
 from tidegate.record import TopicPartition
+from tidegate.store.reading import committed_offsets
 
 _TIMEOUT = 15.0  # seconds
 _POLL_RECORDS, _POLL_SECONDS = 2_000, 0.1
@@ -135,7 +136,7 @@ class Positions:
             self._consumers[group] = Consumer(self._options | {"group.id": group})
         try:
             asked = [KafkaPartition(*tp) for tp in bounds]
-            found = self._consumers[group].committed(asked, timeout=_TIMEOUT)
+            found = committed_offsets(self._consumers[group], asked, _TIMEOUT)
         except KafkaException as error:
             raise BrokerUnavailable(f"the offsets of group {group}: {error.args[0].str()}") from error
         return all(one.offset > bounds[TopicPartition(one.topic, one.partition)] for one in found)

@@ -30,6 +30,7 @@ from dlq.replay.targets import QUIET
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable
 from tidegate.record import TopicPartition
+from tidegate.store.reading import committed_offsets
 
 _TIMEOUT = 30.0  # seconds for each act of a transaction
 _TRANSACTION = 60_000  # ms after which the broker aborts the transaction of a sender that has gone silent
@@ -37,6 +38,7 @@ MOST_PARTITIONS = 100
 """Partitions that one transaction of a job writes to."""
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 _FULL = 0.1  # seconds to wait for room in the producer's queue
+_CLIENT = (1_000, 1_000_000_000)  # bytes: what the client can be told of the largest record; topics may take more
 
 
 class Sender:
@@ -57,7 +59,7 @@ class Sender:
                 "transaction.timeout.ms": _TRANSACTION,
                 "linger.ms": 5,
                 "compression.type": "lz4",
-                "message.max.bytes": max_bytes,
+                "message.max.bytes": min(max(max_bytes, _CLIENT[0]), _CLIENT[1]),
                 "error_cb": self._told.append,
             }
         )
@@ -72,9 +74,7 @@ class Sender:
         try:
             self._producer.init_transactions(_TIMEOUT)
             # Only settled offsets are given: read_committed asks for that.
-            (found,) = self._consumer.committed([KafkaPartition(anchor, 0)], timeout=_TIMEOUT)
-            if found.error is not None:
-                raise KafkaException(found.error)
+            (found,) = committed_offsets(self._consumer, [KafkaPartition(anchor, 0)], _TIMEOUT)
         except KafkaException as error:
             self.close()
             raise _error([error.args[0]]) from error

@@ -10,6 +10,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from dlq.reader import reader_options
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable
+from tidegate.store.reading import committed_offsets
 from tidegate.topics import log_ends
 
 _TIMEOUT = 15.0  # seconds for an answer of the broker
@@ -36,7 +37,7 @@ class Progress:
         """How many offsets up to these ends are not in S3 yet. Raises BrokerUnavailable."""
         asked = [KafkaPartition(self._topic, partition) for partition in ends]
         try:
-            found = self._consumer.committed(asked, timeout=_TIMEOUT)
+            found = committed_offsets(self._consumer, asked, _TIMEOUT)
         except KafkaException as error:
             raise BrokerUnavailable(f"cannot read the offsets of a group: {error.args[0].str()}") from error
         return sum(max(0, ends[one.partition] - max(0, one.offset)) for one in found)

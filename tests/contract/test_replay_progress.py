@@ -39,6 +39,13 @@ def test_an_overtaken_agent_does_not_file_that_nothing_was_sent(replays: ReplayS
         one.close()
 
 
+@pytest.mark.parametrize("max_bytes", [2**31 - 1, 500])
+def test_topics_that_take_more_or_less_than_the_client_can_be_told(replays: ReplayScene, max_bytes: int) -> None:
+    """Their `max.message.bytes` may be as large as can be: a job that goes to one does not stop for that."""
+    opened = sender.Sender(replays.pipeline.kafka, uuid.uuid4().hex, replays.source, max_bytes=max_bytes)
+    opened.close()
+
+
 def test_a_job_that_has_sent_all_needs_no_progress(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes it over then only follows its letters."""
     replays.letters(range(3))

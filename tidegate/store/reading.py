@@ -25,6 +25,27 @@ _COORDINATOR_MOVES = {  # a broker that has just started, or has just lost a gro
 }
 
 
+def committed_offsets(
+    consumer: Consumer, places: list[confluent_kafka.TopicPartition], seconds: float
+) -> list[confluent_kafka.TopicPartition]:
+    """What the consumer's group has committed: offsets, with their metadata; below 0 where it has nothing.
+
+    Raises KafkaException: an offset that the broker does not say is none that there is not.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            found = consumer.committed(places, timeout=seconds)
+            error = next((one.error for one in found if one.error is not None), None)
+        except KafkaException as raised:
+            error = raised.args[0]
+        if error is None:
+            return found
+        if error.code() not in _COORDINATOR_MOVES or time.monotonic() > until:
+            raise KafkaException(error)
+        time.sleep(_POLL)
+
+
 class TopicReader:
     """A consumer that joins no group and commits nothing. Use it in a `with` block.
 
@@ -76,15 +97,10 @@ class TopicReader:
         """The group's committed offsets (the next one to read); None where it committed nothing."""
         if not tps:
             return {}
-        until = time.monotonic() + self._answer
-        while True:
-            try:
-                found = self._consumer.committed([_partition(tp) for tp in tps], timeout=self._answer)
-                break
-            except KafkaException as error:
-                if error.args[0].code() not in _COORDINATOR_MOVES or time.monotonic() > until:
-                    raise self._away(error) from error
-                time.sleep(_POLL)
+        try:
+            found = committed_offsets(self._consumer, [_partition(tp) for tp in tps], self._answer)
+        except KafkaException as error:
+            raise self._away(error) from error
         return {TopicPartition(one.topic, one.partition): one.offset if one.offset >= 0 else None for one in found}
 
     def start(self, offsets: dict[TopicPartition, int]) -> None:

@@ -38,7 +38,7 @@ def test_partitions_begin_where_the_group_is() -> None:
 
 def test_an_offset_that_was_not_said_is_none_that_there_is_not() -> None:
     """From its beginning the partition would be read a second time: none is begun, and the error says why."""
-    answer = Answer(7, OFFSET_INVALID, error=KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS))
+    answer = Answer(7, OFFSET_INVALID, error=KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))
     error, begun = answer.begun()
     assert isinstance(error, KafkaException)
     assert (begun, answer.assigned) == ([], None)
