@@ -10,7 +10,7 @@ from dlq import headers as h
 from dlq.dialects import Headers
 from dlq.document import moment
 from dlq.index.tables import OPEN
-from dlq.limits import MAX_HEADERS_BYTES, MAX_KEY_BYTES, header_size
+from dlq.limits import header_size
 from dlq.original import Original
 from dlq.replay.mend import Mend, Mended
 from dlq.replay.names import CANCELLED, GONE, INVALID, PARKED
@@ -20,8 +20,6 @@ from tidegate.headers import REPLAY_OF
 from tidegate.record import TopicPartition
 
 _OVERHEAD = 512  # bytes: of the batch and the record around it; 2 for each header more than `header_size` says
-
-_REST = MAX_KEY_BYTES + MAX_HEADERS_BYTES + 8_192  # what comes besides the value at most: below it nothing is added up
 
 
 class Outgoing(NamedTuple):
@@ -91,8 +89,8 @@ class Preparer:
                 continue
             headers = replay_headers(original, f"{self._job}/{one.position}", mended.changed)
             record = Outgoing(one, place, mended.key, mended.value, headers, original, mended.changed)
-            if len(record.value or b"") > most - _REST and record.size > most:
-                problem = f"topic {place.topic} does not take a record of {record.size} bytes (max.message.bytes)"
+            if (size := record.size) > most:
+                problem = f"topic {place.topic} does not take a record of {size} bytes (max.message.bytes)"
                 unsent.append(Unsent(one, INVALID, problem))
                 continue
             outgoing.append(record)
