@@ -28,7 +28,7 @@ from dlq.replay.jobs import Bounds, LeaseLost
 from dlq.replay.outgoing import Outgoing
 from dlq.replay.targets import QUIET
 from tidegate.config.kafka import Kafka, confluent_options
-from tidegate.errors import BrokerUnavailable
+from tidegate.errors import BrokerUnavailable, ConfigError
 from tidegate.record import TopicPartition
 from tidegate.store.reading import committed_offsets
 
@@ -37,6 +37,12 @@ _TRANSACTION = 60_000  # ms after which the broker aborts the transaction of a s
 MOST_PARTITIONS = 100
 """Partitions that one transaction of a job writes to."""
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+_REFUSED = (
+    KafkaError.INVALID_RECORD,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+)
 _FULL = 0.1  # seconds to wait for room in the producer's queue
 _CLIENT = (1_000, 1_000_000_000)  # bytes: what the client can be told of the largest record; topics may take more
 
@@ -94,7 +100,8 @@ class Sender:
     def send(self, records: Sequence[Outgoing], upto: int) -> None:
         """Write the records, and that the job has come to position `upto`, in one transaction.
 
-        Raises LeaseLost (another owner has begun), BrokerUnavailable (unknown whether written: a new sender knows).
+        Raises LeaseLost (another owner has begun), ConfigError (a topic refuses a record: nothing is written), BrokerUnavailable
+        (unknown whether written: a new sender knows).
         """
         self._reached = {}
         self._told.clear()
@@ -169,9 +176,14 @@ def forget_progress(kafka: Kafka, job: str) -> None:
             done.result(_TIMEOUT)
 
 
-def _error(told: Sequence[KafkaError]) -> BrokerUnavailable | LeaseLost:
+def _error(told: Sequence[KafkaError]) -> BrokerUnavailable | ConfigError | LeaseLost:
     if any(one.code() in _FENCED for one in told):
         return LeaseLost("another agent has begun to send for this job")
+    if refused := next((one for one in told if one.code() in _REFUSED), None):
+        return ConfigError(
+            f"a topic does not take what is replayed to it: {refused.str()}",
+            hint="see its settings and this user's rights (a compacted topic takes no record without a key), then resume the job",
+        )
     return BrokerUnavailable(f"replaying: {told[0].str() if told else 'the producer has failed'}")
 
 

@@ -240,6 +240,18 @@ def test_a_record_that_the_topic_does_not_take(replays: ReplayScene, kafka: Kafk
     assert replays.outcomes(job) == {"sent": 1, "invalid": 1}
 
 
+def test_a_topic_that_refuses_a_record(replays: ReplayScene, kafka: KafkaTopics) -> None:
+    """As a compacted one does that has no key. It is no outage, which would be waited for as long as the job lasts: the job stops
+    with what the broker says."""
+    replays.letters([1], key=None)
+    compacted = kafka.topic(config={"cleanup.policy": "compact"})
+    replays.configure(replayTargets=[{"topic": compacted}])
+    run = replays.start(replays.job(to=compacted, canary=False))
+    with pytest.raises(ConfigError, match=rf"(?s){compacted}.*validate record.*compacted topic"):
+        run.turn()
+    run.close()
+
+
 def test_cut_values_are_not_sent(replays: ReplayScene) -> None:
     """A letter whose value did not fit into the dead-letter topic is not replayed: its record is not whole."""
     replays.letters([1], value=b"x" * 950_000)
