@@ -90,6 +90,8 @@ def _wrong_tls(kafka: Kafka, host: str, server: str, connection: socket.socket) 
             return _refusal(kafka, server, secured)
     except ssl.SSLCertVerificationError as error:
         return _untrusted(kafka, host, server, error)
+    except TimeoutError:
+        return None  # a broker that hangs does not answer in any way
     except (ssl.SSLError, OSError) as error:
         return ConfigError(
             f"{server} does not answer in TLS: {_said(error)}",

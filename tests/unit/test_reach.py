@@ -7,8 +7,9 @@ import socket
 
 import pytest
 
-from tidegate.config.kafka import Kafka
+from tidegate.config.kafka import Kafka, Tls
 from tidegate.errors import BrokerUnavailable
+from tidegate.reach import why_unreachable
 from tidegate.topics import reached_partitions
 
 
@@ -25,3 +26,13 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         "  hint:     check `kafka.bootstrapServers`, and that a broker listens there",
     ]
     assert capfd.readouterr().err == ""
+
+
+def test_a_broker_that_hangs_is_no_mistake_in_a_setting() -> None:
+    """It listens and says nothing, as one does that is stopped or out of memory: that is waited for, with TLS as without."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        servers = f"127.0.0.1:{silent.getsockname()[1]}"
+        for tls in (None, Tls()):
+            reason = why_unreachable(Kafka(bootstrap_servers=servers, tls=tls), "timed out", timeout=0.05)
+            assert isinstance(reason, BrokerUnavailable)
+            assert f"Kafka at {servers} does not answer: timed out" in str(reason)
