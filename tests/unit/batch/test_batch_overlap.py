@@ -16,6 +16,7 @@ from batch import wire
 from batch.microbatch import MicroBatches, Stopped
 from batch.sink import Commit, Compute
 from batch.stage import StageTask
+from tests.harness import wait_until
 from tests.unit.worker.pieces import TP, plan_of
 from tidegate.errors import EngineFailed, StoreFenced, StoreUnavailable
 from tidegate.ledger import Ledger
@@ -55,10 +56,12 @@ class Run:
     def take(self, end: int) -> None:
         self.batches.take({TP: end})
 
-    def waits(self, call: Callable[[], None]) -> bool:
-        """Whether the call does not return before the gate is opened."""
+    def waits(self, call: Callable[[], None], meanwhile: str | None = None) -> bool:
+        """Whether the call does not return before the gate is opened, which is when `meanwhile` has happened."""
         thread = threading.Thread(target=call)
         thread.start()
+        if meanwhile is not None:
+            wait_until(lambda: meanwhile in self.said, PATIENCE, meanwhile)
         thread.join(MOMENT)
         waited = thread.is_alive()
         self.gate.set()
@@ -105,7 +108,7 @@ def test_the_next_is_computed_meanwhile_and_committed_behind() -> None:
     with run() as one:
         one.gate.clear()
         one.take(10)
-        assert one.waits(lambda: one.take(20))
+        assert one.waits(lambda: one.take(20), "compute 20 on 0 dead")
         one.batches.settle()
         assert one.said == ["compute 10 on 0 dead", "compute 20 on 0 dead", "commit 10", "commit 20"]
 
@@ -116,7 +119,7 @@ def test_what_the_store_refuses_is_known_to_the_next() -> None:
         one.gate.clear()
         one.fate[9] = REFUSED
         one.take(10)
-        assert one.waits(lambda: one.take(20))
+        assert one.waits(lambda: one.take(20), "compute 20 on 0 dead")
         one.batches.settle()
         assert one.said[1:] == ["compute 20 on 0 dead", "commit 10", "compute 20 on 1 dead", "commit 20"]
 
