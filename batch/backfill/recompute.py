@@ -171,6 +171,8 @@ class RecomputeBackfill:
             except SinkRecordError as error:
                 name = error.aggregation or ""
                 keys = done.deltas[name].take(pa.array(error.rows, pa.int64()))
+                if any(one.aggregation == name and one.keys.equals(keys) for one in part.refused):
+                    raise  # it would go on for ever
                 part = Part(part.split, part.high_water, (*part.refused, Refused(name, keys, str(error))))
                 (done,) = pool.map(task, [part])
                 continue

@@ -24,7 +24,8 @@ class Stretches:
 
     def add(self, records: Sequence[LateSource], before: int, upto: int) -> Amended:
         """Records of one partition with `before` < offset ≤ `upto`, in offset order. What the database refuses is left out,
-        and counted as refused. Raises StoreFenced, DependencyError, AggregateOverflow.
+        and counted as refused. Raises StoreFenced, DependencyError, AggregateOverflow; SinkRecordError for rows behind which
+        there is no record.
         """
         tp, refused = records[0].tp, dict[int, Reason]()
         raw = RawBatch.of_records(tp, records)
@@ -36,6 +37,8 @@ class Stretches:
                 self._dependency.call(self._store.amend, amendment)
             except SinkRecordError as error:
                 guilty = self._amender.offsets_behind(amended, error.aggregation or "", error.rows)
+                if not set(guilty) - refused.keys():  # it would go on for ever
+                    raise
                 refused |= {o: Reason("SinkRefused", str(error), field=error.aggregation) for o in guilty}
                 continue
             return amended
