@@ -22,7 +22,7 @@ class LogRange(Protocol):
     """Sent to the tasks: it holds no connection."""
 
     def bounds(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        """Per partition the first offset that is there, and the one after the last."""
+        """Per partition the first offset that is there, and the one after the last; of one whose log is gone nothing."""
 
     def read(self, split: Split, most: int) -> Iterator[RawBatch]:
         """The split's records in offset order, at most `most` at a time."""
@@ -37,7 +37,8 @@ class KafkaRange:
 
     def bounds(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
         with TopicReader(self.kafka, self.group) as reader:
-            return {tp: reader.bounds(tp) for tp in tps}
+            there = {topic: reader.partitions(topic) for topic in {tp.topic for tp in tps}}
+            return {tp: reader.bounds(tp) for tp in tps if tp.partition in there[tp.topic]}
 
     def read(self, split: Split, most: int) -> Iterator[RawBatch]:
         with TopicReader(self.kafka, self.group) as reader:

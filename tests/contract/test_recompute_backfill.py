@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
@@ -213,6 +214,28 @@ def test_a_log_that_has_lost_its_beginning(make: Make) -> None:
     assert not promoted.complete
     assert scene.query("SELECT sum(records) FROM by_key_partials WHERE partition <> 1") > [(0,)]
     assert len(before[2]) <= len(scene.everything()[2])
+
+
+def test_a_topic_that_is_not_there_any_more(make: Make) -> None:
+    """Taken out of the file and deleted: its records stay in the results, and both ways of backfilling do the others."""
+    scene = make(**NO_DEDUPE)
+    scene.read()
+    gone = scene.tps[1].partition
+    tables = ["tidegate_partitions", "tidegate_late_windows", *(f"{a['name']}_partials" for a in FEW)]
+    with psycopg.connect(scene.url) as connection:
+        for table in tables:
+            connection.execute(f"UPDATE {table} SET topic = 'gone' WHERE partition = {gone}".encode())
+    records = scene.query("SELECT sum(records) FROM by_key_partials WHERE topic = 'gone'")
+    report = compute(scene)
+    assert report.document()["logHasItsBeginning"] is False
+    assert windows(report)["lost"] > 10
+    promote(scene)
+    late = scene.backfill().document()
+    assert {row["topic"]: row["problem"] is None for row in late["partitions"]} == {
+        "gone": False,
+        scene.tps[0].topic: True,
+    }
+    assert scene.query("SELECT sum(records) FROM by_key_partials WHERE topic = 'gone'") == records
 
 
 def test_records_that_the_stages_or_the_database_refuse(make: Make) -> None:

@@ -65,13 +65,14 @@ class Stack:
             producer.produce(topic, value, key, partition=0, headers={n: text.encode() for n, text in headers.items()})
         producer.flush()
 
-    def store(self, state: PartitionState) -> None:
-        """What the worker commits to its store for partition 0."""
+    def store(self, state: PartitionState, tp: TopicPartition | None = None) -> None:
+        """What the worker commits to its store for partition 0, or this one."""
+        tp = tp or self.tp
         pipeline = self.pipeline
         store = open_store(compile_plan(pipeline), pipeline.sinks[0], ManualClock())  # type: ignore[arg-type]  # the pipeline of this test has a database's sink
         store.prepare()
-        row = store.claim([self.tp], "w1")[self.tp]
-        store.write(StoreBatch(self.tp, row.epoch, row.state.upto, state))
+        row = store.claim([tp], "w1")[tp]
+        store.write(StoreBatch(tp, row.epoch, row.state.upto, state))
         store.close()
 
     def dead_letters(self, offsets: list[int]) -> None:
@@ -112,10 +113,32 @@ def test_status_shows_every_partition(stack: Stack) -> None:
     assert first == {
         "topic": stack.topic, "partition": 0, "committed": None, "upto": 99, "end": 110, "lag": 10,
         "watermark": "2013-01-01T00:59:00.000Z", "idle": False, "openWindows": 0,
-        "lateMissing": 0, "lateRefused": 0, "lateAmended": 0, "lateExpired": 0, "epoch": 1, "owner": "w1",
+        "lateMissing": 0, "lateRefused": 0, "lateAmended": 0, "lateExpired": 0, "epoch": 1, "owner": "w1", "note": None,
     }  # fmt: skip
     assert (second["partition"], second["upto"], second["lag"], second["owner"]) == (1, None, 0, None)
     assert "2013-01-01T00:59" in stack.run("status")
+
+
+def test_partitions_that_nobody_reads_any_more(stack: Stack) -> None:
+    """Both commands show what there is of a topic that has left the file, and say so; its ledger balances as before."""
+    stack.store(replace(STATE, ledger=Ledger(100, 100)))
+    stack.store(PartitionState(7, HIGH_WATER, None, Ledger(8, 8)), TopicPartition(stack.topic, 5))
+    assert [(row["partition"], row["note"]) for row in stack.rows("status")] == [
+        (0, None), (1, None), (5, "no such partition"),
+    ]  # fmt: skip
+    other = stack.kafka.topic(partitions=1)
+    stack.file.write_text(stack.file.read_text().replace(f'["{stack.topic}"]', f'["{other}"]'))
+    current, *left = stack.rows("status")
+    assert (current["topic"], current["note"]) == (other, None)
+    assert [(row["topic"], row["partition"], row["upto"], row["end"]) for row in left] == [
+        (stack.topic, 0, 99, None), (stack.topic, 5, 7, None),
+    ]  # fmt: skip
+    assert {row["note"] for row in left} == {"topic not in the file"}
+    assert [(row["read"], row["balanced"], row["note"]) for row in stack.rows("ledger")] == [
+        (100, True, "topic not in the file"), (8, True, "topic not in the file"),
+    ]  # fmt: skip
+    for command in ("status", "ledger"):
+        assert "topic not in the file" in stack.run(command)
 
 
 def test_status_before_the_first_start(stack: Stack) -> None:

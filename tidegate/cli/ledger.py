@@ -54,7 +54,8 @@ def _print(pipeline: str, audits: list[PartitionAudit]) -> None:
     total = {name: sum(getattr(audit.row.state.ledger, name) for audit in audits) for name in LEDGER_COLUMNS}
     rows.append({"source": "total", **total, "balanced": all(audit.balanced for audit in audits)})
     columns = {"source": "partition"} | {name: name.replace("_", "-") for name in LEDGER_COLUMNS}
-    print_table(rows, columns | {"balanced": "balanced"}, title=f"{pipeline}: the ledger")
+    noted = {"note": "note"} if any(audit.note for audit in audits) else {}
+    print_table(rows, columns | {"balanced": "balanced"} | noted, title=f"{pipeline}: the ledger")
     for audit in audits:
         for problem in audit.problems:
             typer.secho(f"✗ {audit.row.tp}: {problem}", fg=typer.colors.RED, err=True)

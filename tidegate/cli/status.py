@@ -28,7 +28,8 @@ def status(
 
     `committed` is the group's offset (for monitoring only), `upto` the last applied offset, from which work goes on.
     `lag` is in offsets: in a transactional or compacted topic fewer records are behind it. `late missing` counts late records,
-    once per window that misses them; `tidegate batch backfill --late` brings them in.
+    once per window that misses them; `tidegate batch backfill --late` brings them in. A `note` says of a partition why nobody
+    reads it any more: no window waits for it.
     """
     from tidegate.store.reading import TopicReader
     from tidegate.store.status import read_status
@@ -40,4 +41,5 @@ def status(
         print_json({"pipelineId": pipeline.pipeline_id, "source": found.source, "partitions": found.partitions})
     else:
         named = [row | {"name": f"{row['topic']}-{row['partition']}"} for row in found.partitions]
-        print_table(named, _COLUMNS, title=f"{pipeline.pipeline_id} (from {found.source})")
+        noted = {"note": "note"} if any(row["note"] for row in named) else {}
+        print_table(named, _COLUMNS | noted, title=f"{pipeline.pipeline_id} (from {found.source})")

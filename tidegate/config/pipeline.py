@@ -99,6 +99,10 @@ class Pipeline(Model):
         needed = {"source": self.source is not None, "schema": bool(self.schema_)}
         return tuple(part for part, given in needed.items() if not given)
 
+    def reads(self, topic: str) -> bool:
+        """Whether the file names this topic as a source. What the state has of another one stays, and nothing waits for it."""
+        return self.source is None or topic in self.source.topics
+
 
 _DEAD_LETTER_SERVERS: Final = (
     ("errorHandling", "error_handling"),

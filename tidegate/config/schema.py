@@ -184,6 +184,8 @@ class Source(Model):
     """The topics to read. Every partition of every topic is a source partition of its own."""
 
     topics: tuple[Topic, ...] = Field(min_length=1)
+    """A topic that is taken out of the file keeps its results and its ledger, and no window waits for it any more; put back, it
+    goes on where it was."""
     start_at: Literal["earliest", "latest"] = "earliest"
     """Where to start when the state knows nothing of a partition. `latest` is where the log ended when the pipeline was
     first started; partitions that the topic gets later are read from their beginning."""

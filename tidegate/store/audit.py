@@ -12,6 +12,7 @@ from tidegate.config.topics import dead_letter_topic, late_topic
 from tidegate.record import Stage, TopicPartition
 from tidegate.store.base import PartitionRow
 from tidegate.store.distinct import DistinctOffsets
+from tidegate.store.progress import not_read
 from tidegate.store.reading import TopicReader
 
 # The headers that the audit reads. dlq/headers.py has them all, but imports go the other way; a test compares the two.
@@ -26,12 +27,13 @@ _STAGES = frozenset(stage.value for stage in Stage)
 
 @dataclass(frozen=True, slots=True)
 class PartitionAudit:
-    """One partition's ledger with what was found in the topics; None: not looked for."""
+    """One partition's ledger with what was found in the topics; None: not looked for. `note`: why nobody reads it any more."""
 
     row: PartitionRow
     dead_letter_ids: int | None
     late_ids: int | None
     problems: tuple[str, ...]
+    note: str | None = None
 
     @property
     def balanced(self) -> bool:
@@ -48,6 +50,7 @@ class PartitionAudit:
             "lateIds": self.late_ids,
             "balanced": self.balanced,
             "problems": list(self.problems),
+            "note": self.note,
         }
 
 
@@ -132,7 +135,7 @@ class Audit:
         late = seen.late.count(upto) if self._checks_late else None
         if late is not None and late != ledger.late:
             problems.append(self._differs("late", ledger.late, late, self._late or self._dead_letters))
-        return PartitionAudit(row, dead, late, tuple(problems))
+        return PartitionAudit(row, dead, late, tuple(problems), not_read(self._pipeline, row.tp))
 
     def _differs(self, what: str, counted: int, found: int, topic: str | None) -> str:
         old = "; its beginning has expired (retention)" if topic in self._expired else ""

@@ -122,7 +122,8 @@ class Store(Protocol):
 
     def expect(self, tps: Sequence[TopicPartition]) -> None:
         """Make rows (`upto` −1, epoch 0, no owner) for partitions that have none, so that a partition which nobody has
-        opened yet holds windows open, as one that has seen no record does.
+        opened yet holds windows open, as one that has seen no record does. `tps`: all that the topics have; another row of
+        one of these topics becomes idle.
         """
 
     def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
@@ -160,6 +161,8 @@ class Store(Protocol):
     def time_out(self, epochs: Mapping[TopicPartition, int], timeout: int) -> TimedOut | None:
         """Delete the windows that end more than `timeout` ms before the pipeline-wide watermark, for good, and give up the
         records that they miss; in one transaction. `epochs`: of the caller's claims. None: there is nothing to do.
+
+        Rows of topics that are not in the file, and idle ones, need not be the caller's: whoever has one is fenced.
 
         Raises StoreFenced when the caller has not all partitions any more (nothing deleted), StoreUnavailable.
         """

@@ -25,10 +25,22 @@ class PartitionRows:
         self._table, self._pipeline, self._clock = table, pipeline, clock
 
     def expect(self, connection: Connection, tps: Sequence[TopicPartition]) -> None:
-        """Make the rows that are missing. One that is there is not touched: its writer may hold it for long."""
-        known = {row.tp for row in self.all(connection)}
+        """Make the rows that are missing. One that is there is not touched: its writer may hold it for long. A row of a partition
+        that these topics have no more (of one that was made anew with fewer) becomes idle: it would be waited for in vain."""
+        known = {row.tp: row for row in self.all(connection)}
         if missing := [tp for tp in tps if tp not in known]:
             connection.execute(self._insert(connection, missing, epoch=0, owner="").on_conflict_do_nothing())
+        topics = {tp.topic for tp in tps}
+        gone = [known[tp] for tp in known.keys() - set(tps) if tp.topic in topics and not known[tp].state.idle]
+        if gone:
+            self.set_idle(connection, {row.tp: row.epoch for row in gone}, True)
+
+    def fence(self, connection: Connection, tps: Sequence[TopicPartition]) -> None:
+        """Whoever has one of these has to claim it again. They are locked already."""
+        columns = self._table.c
+        places = tuple_(columns.topic, columns.partition).in_([(tp.topic, tp.partition) for tp in tps])
+        fenced = update(self._table).where(columns.pipeline == self._pipeline, places).values(epoch=columns.epoch + 1)
+        connection.execute(fenced)
 
     def claim(self, connection: Connection, tps: Sequence[TopicPartition], owner: str) -> list[PartitionRow]:
         """Each row's epoch grows by one. In the rows returned `owner` is the previous one ("" for a new row).

@@ -87,10 +87,10 @@ class PostgresStore(SqlStore):
         log.warning("store.holder_ended", partitions=[str(tp) for tp in tps], sessions=[pid for pid, _ in ended])
 
     def _prepare_view(self, connection: Connection, tables: AggregationTables) -> None:
-        pipeline, event_time = self._plan.pipeline.pipeline_id, self._plan.pipeline.event_time
-        query = self._totals[tables.plan.name].view(self._tables, pipeline, event_time.delay if event_time else 0)
+        pipeline = self._plan.pipeline
+        query = self._totals[tables.plan.name].view(self._tables, pipeline)
         way_out = f"give aggregation {tables.plan.name!r} another table: sinks.tables"
-        prepare_view(connection, self._schema, tables.view, query, pipeline=pipeline, way_out=way_out)
+        prepare_view(connection, self._schema, tables.view, query, pipeline=pipeline.pipeline_id, way_out=way_out)
 
     def windows(
         self, tp: TopicPartition, aggregation: str, *, open_after: int | None, changed_after: int = -1

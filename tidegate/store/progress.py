@@ -52,6 +52,11 @@ def source_partitions(pipeline: Pipeline, reader: TopicReader) -> list[TopicPart
     return [TopicPartition(topic, number) for topic, found in numbers.items() for number in found]
 
 
+def not_read(pipeline: Pipeline, tp: TopicPartition) -> str | None:
+    """Why nobody reads the partition any more, as far as the file says it."""
+    return None if pipeline.reads(tp.topic) else "topic not in the file"
+
+
 def watermark(pipeline: Pipeline, row: PartitionRow) -> int | None:
     """The partition's watermark in ms; None before its first record or without event time."""
     if pipeline.event_time is None or row.state.high_water is None:

@@ -37,7 +37,7 @@ from tidegate.store.publication import Position, Publication, planned
 from tidegate.store.raw import execute
 from tidegate.store.refusal import DRIVER_ERRORS
 from tidegate.store.tables import store_tables
-from tidegate.store.watermark import EVERYTHING, watermark_of
+from tidegate.store.watermark import EVERYTHING, states_read, watermark_of
 
 
 class Published:
@@ -45,7 +45,7 @@ class Published:
 
     def __init__(self, plan: Plan, sink: PostgresSink) -> None:
         """`sink`: the database that is the store."""
-        self._pipeline = plan.pipeline.pipeline_id
+        self._pipeline, self._file = plan.pipeline.pipeline_id, plan.pipeline
         self._delay = plan.pipeline.event_time.delay if plan.pipeline.event_time else 0
         self._engine = connect_server(sink.url.get_secret_value(), timeout=sink.timeout)
         self._name = f"sink {sink.name!r} (PostgreSQL)"
@@ -228,7 +228,7 @@ class Published:
         self, connection: Connection, before: int | None, states: Mapping[TopicPartition, PartitionState]
     ) -> int | None:
         """Up to where windows are final, as the view says it (watermark.py); what was final stays so."""
-        bound = watermark_of(states.values(), self._delay)
+        bound = watermark_of(states_read(states, self._file), self._delay)
         if bound == EVERYTHING:
             ends = [changed.last_end(connection) for changed in self._changed.values()]
             bound = max((end for end in ends if end is not None), default=None)

@@ -32,6 +32,7 @@ from tidegate.store.statements import Statements, null_patterns
 from tidegate.store.tables import StoreTables
 from tidegate.store.timeouts import TimeoutRows, added_up, expired_of, given_up, surviving, timed_out_upto
 from tidegate.store.united import Existing, numbered_keys, with_united_sketches
+from tidegate.store.watermark import states_read
 
 
 class NotNew(Exception):
@@ -137,7 +138,7 @@ class SqlStore(SqlReading):
 
     def time_out(self, epochs: Mapping[TopicPartition, int], timeout: int) -> TimedOut | None:
         """1. lock the partition rows, and see that they are the caller's  2. where is the watermark?  3. delete."""
-        event_time = self._plan.pipeline.event_time
+        file = self._plan.pipeline
         with self._transaction() as connection:
             self._unhurried(connection)
             rows = {row.tp: row for row in self._rows.lock(connection)}
@@ -145,11 +146,15 @@ class SqlStore(SqlReading):
                 if (row := rows.get(tp)) is None or row.epoch != epoch:
                     owner = "nobody" if row is None else row.owner
                     raise StoreFenced(f"{tp}: {owner} has the partition: no windows are timed out")
-            if rows.keys() - epochs.keys():  # somebody else may write to them
-                return None
-            upto = timed_out_upto((row.state for row in rows.values()), event_time.delay if event_time else 0, timeout)
+            others = {tp: row for tp, row in rows.items() if tp not in epochs}
+            if any(file.reads(tp.topic) and not row.state.idle for tp, row in others.items()):
+                return None  # somebody else may write to them
+            states = states_read({tp: row.state for tp, row in rows.items()}, file)
+            upto = timed_out_upto(states, file.event_time.delay if file.event_time else 0, timeout)
             if upto is None or upto <= self._timeouts.upto(connection):
                 return None
+            # Nobody waits for these. Should somebody write to one all the same, he has to learn of it first.
+            self._rows.fence(connection, list(others))
             done = self._timeouts.move(connection, upto)
         self._gone = done.upto
         return done

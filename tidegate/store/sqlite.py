@@ -67,8 +67,6 @@ class SqliteStore(SqlStore):
                 self._prepare_view(connection, aggregation)
 
     def _prepare_view(self, connection: Connection, tables: AggregationTables) -> None:
-        pipeline, event_time = self._plan.pipeline.pipeline_id, self._plan.pipeline.event_time
-        delay = event_time.delay if event_time is not None else 0
         if inspect(connection).has_table(tables.view) and tables.view not in inspect(connection).get_view_names():
             raise ConfigError(
                 f"{tables.view} exists and is not a view",
@@ -76,7 +74,7 @@ class SqliteStore(SqlStore):
                 hint=f"give aggregation {tables.plan.name!r} another table: sinks.tables",
             )
         execute(connection, f"DROP VIEW IF EXISTS {quote(tables.view)}")
-        query = self._totals[tables.plan.name].view(self._tables, pipeline, delay)
+        query = self._totals[tables.plan.name].view(self._tables, self._plan.pipeline)
         execute(connection, f"CREATE VIEW {quote(tables.view)} AS {query}")
 
     def windows(

@@ -8,8 +8,10 @@ from typing import Any
 
 from tidegate.config.pipeline import Pipeline
 from tidegate.record import TopicPartition
-from tidegate.store.progress import Progress, read_progress, source_partitions, stored_progress, watermark
+from tidegate.store.progress import Progress, not_read, read_progress, source_partitions, stored_progress, watermark
 from tidegate.store.reading import TopicReader
+
+_NO_SUCH = "no such partition"  # any more: the topic was made anew with fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +23,19 @@ class Status:
 
 
 def read_status(pipeline: Pipeline, reader: TopicReader) -> Status:
-    """Of all partitions of the source topics, those that nobody has claimed yet too.
+    """Of all partitions of the source topics, those that nobody has claimed yet too; behind them those that there is a state of
+    and that are not read any more.
 
     Raises ConfigError for a missing topic, StoreUnavailable, BrokerUnavailable.
     """
     progress = read_progress(pipeline, reader)
+    partitions = source_partitions(pipeline, reader)
     rows = [
         _row(pipeline, progress, tp) | _in_kafka(progress, tp, committed, reader.bounds(tp))
-        for tp, committed in sorted(reader.committed(source_partitions(pipeline, reader)).items())
+        for tp, committed in sorted(reader.committed(partitions).items())
     ]
+    left = sorted({row.tp for row in progress.rows} - set(partitions))
+    rows += [_row(pipeline, progress, tp) | {"note": not_read(pipeline, tp) or _NO_SUCH} for tp in left]
     return Status(progress.source, rows)
 
 
@@ -60,6 +66,7 @@ def _row(pipeline: Pipeline, progress: Progress, tp: TopicPartition) -> dict[str
         "lateExpired": late.expired if late else None,
         "epoch": found.epoch or None if found else None,
         "owner": found.owner or None if found else None,
+        "note": not_read(pipeline, tp),
     }
 
 

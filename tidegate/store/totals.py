@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from tidegate.config.pipeline import Pipeline
 from tidegate.stages.plan import MeasurePlan
 from tidegate.stages.sql import quote
 from tidegate.store.dialect import SqlDialect
@@ -21,10 +22,10 @@ class Totals:
         self._tables, self._sql = tables, sql
         self._keys = [quote(name) for name in tables.keys]
 
-    def view(self, store: StoreTables, pipeline: str, delay: int) -> str:
+    def view(self, store: StoreTables, pipeline: Pipeline) -> str:
         """The result rows: window, group, measures, `records`, `upto`, `revision`, and whether the result is final.
 
-        Final = the pipeline-wide watermark has passed the window's end (watermark.py). `delay` in ms.
+        Final = the pipeline-wide watermark has passed the window's end (watermark.py).
         """
         window = [f"{self._sql.shown_instant('p.' + name)} AS {name}" for name in WINDOW]
         measures = [f"{self._result(measure)} AS {quote(measure.name)}" for measure in self._tables.plan.measures]
@@ -33,7 +34,7 @@ class Totals:
             *(f"p.{quote(name)} AS {quote(name)}" for name in self._tables.group),
             *measures,
             self._tail(),
-            f"coalesce({has_closed('p.window_end', store, self._sql, pipeline, delay)}, false) AS final",
+            f"coalesce({has_closed('p.window_end', store, self._sql, pipeline)}, false) AS final",
         ]
         keys = ", ".join(f"p.{key}" for key in self._keys)
         return f"SELECT {', '.join(columns)} FROM ({self._source()}) AS p GROUP BY {keys}"

@@ -1,14 +1,17 @@
 """The watermark of the whole pipeline: the least of its partitions' that are not idle. Said once for Python, once for SQL.
 
+Its partitions are those of the topics in the file. The store keeps the rows of a topic that has left it, and nobody moves them.
 While all are idle nothing holds a window open: every window that there is has closed, and which moment it is, nobody knows. While
 a partition that is not idle has no event time, nothing is known to have closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from tidegate.config.pipeline import Pipeline
+from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
 from tidegate.stages.sql import literal
 from tidegate.store.dialect import SqlDialect
@@ -35,9 +38,17 @@ def watermark_of(states: Iterable[PartitionState], delay: int) -> int | None:
     )
 
 
-def has_closed(end: str, tables: StoreTables, sql: SqlDialect, pipeline: str, delay: int) -> str:
+def states_read(states: Mapping[TopicPartition, PartitionState], pipeline: Pipeline) -> list[PartitionState]:
+    """Those of the pipeline's own partitions."""
+    return [state for tp, state in states.items() if pipeline.reads(tp.topic)]
+
+
+def has_closed(end: str, tables: StoreTables, sql: SqlDialect, pipeline: Pipeline) -> str:
     """SQL for "a window that ends then has closed", of what the store has; null: not known. `end`: a window's, as SQL."""
-    rows = f"FROM {qualified(tables.partitions)} WHERE pipeline = {literal(pipeline)}"
+    delay = pipeline.event_time.delay if pipeline.event_time else 0
+    rows = f"FROM {qualified(tables.partitions)} WHERE pipeline = {literal(pipeline.pipeline_id)}"
+    if pipeline.source is not None:
+        rows += f" AND topic IN ({', '.join(map(literal, pipeline.source.topics))})"
     all_idle = f"(SELECT count(*) FILTER (WHERE NOT idle) = 0 AND count(*) > 0 {rows})"
     held = "count(*) FILTER (WHERE NOT idle AND high_water IS NULL) > 0"
     watermark = f"(SELECT CASE WHEN {held} THEN NULL ELSE min(high_water) FILTER (WHERE NOT idle) END - {delay} {rows})"

@@ -15,7 +15,7 @@ class Step(Shape):
 
 
 class Partition(Shape):
-    """As `tidegate status --json` has it. Offsets; null: not known."""
+    """As `tidegate status --json` has it. Offsets; null: not known. `note`: why nobody reads it any more."""
 
     topic: str
     partition: int
@@ -29,8 +29,10 @@ class Partition(Shape):
     late_missing: int | None
     late_refused: int | None
     late_amended: int | None
+    late_expired: int | None
     epoch: int | None
     owner: str | None
+    note: str | None
 
 
 class Member(Shape):

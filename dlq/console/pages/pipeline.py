@@ -19,10 +19,10 @@ def pipeline(request: Request, live: TheLive) -> Response:
     """What each stage does, how far each partition is, and who works on it. It needs no index."""
     found = live.document()
     rows = found["partitions"]
-    known = {name: [row[name] for row in rows if row[name] is not None] for name in ("lag", "watermark", "lateMissing")}
+    known = {name: [row[name] for row in rows if row[name] is not None] for name in ("lag", "lateMissing")}
     totals = {
         "lag": sum(known["lag"]) if known["lag"] else None,
-        "watermark": min(known["watermark"], default=None),
+        "watermark": min((row["watermark"] for row in rows if row["watermark"] and not row["note"]), default=None),
         "lateMissing": sum(known["lateMissing"]) if known["lateMissing"] else None,
     }
     return page(

@@ -78,6 +78,19 @@ def test_without_kafka_the_store_s_counters_are_shown(stored: Scene) -> None:
     assert "Kafka does not say" in page
 
 
+def test_a_topic_that_has_left_the_file(stored: Scene) -> None:
+    """Its partitions say so, and the pipeline's watermark is not theirs."""
+    source = stored.pipeline.source
+    assert source is not None
+    changed = source.model_copy(update={"topics": ("others",)})
+    stored.app.state.live.pipeline = stored.pipeline.model_copy(update={"source": changed})
+    (row,) = stored.client().get("/api/pipeline").json()["partitions"]
+    assert (row["upto"], row["note"]) == (99, "topic not in the file")
+    page = stored.browser().get("/pipeline").text
+    assert "topic not in the file" in page
+    assert "no record with a time yet" in page
+
+
 def test_without_store_and_kafka_the_plan_is_left(console: Scene) -> None:
     """The page says that nobody knows the partitions, and shows the plan."""
     page = console.browser().get("/pipeline").text
