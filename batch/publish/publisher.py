@@ -23,6 +23,7 @@ from batch.publish.target import Target
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import Follower as FollowerSink
 from tidegate.config.sinks import KafkaSink, OutputMode
+from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.plan import AggregationPlan, Plan
@@ -98,12 +99,23 @@ class Publisher:
         for aggregation in self._plan.aggregations:
             results = self._results(follower, publication, aggregation, touched)
             if results.num_rows:
-                complete = follower.modes[aggregation.name] == "complete"
-                follower.guard.call(follower.target.write, aggregation, publication.version, results, complete=complete)
+                self._write(follower, publication, aggregation, results)
                 given[aggregation.name] = results.num_rows
         self._store.call(self._published.done, publication)
         self._promoted |= publication.promoted != publication.promoted_before
         self._told(follower.target.name, given)
+
+    def _write(
+        self, follower: Follower, publication: Publication, aggregation: AggregationPlan, results: pa.Table
+    ) -> None:
+        """Raises StoreFenced where a sink finds fault with the file only because another run has been there meanwhile, as with
+        a table that is ahead: its advice would be wrong."""
+        complete = follower.modes[aggregation.name] == "complete"
+        try:
+            follower.guard.call(follower.target.write, aggregation, publication.version, results, complete=complete)
+        except ConfigError:
+            self._store.call(self._published.require_claims, self._claims.epochs)
+            raise
 
     def _results(
         self,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
 import pytest
 
 from batch.claims import Claims
@@ -20,7 +21,7 @@ from tests.contract.test_store import flights
 from tidegate.clock import ManualClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import PostgresSink
-from tidegate.errors import LakeUnavailable, StoreUnavailable
+from tidegate.errors import ConfigError, LakeUnavailable, StoreFenced, StoreUnavailable
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.stages.batch import PartitionState
@@ -77,6 +78,11 @@ class Followed:
         with self.publisher() as publisher:
             publisher.catch_up()
 
+    def again(self) -> None:
+        """As after a restore of the database from before there were sinks."""
+        with psycopg.connect(self.database.url.get_secret_value()) as connection:
+            connection.execute("DELETE FROM tidegate_published")
+
     def newest(self, name: str, aggregation: AggregationPlan) -> dict[tuple[Any, ...], Row]:
         """Window and group → the row with the largest revision."""
         keys = ["window_start", *(column.name for column in aggregation.group)]
@@ -129,6 +135,32 @@ def test_lakes_have_what_the_store_has(followed: Followed) -> None:
     before = {name: lake.files() for name, lake in followed.lakes.items()}
     followed.catch_up()
     assert {name: lake.files() for name, lake in followed.lakes.items()} == before
+
+
+def test_a_run_that_another_has_overtaken(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told by whom, and not that the table is to be moved away: it was paused between its plan and its write, and the table
+    has what came after. With nobody else about, the table is another database's."""
+    followed.write(A, Flight(1))
+    results = Published.results
+
+    def late(*what: Any) -> Any:
+        monkeypatch.setattr(Published, "results", results)
+        found = results(*what)
+        followed.epochs = {tp: row.epoch for tp, row in followed.store.claim([A, B], "the other").items()}
+        followed.catch_up()
+        followed.write(A, Flight(2))
+        followed.catch_up()
+        return found
+
+    monkeypatch.setattr(Published, "results", late)
+    with pytest.raises(StoreFenced, match=r"flights-0: the other has the partition.*nothing needs to be done"):
+        followed.catch_up()
+    before = {name: lake.files() for name, lake in followed.lakes.items()}
+    followed.catch_up()
+    assert {name: lake.files() for name, lake in followed.lakes.items()} == before
+    followed.again()
+    with pytest.raises(ConfigError, match="is at 1: it is another database, or has gone back"):
+        followed.catch_up()
 
 
 def test_a_kill_between_a_lake_and_the_store(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:

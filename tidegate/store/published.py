@@ -28,6 +28,7 @@ from tidegate.record import TopicPartition
 from tidegate.stages.batch import PartitionState
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import literal
+from tidegate.store.base import PartitionRow
 from tidegate.store.changed import Changed
 from tidegate.store.failures import public_error
 from tidegate.store.partition_rows import PartitionRows
@@ -71,17 +72,17 @@ class Published:
         """
         with self._transaction() as connection:
             self._take_turn(connection, sink)
-            rows = {row.tp: row for row in self._partitions.all(connection)}
-            for tp, epoch in epochs.items():
-                if (found := rows.get(tp)) is None or found.epoch != epoch:
-                    raise StoreFenced(
-                        f"{tp}: {found.owner if found else 'nobody'} has the partition: nothing is published"
-                    )
+            rows = self._claimed(connection, epochs)
             there = self._rows(connection, sink)
             if any(row.next_upto is not None for row in there.values()):
                 return planned(sink, there)
             states = {tp: row.state for tp, row in rows.items()}
             return self._next(connection, sink, there, states, shared)
+
+    def require_claims(self, epochs: Mapping[TopicPartition, int]) -> None:
+        """Raises StoreFenced as `plan`."""
+        with self._transaction() as connection:
+            self._claimed(connection, epochs)
 
     def results(
         self, publication: Publication, aggregation: AggregationPlan, mode: OutputMode, touched: pa.Table | None
@@ -133,6 +134,20 @@ class Published:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def _claimed(
+        self, connection: Connection, epochs: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, PartitionRow]:
+        """All partition rows."""
+        rows = {row.tp: row for row in self._partitions.all(connection)}
+        for tp, epoch in epochs.items():
+            if (found := rows.get(tp)) is None or found.epoch != epoch:
+                owner = found.owner if found else "nobody"
+                raise StoreFenced(
+                    f"{tp}: {owner} has the partition: this run publishes no more, and nothing needs to be done, since whoever "
+                    "publishes next begins with what a sink lacks"
+                )
+        return rows
 
     def _take_turn(self, connection: Connection, sink: str) -> None:
         """Nobody else plans for the sink, or is done, until the transaction ends."""
