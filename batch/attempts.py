@@ -13,7 +13,7 @@ from typing import Protocol
 import structlog
 
 from batch.claims import Claims
-from batch.microbatch import MicroBatches
+from batch.microbatch import MicroBatches, Stopped
 from batch.pauses import Pauses
 from batch.source import starting_offsets
 from tidegate.config.pipeline import Pipeline
@@ -52,6 +52,8 @@ class Attempts:
             before = self.claims.states
             try:
                 self._try()
+                return
+            except Stopped:  # its last micro-batch has been given up
                 return
             except DependencyError as error:
                 wait = wait if self.claims.states == before else _OUTAGE_WAIT[0]

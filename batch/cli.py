@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +22,6 @@ from tidegate.ledger import LEDGER_COLUMNS
 
 if TYPE_CHECKING:
     from batch.report import Report
-    from batch.run import BatchRun
 
 app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Run a pipeline file on Spark, and amend its results."
@@ -70,7 +67,8 @@ def run(
 
     Where to start is read from the database, wherever a worker or another run has stopped. Needs a PostgreSQL sink and,
     without SPARK_REMOTE, Java 17 or newer and, the first time, the network. Ctrl-C, or `tidegate batch stop` from elsewhere,
-    ends the run after the micro-batch in hand. Exit code 1: it failed.
+    ends the run after the micro-batch in hand, which is given up when it takes longer than `worker.drainTimeout`, or with a
+    second Ctrl-C. Exit code 1: it failed.
     """
     from tidegate.telemetry.logs import configure_logging
 
@@ -79,6 +77,7 @@ def run(
     telemetry = pipeline.telemetry
     configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
     from batch import connect
+    from batch.ending import stopping
     from batch.needs import require_runnable
     from tidegate.local.progress import fetch
 
@@ -93,13 +92,12 @@ def run(
     from batch.watch import watch
     from tidegate.store.runs import open_runs
 
-    with watch(pipeline.pipeline_id, sys.stderr) as watching:
+    with stopping(pipeline.worker.drain_timeout / 1000) as stop, watch(pipeline.pipeline_id, sys.stderr) as watching:
         recording = Recording(pipeline, trigger, watching, open_runs(sink, pipeline.pipeline_id))
         with measured(pipeline, recording, metrics_port, recording.serves) as measuring:
             session = partial(spark_session, shows=recording.shows if ui else None)
-            running = BatchRun(pipeline, options, measuring, open_session=session)
-            _stop_on_signals(running)
-            recording.begin(running.stop)
+            running = BatchRun(pipeline, options, measuring, open_session=session, stop=stop)
+            recording.begin(stop)
             try:
                 running.run()
             finally:
@@ -113,18 +111,6 @@ app.command()(archive)
 app.command("list")(list_runs)
 app.command()(status)
 app.command()(stop)
-
-
-def _stop_on_signals(running: BatchRun) -> None:
-    """The first Ctrl-C or SIGTERM lets the micro-batch in hand end; the second does not."""
-
-    def stop(number: int, frame: FrameType | None) -> Any:
-        if running.stop.is_set():
-            raise KeyboardInterrupt
-        running.stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
 
 
 def _print(report: Report, *, as_json: bool) -> None:

@@ -28,6 +28,7 @@ class Executors:
     def __init__(self, session: SparkSession, begin: OfTasks) -> None:
         self._session, self._begin = session, begin
         self._asking, self._asked = threading.Lock(), 0
+        self.cancelled = False
 
     def run(self, function: OfTasks, count: int) -> pa.Table:
         """So many tasks; each is given its number. Raises SPARK_ERRORS."""
@@ -41,6 +42,15 @@ class Executors:
                 self.run(self._begin, self.at_once())
             else:
                 self.at_once()
+
+    def cancel(self) -> None:
+        """End what they are doing: whoever waits for it gets one of SPARK_ERRORS. A handler that never comes back is killed."""
+        self.cancelled = True
+        with suppress(*SPARK_ERRORS):
+            if has_driver(self._session):
+                self._session.sparkContext.cancelAllJobs()
+            else:
+                self._session.interruptAll()
 
     def at_once(self) -> int:
         """How many tasks can run at a time. A server does not say; what it cuts a range into does. It is asked once, by the

@@ -32,7 +32,7 @@ from tidegate.store.reading import TopicReader
 
 
 class Stopped(Exception):
-    """The run was asked to stop, or the attempt has failed: this micro-batch is not begun."""
+    """The run was asked to stop, or the attempt has failed: this micro-batch is not begun, or is given up."""
 
 
 def shared_out(stretches: Sequence[Stretch], tasks: int) -> list[list[Stretch]]:
@@ -204,6 +204,8 @@ class MicroBatches:
             task = StageTask(self._plan, shares, states, self._counts, refusals)
             return wire.receive(self._executors.run(task, len(shares)))
         except SPARK_ERRORS as error:
+            if self._executors.cancelled:
+                raise Stopped from None
             raise engine_failed("a micro-batch", error) from None
 
     def _left(self) -> dict[TopicPartition, int] | None:

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 
 from batch.attempts import Attempts, Way
 from batch.claims import Claims
+from batch.ending import Stop, cancelling
 from batch.executors import Executors, has_driver
 from batch.idle import Idleness
 from batch.microbatch import MicroBatches
@@ -54,7 +55,7 @@ OpenSession = Callable[[str, Path, str | None], AbstractContextManager[SparkSess
 
 
 class BatchRun:
-    """One run. `stop`: set it, and the run ends after the micro-batch in hand."""
+    """One run. `stop`: set it, and the run ends after the micro-batch in hand, or without it when that takes too long."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class BatchRun:
         open_session: OpenSession = spark_session,
         clock: Clock | None = None,
         owner: str | None = None,
+        stop: Stop | None = None,
     ) -> None:
         """`owner`: whose name the claims are under; None: this run's own.
 
@@ -77,7 +79,7 @@ class BatchRun:
         self._pipeline, self._options, self._watch = pipeline, options, watch
         self._open_session, self._clock = open_session, clock or SystemClock()
         self._owner = owner or f"spark:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.stop = threading.Event()
+        self.stop = stop or Stop()
         self.report = Report(pipeline.pipeline_id)
 
     def run(self) -> Report:
@@ -121,7 +123,8 @@ class BatchRun:
             if uploader is not None:
                 uploader.start()
             try:
-                attempts.until_done()
+                with cancelling(self.stop, self._pipeline.worker.drain_timeout / 1000, executors.cancel):
+                    attempts.until_done()
                 if uploader is not None:
                     self._watch.starting("the last dead letters to S3")
                     uploader.finish()

@@ -36,6 +36,12 @@ def block_for_ever(record: Record) -> Record:
     return record
 
 
+def say_and_block(record: Record) -> Record:
+    """The same, and a file is there once it was asked."""
+    Path(os.environ["TIDEGATE_TEST_ASKED"]).touch()
+    return block_for_ever(record)
+
+
 def block_blue(record: Record) -> Record:
     """Never comes back from a blue one."""
     if record["colour"] == "blue":

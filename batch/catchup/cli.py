@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +18,7 @@ from tidegate.ledger import LEDGER_COLUMNS
 
 if TYPE_CHECKING:
     from batch.catchup.run import CatchupReport
+    from batch.ending import Stop
     from tidegate.config.pipeline import Pipeline
 
 MAX_LAG = 10_000
@@ -51,9 +49,10 @@ def catchup(
     """Take over the backlog of a pipeline whose workers are down or behind, and hand it back.
 
     Workers that are alive wait meanwhile ("held by catchup…" on /ready) and go on behind what was done; those that are
-    started later do too. Ctrl-C, or `tidegate batch stop`, hands back after the micro-batch in hand; a kill does so when
-    `fallback.hold` is over. Needs a PostgreSQL sink and, without SPARK_REMOTE, Java 17 or newer and, the first time, the
-    network. Exit code 1: it failed, or another catch-up is at work.
+    started later do too. Ctrl-C, or `tidegate batch stop`, hands back after the micro-batch in hand, which is given up when
+    it takes longer than `worker.drainTimeout`, or with a second Ctrl-C; a kill does so when `fallback.hold` is over. Needs a
+    PostgreSQL sink and, without SPARK_REMOTE, Java 17 or newer and, the first time, the network. Exit code 1: it failed, or
+    another catch-up is at work.
     """
     from tidegate.telemetry.logs import configure_logging
 
@@ -62,9 +61,10 @@ def catchup(
     configure_logging(telemetry.log_level, telemetry.log_format, secrets=secret_values(pipeline))
     from batch import connect
     from batch.catchup.needs import for_spark
+    from batch.ending import stopping
     from tidegate.local.progress import fetch
 
-    options, stop = Options(max_records=max_records, checkpoint=checkpoint, master=master), _stop_on_signals()
+    options = Options(max_records=max_records, checkpoint=checkpoint, master=master)
     connect.require_fit(options)
     for_spark(pipeline)
 
@@ -73,13 +73,14 @@ def catchup(
             fetch("spark")
         _catch_up(pipeline, options, max_lag, stop, as_json=as_json)
 
-    if watch:
-        _watch(pipeline, take_over, f"tidegate batch catchup {file}", stop)
-    else:
-        take_over()
+    with stopping(pipeline.worker.drain_timeout / 1000) as stop:
+        if watch:
+            _watch(pipeline, take_over, f"tidegate batch catchup {file}", stop)
+        else:
+            take_over()
 
 
-def _catch_up(pipeline: Pipeline, options: Options, max_lag: int, stop: threading.Event, *, as_json: bool) -> None:
+def _catch_up(pipeline: Pipeline, options: Options, max_lag: int, stop: Stop, *, as_json: bool) -> None:
     from batch.catchup.needs import for_spark
     from batch.catchup.recording import CatchupRecording
     from batch.catchup.run import Catchup
@@ -100,7 +101,7 @@ def _catch_up(pipeline: Pipeline, options: Options, max_lag: int, stop: threadin
             _print(running.report, as_json=as_json)
 
 
-def _watch(pipeline: Pipeline, take_over: Callable[[], None], command: str, stop: threading.Event) -> None:
+def _watch(pipeline: Pipeline, take_over: Callable[[], None], command: str, stop: Stop) -> None:
     """Spark is not there until it is needed."""
     from batch.catchup.look import opened
     from batch.catchup.watch import Watcher, require_mode
@@ -108,20 +109,6 @@ def _watch(pipeline: Pipeline, take_over: Callable[[], None], command: str, stop
     require_mode(pipeline.fallback)
     with opened(pipeline) as lookout:
         Watcher(pipeline.fallback, lookout.look, take_over, command).run(stop)
-
-
-def _stop_on_signals() -> threading.Event:
-    """Set by the first Ctrl-C or SIGTERM, which let the micro-batch in hand end; the second does not."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> Any:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-    return stop
 
 
 def _print(report: CatchupReport, *, as_json: bool) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-import threading
 import uuid
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from pyspark.sql import SparkSession
 from batch.catchup.hold import held
 from batch.catchup.needs import for_spark
 from batch.catchup.offsets import write_group_offsets
+from batch.ending import Stop
 from batch.needs import require_runnable
 from batch.observe import Watch
 from batch.options import Options
@@ -105,14 +105,14 @@ class Catchup:
         *,
         open_session: OpenSession = spark_session,
         clock: Clock | None = None,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
     ) -> None:
         """`max_lag`: offsets that may be left for the workers. Raises ConfigError for a pipeline that does not fit."""
         self._pipeline, self._spark_pipeline = pipeline, for_spark(pipeline)
         self._options, self._max_lag, self._watch = options, max_lag, watch
         self._open_session, self._clock = open_session, clock or SystemClock()
         self._holder = f"catchup:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self.stop = stop or threading.Event()
+        self.stop = stop or Stop()
         self.report = CatchupReport(pipeline.pipeline_id)
 
     def run(self) -> CatchupReport:
@@ -154,15 +154,14 @@ class Catchup:
                     return
 
     def _round(self, session: SparkSession) -> BatchRun:
-        run = BatchRun(
+        return BatchRun(
             self._spark_pipeline,
             self._options,
             self._watch,
             open_session=lambda name, scratch, master: nullcontext(session),
             owner=self._holder,
+            stop=self.stop,
         )
-        run.stop = self.stop
-        return run
 
     def _hand_back(self) -> None:
         states = self.report.total.states

@@ -14,12 +14,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.harness import ROOT, wait_until
+from tests.providers.processes import alive
 from tests.providers.spark import batch_scene, check
 from tests.scene import Scene, events
 from tidegate.cli.main import app
@@ -42,7 +44,9 @@ def runs(file: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def started(scene: Scene, directory: Path, *options: str) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+def started(
+    scene: Scene, directory: Path, *options: str, **environment: str
+) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     """`tidegate batch run` that goes on until it is stopped, and its pipeline file."""
     file = directory / "pipeline.yaml"
     file.write_text(yaml.safe_dump(scene.pipeline))
@@ -51,7 +55,7 @@ def started(scene: Scene, directory: Path, *options: str) -> Iterator[tuple[Path
             sys.executable, "-m", "tidegate.cli.main", "batch", "run", str(file), "--json",
             "--trigger", "processingTime=1 ms", *options,
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -100,6 +104,27 @@ def test_a_run_is_watched_and_stopped_from_elsewhere(
     assert [(one["state"], one["alive"]) for one in runs(file)] == [("stopped", False)]
     again = batch("stop", file)
     assert (again.exit_code, f"no run to stop: {listed['run']} is stopped" in again.stderr) == (1, True)
+
+
+def test_a_micro_batch_that_never_ends(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
+    """A run gives it up with a second Ctrl-C, as it does after `drainTimeout`: it has stopped like any other, with
+    exit code 0, and nothing of it, and no process, is left."""
+    scene, asked = batch_scene(make_scene), tmp_path / "asked"
+    scene.pipeline |= {"handlers": [{"call": "tests.handlers:say_and_block"}], "worker": {"drainTimeout": "1 hour"}}
+    scene.feed(events(Random(1), 10))
+    with started(scene, tmp_path, TIDEGATE_TEST_ASKED=str(asked)) as (file, run):
+        wait_until(lambda: run.poll() is not None or asked.exists(), 200, "a handler is asked")
+        children = psutil.Process(run.pid).children(recursive=True)
+        os.killpg(run.pid, signal.SIGINT)
+        wait_until(lambda: runs(file)[0]["state"] == "stopping", 30, "the run has heard it")
+        os.killpg(run.pid, signal.SIGINT)
+        output, errors = run.communicate(timeout=60)
+    document = json.loads(output)
+    assert (run.returncode, document["outcome"], document["error"], document["read"]) == (0, "stopped", None, 0), errors
+    assert "batch.cancelling" in errors
+    assert "Traceback" not in errors
+    wait_until(lambda: not any(map(alive, children)), 30, "nothing of Spark is left")
+    assert [one["state"] for one in runs(file)] == ["stopped"]
 
 
 def test_a_run_that_was_killed_is_gone(make_scene: Callable[..., Scene], tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ class Worker(Model):
     """Local state (RocksDB). It can be deleted at any time: the changelog has it all."""
     drain_timeout: Millis = 20_000
     """On SIGTERM: how long batches in flight may take. The process is gone 8 seconds later at the latest, with code 70 and
-    the partitions' names if something did not end (a handler that never comes back, say). Nothing is lost by that."""
+    the partitions' names if something did not end (a handler that never comes back, say). Nothing is lost by that. A run on Spark
+    gives up its micro-batch then, and is gone 30 seconds later at the latest."""
     stuck_timeout: Millis = 300_000
     """One partition without a step forward for this long, with work and not paused, or while its state is restored: the
     worker exits with code 70 and names it."""

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pytest
+from py4j.protocol import Py4JError
 
 from batch import wire
 from batch.microbatch import MicroBatches, Stopped
@@ -46,8 +47,9 @@ class Run:
         claims = {"states": property(lambda _: dict(self.states)), "claim": lambda *_: []}
         reader = SimpleNamespace(partitions=lambda _: [0], bounds=lambda _: (0, 1000))
         self.fails: BaseException | None = None  # what the executors do
+        self.executors = SimpleNamespace(at_once=lambda: 1, run=self._run, cancelled=False)
         self.batches = MicroBatches(
-            plan_of(**settings), cast(Any, SimpleNamespace(at_once=lambda: 1, run=self._run)), cast(Any, self),
+            plan_of(**settings), cast(Any, self.executors), cast(Any, self),
             cast(Any, type("Claims", (), claims)()), {}, cast(Any, reader), self.stop, self._told, None,
             cast(Any, SimpleNamespace(look=lambda: None)), cast(Any, SimpleNamespace(look=lambda _: None)),
         )  # fmt: skip
@@ -208,3 +210,15 @@ def test_a_run_that_is_told_to_stop_commits_what_it_has_in_hand() -> None:
             one.take(20)
         assert one.said == ["compute 10 on 0 dead", "commit 10"]
         assert one.batches.error is None
+
+
+def test_a_micro_batch_that_is_cancelled_is_given_up() -> None:
+    """The one before it is committed; that its jobs end with an error is no error of the run's."""
+    with run() as one:
+        one.gate.clear()
+        one.take(10)
+        one.fails, one.executors.cancelled = Py4JError("cancelled"), True
+        threading.Timer(MOMENT, one.gate.set).start()
+        with pytest.raises(Stopped):
+            one.take(20)
+        assert (one.said, one.batches.error) == (["compute 10 on 0 dead", "commit 10"], None)

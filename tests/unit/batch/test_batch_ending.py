@@ -1,0 +1,60 @@
+"""A command on Spark that is told to stop ends in a time that is known."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from batch.ending import Stop, cancelling
+from tests.harness import ROOT
+
+PATIENCE, MOMENT = 30.0, 0.6  # seconds; the latter for what must not happen meanwhile
+
+pytestmark = pytest.mark.slow
+
+
+def test_what_is_in_hand_has_its_time() -> None:
+    """Then it is cancelled, and whatever was on its way too."""
+    stop, calls = Stop(), threading.Semaphore(0)
+    with cancelling(stop, MOMENT, calls.release):
+        stop.set()
+        assert not calls.acquire(timeout=MOMENT / 2)
+        assert calls.acquire(timeout=PATIENCE)
+        assert calls.acquire(timeout=PATIENCE)
+
+
+def test_a_second_signal_ends_that_time() -> None:
+    """Whoever is asked once more raises: nothing else would come of it, as where there is nothing to cancel."""
+    stop, called = Stop(), threading.Event()
+    with cancelling(stop, 3600, called.set):
+        assert not called.wait(MOMENT), "nobody has asked"
+        stop.ask()
+        assert not called.wait(MOMENT)
+        stop.ask()
+        assert called.wait(PATIENCE)
+        with pytest.raises(KeyboardInterrupt):
+            stop.ask()
+    started = Stop()
+    started.ask()
+    with pytest.raises(KeyboardInterrupt):
+        started.ask()
+
+
+def test_a_command_that_hangs_is_ended() -> None:
+    """In the last resort by itself, with the exit code of a worker's, and it says so."""
+    code = (
+        "import threading\nfrom batch import ending\nending.GRACE = 0.2\n"
+        "with ending.stopping(0.2):\n    print('begun', flush=True)\n    threading.Event().wait(3600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, "told to stop and hangs" in errors) == (70, True)
