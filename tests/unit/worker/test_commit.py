@@ -197,19 +197,21 @@ def test_nothing_is_acknowledged_when_a_step_before_fails(scene: Scene, step: st
 @pytest.mark.parametrize(
     ("step", "error", "between"),
     [
-        ("store", StoreUnavailable("away"), ["pause outage", "claim", "resume outage"]),
-        ("store", StoreFenced("taken"), ["pause fenced", "claim", "resume fenced"]),
-        ("kafka", BrokerUnavailable("away"), ["pause outage", "open", "claim", "resume outage"]),
-        ("kafka", ProducerFenced("taken"), ["pause fenced", "open", "claim", "resume fenced"]),
+        ("store", StoreUnavailable, ["pause outage", "claim", "resume outage"]),
+        ("store", StoreFenced, ["pause fenced", "claim", "resume fenced"]),
+        ("kafka", BrokerUnavailable, ["pause outage", "open", "claim", "resume outage"]),
+        ("kafka", ProducerFenced, ["pause fenced", "open", "claim", "resume fenced"]),
     ],
     ids=["store away", "store fenced", "broker away", "producer fenced"],
 )
-def test_an_outage_pauses_and_a_fence_opens_anew(scene: Scene, step: str, error: Exception, between: list[str]) -> None:
+def test_an_outage_pauses_and_a_fence_opens_anew(
+    scene: Scene, step: str, error: type[Exception], between: list[str]
+) -> None:
     """Membership is kept, the claim or all of it is taken again, and the batch is committed once."""
 
     @in_a_loop
     async def run() -> None:
-        scene.world.faults = {step: [error]}
+        scene.world.faults = {step: [error("as it may be")]}
         await scene.task.start()
         scene.offer(1)
         await scene.until(lambda: scene.acked)
