@@ -96,12 +96,15 @@ class Publisher:
     def _publish(self, follower: Follower, publication: Publication, touched: Mapping[str, pa.Table] | None) -> None:
         """One version of one sink. Nothing is written of an aggregation without results to tell."""
         given: dict[str, int] = {}
+        written: dict[str, pa.Table] = {}
         for aggregation in self._plan.aggregations:
             results = self._results(follower, publication, aggregation, touched)
             if results.num_rows:
                 self._write(follower, publication, aggregation, results)
                 given[aggregation.name] = results.num_rows
-        self._store.call(self._published.done, publication)
+                if follower.shared:  # in the others, a result's last revision is right
+                    written[aggregation.name] = results.select(_key_and_place(aggregation))
+        self._store.call(self._published.done, publication, written)
         self._promoted |= publication.promoted != publication.promoted_before
         self._told(follower.target.name, given)
 
@@ -127,6 +130,10 @@ class Publisher:
         of = None if touched is None else touched.get(aggregation.name, _nothing(aggregation))
         mode = follower.modes[aggregation.name]
         return self._store.call(self._published.results, publication, aggregation, mode, of)
+
+
+def _key_and_place(aggregation: AggregationPlan) -> list[str]:
+    return ["window_start", "window_end", *(column.name for column in aggregation.group), "upto", "revision"]
 
 
 def _nothing(aggregation: AggregationPlan) -> pa.Table:

@@ -301,5 +301,5 @@ def _away(*_: object, **__: object) -> None:
     raise StoreUnavailable("away")
 
 
-def _die(_: object) -> None:
+def _die(*_: object) -> None:
     raise KeyboardInterrupt

@@ -132,6 +132,24 @@ def test_what_a_run_has_written_too_late_of_a_promotion_is_written_again(sinks: 
     }
 
 
+def test_what_a_run_brings_back_too_late_is_taken_away_again(sinks: Sinks, postgres: Database) -> None:
+    """It was paused before it wrote a result that a promotion has taken away meanwhile, as every sink has been told. What it
+    wrote and what is there comes again as well, and then nothing is kept of it."""
+    sinks.write(A, Flight(5, origin="JFK"), Flight(6))
+    late = sinks.next()
+    assert late is not None
+    table = sinks.published.results(late, PLAN.aggregations[0], "update", None)
+    assert table["origin"].to_pylist() == ["EWR", "JFK"]
+    promote(sinks, *ANEW)
+    assert sinks.give() == {}  # by another run: the same version, for which nothing is left
+    assert published(sinks)[START, "JFK"] == gone(3, 5)
+    with pytest.raises(StoreFenced):
+        sinks.published.done(late, {"per_origin": table})
+    assert published(sinks) == {(START, "EWR"): (2, 3, {"flights-0": 1}, False), (START, "JFK"): gone(3, 5)}
+    with psycopg.connect(postgres.url) as connection:
+        assert connection.execute(NOTED).fetchall() == [(0,)]
+
+
 def test_each_sink_has_its_own_and_a_new_one_needs_none(sinks: Sinks, postgres: Database) -> None:
     """Promotions are kept until all that follow have them; two are one publication, and what came back is not gone. A new
     sink gets what there is, and is told of nothing that it never had."""

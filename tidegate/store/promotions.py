@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import pyarrow as pa
 from sqlalchemy import BigInteger, Column, Connection, MetaData, Table, inspect
 
 from tidegate.stages.sql import literal, quote
 from tidegate.store.check import add_missing_columns
 from tidegate.store.columns import TEXT
+from tidegate.store.copying import as_instants, copy_in
 from tidegate.store.postgres import take_turn
 from tidegate.store.publication import published_table
 from tidegate.store.raw import execute, fetch
@@ -83,6 +85,15 @@ class Promotions:
             f"INSERT INTO {noted} ({NUMBER}, {keys}, upto, revision) SELECT max(n), {keys}, {newest}, max(revision) "
             f"FROM ({' UNION ALL '.join(sides)}) AS u GROUP BY {keys}"
         )
+
+    def note_written(self, connection: Connection, written: Mapping[str, pa.Table]) -> None:
+        """Of each aggregation, results that a sink has got behind newer ones: as if they had been replaced just now. `upto` and
+        `revision` as it was given them."""
+        number = self.begin(connection, wanted=True)
+        for name, table in written.items():
+            kept = as_instants(table.select([*self._live.aggregations[name].keys, "upto", "revision"]))
+            numbers = pa.array([number] * kept.num_rows, pa.int64())
+            copy_in(connection, qualified(self.promoted[name]), kept.add_column(0, NUMBER, numbers))
 
     def forget(self, connection: Connection) -> None:
         """Delete what all sinks have."""

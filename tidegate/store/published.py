@@ -109,12 +109,13 @@ class Published:
                 removed = removed.filter(removed["final"])
             return pa.concat_tables([changed.read(connection, publication.closed), removed])
 
-    def done(self, publication: Publication) -> None:
-        """The sink has it. Once more changes nothing.
+    def done(self, publication: Publication, written: Mapping[str, pa.Table] | None = None) -> None:
+        """The sink has it. Once more changes nothing. `written`: aggregation → the results, for a sink whose last writer is
+        right, at least with the columns of the key, `upto` and `revision`.
 
         Raises StoreFenced when another run has moved the rows on since: what was written may be older than what that one wrote,
-        so the rows are set back to where this publication began, and the next one gives the newest of all of it again (but does
-        not take away what a promotion has taken away meanwhile).
+        so the rows are set back to where this publication began, and the next one gives the newest of all of it again. What was
+        `written` and is there no more, because of a promotion, is taken away again.
         """
         with self._transaction() as connection:
             self._take_turn(connection, publication.sink)
@@ -123,6 +124,7 @@ class Published:
                 self._move_on(connection, publication)
             else:
                 self._set_back(connection, publication)
+                self._promotions.note_written(connection, written or {})
         if newest != publication.version:
             raise StoreFenced(f"sink {publication.sink!r}: another run has published version {newest}")
 
