@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -113,30 +113,13 @@ def job(request: Request, desk: TheDesk, job: JobPath, query: Annotated[q.Result
     )  # fmt: skip
 
 
-@router.post("/jobs/{job}/pause")
+@router.post("/jobs/{job}/{act}")
 @needs(Right.ACT)
-def pause(desk: TheDesk, who: Who, job: JobPath) -> Response:
-    """Send no more for now."""
+def turn(desk: TheDesk, who: Who, job: JobPath, act: Literal["pause", "resume", "cancel"]) -> Response:
+    """Send no more for now, go on, or give up what has not been sent."""
     desk.require_job(job)
-    desk.index.jobs.pause(job, actor=who.name)
-    return RedirectResponse(f"/jobs/{job}", 303)
-
-
-@router.post("/jobs/{job}/resume")
-@needs(Right.ACT)
-def resume(desk: TheDesk, who: Who, job: JobPath) -> Response:
-    """Go on."""
-    desk.require_job(job)
-    desk.index.jobs.resume(job, actor=who.name)
-    return RedirectResponse(f"/jobs/{job}", 303)
-
-
-@router.post("/jobs/{job}/cancel")
-@needs(Right.ACT)
-def cancel(desk: TheDesk, who: Who, job: JobPath) -> Response:
-    """Give up what has not been sent."""
-    desk.require_job(job)
-    desk.index.jobs.cancel(job, actor=who.name)
+    jobs = desk.index.jobs
+    {"pause": jobs.pause, "resume": jobs.resume, "cancel": jobs.cancel}[act](job, actor=who.name)
     return RedirectResponse(f"/jobs/{job}", 303)
 
 

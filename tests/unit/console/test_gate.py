@@ -23,7 +23,7 @@ def routes(console: Scene) -> Iterator[tuple[str, str, Right]]:
     """Method, path and right of every route."""
     for route in console.app.routes:
         assert isinstance(route, GuardedRoute), f"{route} is not guarded"
-        path = route.path.replace("{job}", "ab12cd34").replace("{name}", "app.css")
+        path = route.path.replace("{job}", "ab12cd34").replace("{name}", "app.css").replace("{act}", "pause")
         for method in route.methods:
             yield method, path, route.endpoint.needs  # type: ignore[attr-defined]  # set by @needs; a function has no such declared attribute
 
