@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Protocol
 
 from tidegate import __version__
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import DependencyError
-from tidegate.ledger import LEDGER_COLUMNS
+from tidegate.ledger import LEDGER_OUTCOMES
 from tidegate.telemetry import metric_defs as m
 from tidegate.telemetry.bind import bind_resilience
 from tidegate.telemetry.health import Health
@@ -73,8 +72,8 @@ class Measuring:
         for tp, ledger in commit.ledgers.items():
             topic = {"topic": tp.topic}
             self.metrics.inc(m.RECORDS_CONSUMED, topic, ledger.read)
-            for outcome, number in zip(LEDGER_COLUMNS[1:], astuple(ledger)[1:], strict=True):
-                self.metrics.inc(m.RECORDS_PROCESSED, {**topic, "outcome": outcome}, number)
+            for outcome in LEDGER_OUTCOMES:
+                self.metrics.inc(m.RECORDS_PROCESSED, {**topic, "outcome": outcome}, getattr(ledger, outcome))
             self.metrics.inc(m.LATE_RECORDS, topic, ledger.late)
             self.metrics.inc(m.DUPLICATE_RECORDS, topic, ledger.duplicate)
         for name in {tp.topic for tp in commit.ledgers}:

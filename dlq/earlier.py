@@ -9,9 +9,11 @@ from dlq import headers as h
 from dlq.dialects import DIALECT_PREFIXES, Origin, read_foreign
 from dlq.dialects.base import number, text, textual_place
 from dlq.encoding import parse_iso_utc
+from tidegate.headers import REPLAY_TO
 
-# Headers of an earlier failure. They are taken off when the record fails again: piled up, they end in RecordTooLarge.
-FAILURE_PREFIXES: tuple[str, ...] = (h.DLQ_PREFIX, h.RETRY_PREFIX, *DIALECT_PREFIXES)
+# Headers of an earlier failure. They are taken off when the record fails again: piled up, they end in RecordTooLarge. Where a
+# replay was sent goes, too: a tool that sends the dead letter back as it is makes no repeat of that (tidegate/stages/repeats.py).
+FAILURE_PREFIXES: tuple[str, ...] = (h.DLQ_PREFIX, h.RETRY_PREFIX, REPLAY_TO, *DIALECT_PREFIXES)
 
 
 class Earlier(NamedTuple):

@@ -1,6 +1,7 @@
 """Every header name of dead letters and late records, once. All values are UTF-8 text.
 
-`tidegate.replay.of`, `tidegate.retry.of` and `tidegate.retry.attempt` are in tidegate/headers.py, because the stages read them.
+`tidegate.replay.of`, `.job` and `.to`, `tidegate.retry.of` and `tidegate.retry.attempt` are in tidegate/headers.py, because the
+stages read them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ VALUE_SHA256 = "tidegate.dlq.value.sha256"  # hex, of the value before it was cu
 
 REPLAY_PREFIX = "tidegate.replay."
 
-REPLAY_JOB = "tidegate.replay.job"  # job/position: which job sent it, and as which of its records
 REPLAY_EDITED = "tidegate.replay.edited"  # comma-separated: key, value; only on a record that was mended
 
 RETRY_PREFIX = "tidegate.retry."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -51,6 +52,7 @@ class Outcome:
     """Where each record ended, and what was counted."""
 
     read: int = 0
+    replayed: int = 0
     accepted: list[int] = field(default_factory=list)
     rejected: dict[int, str] = field(default_factory=dict)  # offset → stage
     late: list[Late] = field(default_factory=list)
@@ -73,19 +75,53 @@ class Invalid(Exception):
     """The record is rejected at a stage."""
 
 
+class Replays:
+    """Which replays were in one partition (`at`: topic/partition): of the `most` jobs that were there last."""
+
+    def __init__(self, at: str, most: int) -> None:
+        self._at, self._most = at, most
+        self._jobs: list[tuple[bytes, int]] = []  # the one that was there last at the end
+
+    def is_repeat(self, record: Record) -> bool:
+        """Whether the record was sent to this partition, as it is, by a job that had come as far before."""
+        told: dict[str, list[bytes]] = {}
+        for name, value in record.headers:
+            told.setdefault(name, []).append(value)
+        once = [found[0] for name in ("of", "job", "to") if len(found := told.get(f"tidegate.replay.{name}", [])) == 1]
+        if len(once) < 3:
+            return False
+        _, job, to = once
+        place, read = to.rpartition(b"/")[0], re.fullmatch(rb"([0-9a-fA-F]{16})/([0-9]{1,18})", job)
+        if place != self._at.encode() or read is None:
+            return False
+        name, position = read[1].lower(), int(read[2])
+        before = max((highest for other, highest in self._jobs if other == name), default=-1)
+        others = [one for one in self._jobs if one[0] != name]
+        self._jobs = [*others, (name, max(before, position))][-self._most :]
+        content = f"{zlib.crc32((record.key or b'') + (record.value or b'')):08x}"
+        return position <= before and to == f"{self._at}/{content}".encode()
+
+
 class Reference:
-    """The model of one pipeline."""
+    """The model of one pipeline. `jobs`: whose replays are remembered in each partition, at most."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: Pipeline, *, jobs: int = 256) -> None:
+        self.pipeline, self._jobs = pipeline, jobs
 
-    def read(self, records: Iterable[Record], refused: dict[int, str] | None = None) -> Outcome:
-        """What becomes of each record. `refused`: offsets that a handler or sink refuses, and at which stage."""
-        outcome, firsts = Outcome(), dict[Any, int]()
+    def read(
+        self, records: Iterable[Record], refused: dict[int, str] | None = None, *, at: str = "flights/0"
+    ) -> Outcome:
+        """What becomes of each record. `refused`: offsets that a handler or sink refuses, and at which stage. `at`: the
+        partition that they are of."""
+        outcome, firsts, replays = Outcome(), dict[Any, int](), Replays(at, self._jobs)
         outcome.rows = {aggregation.name: {} for aggregation in self.pipeline.aggregations}
         marked: set[Any] = set()
         for record in records:
             outcome.read += 1
+            outcome.replayed += any(name == "tidegate.replay.of" for name, _ in record.headers)
+            if replays.is_repeat(record):
+                outcome.duplicates.append(record.offset)
+                continue
             if record.value is None:
                 outcome.skipped.append(record.offset)
                 continue

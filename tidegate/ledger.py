@@ -1,4 +1,4 @@
-"""The account of one source partition: every record read is in exactly one of seven places."""
+"""The account of one source partition: every record read is in exactly one of seven places; replays are counted apart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import astuple, dataclass, fields
 class Ledger:
     """Counters of records, moved in the same atomic write as the results.
 
-    `read` = `accepted` + `dead_lettered` + `late` + `deferred` + `duplicate` + `filtered` + `skipped`.
+    `read` = `accepted` + `dead_lettered` + `late` + `deferred` + `duplicate` + `filtered` + `skipped`. `replayed`: how many of
+    those that were read are replays of dead letters, whatever has become of them. Delayed retries are not among them.
     """
 
     read: int = 0
@@ -20,6 +21,7 @@ class Ledger:
     duplicate: int = 0
     filtered: int = 0
     skipped: int = 0
+    replayed: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
         return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -27,7 +29,7 @@ class Ledger:
     @property
     def accounted(self) -> int:
         """Records that are in one of the seven places."""
-        return sum(astuple(self)[1:])
+        return sum(getattr(self, name) for name in LEDGER_OUTCOMES)
 
     @property
     def balanced(self) -> bool:
@@ -35,3 +37,6 @@ class Ledger:
 
 
 LEDGER_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Ledger))
+
+LEDGER_OUTCOMES = tuple(name for name in LEDGER_COLUMNS if name not in ("read", "replayed"))
+"""The seven places."""

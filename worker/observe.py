@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple
 
 import structlog
 
@@ -13,7 +12,7 @@ from tidegate import __version__
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.topics import letters_topic
 from tidegate.errors import PipelineAborted, TidegateError
-from tidegate.ledger import LEDGER_COLUMNS, Ledger
+from tidegate.ledger import LEDGER_OUTCOMES, Ledger
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import BatchResult, PartitionState, RawBatch, RuleTally
 from tidegate.stages.plan import Plan
@@ -184,8 +183,8 @@ class Observer:
     def _count(self, tp: TopicPartition, result: BatchResult) -> None:
         topic = {"topic": tp.topic}
         moved: Ledger = result.ledger
-        for outcome, number in zip(LEDGER_COLUMNS[1:], astuple(moved)[1:], strict=True):
-            self.metrics.inc(m.RECORDS_PROCESSED, {**topic, "outcome": outcome}, number)
+        for outcome in LEDGER_OUTCOMES:
+            self.metrics.inc(m.RECORDS_PROCESSED, {**topic, "outcome": outcome}, getattr(moved, outcome))
         self.metrics.inc(m.LATE_RECORDS, topic, moved.late)
         self.metrics.inc(m.DUPLICATE_RECORDS, topic, moved.duplicate)
         for aggregation, deltas in result.deltas.items():
@@ -199,7 +198,7 @@ class Observer:
 
     def _count_rules(self, tp: TopicPartition, result: BatchResult) -> None:
         failed = Tally(rejection.stage for rejection in result.rejected)
-        checked = len(result.raw) - result.ledger.skipped - failed[Stage.DECODE]
+        checked = len(result.raw) - result.repeats - result.ledger.skipped - failed[Stage.DECODE]
         for verdict, records in (("valid", checked - failed[Stage.VALIDATE]), ("rejected", failed[Stage.VALIDATE])):
             self.metrics.inc(m.QUALITY_RECORDS, {"topic": tp.topic, "verdict": verdict}, records)
         if self._rules:

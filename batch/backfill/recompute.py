@@ -1,9 +1,10 @@
 """`tidegate batch backfill --from --to`: windows computed anew under the pipeline file as it is, and put in the place of the old.
 
 1. the shadow   what stands in the live tables is noted, with the offsets up to which it is of
-2. a look       at the log from its beginning, in splits: their largest event times give the high water before each split
-3. recompute    the splits that have records of these windows, each from its high water on, so that lateness is what it would be
-                had the log been read in one go; the results go to the shadow, a split in one transaction
+2. a look       at the log from its beginning, in splits: their largest event times give the high water before each split, and
+                the replays in them those that were there before
+3. recompute    the splits that have records of these windows, each from these on, so that lateness is what it would be had the
+                log been read in one go; the results go to the shadow, a split in one transaction
 4. late         records that a backfill had added before are added here too
 5. compare      the shadow with the live tables, result by result
 6. promote      when told: in one transaction, what has changed since being left as it is
@@ -18,6 +19,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from hashlib import sha256
 
 import pyarrow as pa
@@ -27,7 +29,7 @@ from batch.backfill.late import Watch
 from batch.backfill.patience import Patience
 from batch.backfill.pool import Here, Pool, Processes
 from batch.backfill.ranges import KafkaRange, LogRange
-from batch.backfill.splits import Looked, Split, cut, overlapping, prefix_high_waters
+from batch.backfill.splits import Looked, Split, cut, overlapping, states_before
 from batch.backfill.stretch import Stretches
 from batch.backfill.task import Guarded, Look, Part, Recompute, Recomputed
 from batch.needs import require_shadow
@@ -116,15 +118,15 @@ class RecomputeBackfill:
         return all(low == 0 for low, _ in bounds.values())
 
     def _parts(self, pool: Pool, splits: list[Split], span: Range) -> list[Part]:
-        """Step 2: what is to be recomputed, from which high water on. A partition that is one split begins with none."""
+        """Step 2: what is to be recomputed, and from which state on. A partition that is one split begins with none."""
         if len({split.tp for split in splits}) == len(splits):
-            return [Part(split) for split in splits]
+            return [Part(split, PartitionState(split.start - 1)) for split in splits]
         self._watch.phase("looking at the log", _offsets(splits))
         looked: list[Looked] = []
         for one in pool.map(Guarded(Look(self._plan, self._log), self._pipeline.error_handling), splits):
             looked.append(one)
             self._watch.advance(one.split.end - one.split.start)
-        before = prefix_high_waters(looked)
+        before = states_before(looked)
         longest = max((aggregation.size for aggregation in self._plan.aggregations), default=0)
         return [Part(split, before[split]) for split in overlapping(looked, *span, longest)]
 
@@ -174,7 +176,7 @@ class RecomputeBackfill:
                 keys = done.deltas[name].take(pa.array(error.rows, pa.int64()))
                 if any(one.aggregation == name and one.keys.equals(keys) for one in part.refused):
                     raise  # it would go on for ever
-                part = Part(part.split, part.high_water, (*part.refused, Refused(name, keys, str(error))))
+                part = replace(part, refused=(*part.refused, Refused(name, keys, str(error))))
                 (done,) = pool.map(task, [part])
                 continue
             return done

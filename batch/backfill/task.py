@@ -25,6 +25,7 @@ from tidegate.stages.batch import BatchResult, MissedWindow, NothingSeen, Partit
 from tidegate.stages.parts import Recollection
 from tidegate.stages.pipeline import StagePipeline
 from tidegate.stages.plan import Plan
+from tidegate.stages.repeats import passages
 from tidegate.stages.sql import connect
 from tidegate.stages.types import EVENT_TIME
 
@@ -77,16 +78,17 @@ class Look:
                 state.high_water,
                 min(known, default=None),
                 max(known, default=None),
+                (*looked.passages, *passages(raw)),
             )
         return looked
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A split with the high water before it, and what the shadow has refused of it."""
+    """A split with the state before it, and what the shadow has refused of it."""
 
     split: Split
-    high_water: int | None = None
+    before: PartitionState
     refused: tuple[Refused, ...] = ()
 
 
@@ -116,7 +118,7 @@ class Recompute:
 
     def __call__(self, part: Part) -> Recomputed:
         stages = _stages(pickle.dumps(self.plan))
-        state, memory = PartitionState(part.split.start - 1, part.high_water), Recollection(NothingSeen())
+        state, memory = part.before, Recollection(NothingSeen())
         deltas: dict[str, list[pa.Table]] = {aggregation.name: [] for aggregation in self.plan.aggregations}
         windows: list[pa.Table] = []
         late: list[LateSource] = []

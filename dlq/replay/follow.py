@@ -25,6 +25,7 @@ from dlq.replay.jobs import Bounds
 from dlq.replay.targets import QUIET
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable
+from tidegate.headers import REPLAY_JOB
 from tidegate.record import TopicPartition
 from tidegate.store.reading import committed_offsets
 
@@ -107,7 +108,7 @@ class DeadLetterTail:
     def _look_at(self, message: Message) -> None:
         self._reach(message, cast(int, message.offset()) + 1)
         values = last_values(cast(Headers, message.headers() or []))
-        place = text(values, h.REPLAY_JOB)
+        place = text(values, REPLAY_JOB)
         if place is None or not place.startswith(self._prefix):
             return
         position = place.removeprefix(self._prefix)

@@ -21,6 +21,7 @@ from dlq.replay.request import Request
 from tidegate.clock import Clock, SystemClock
 from tidegate.errors import ConfigError, Fenced
 from tidegate.record import TopicPartition
+from tidegate.stages.repeats import JOB_BYTES
 
 RUNNING, PAUSED, STOPPED, CANCELLING, CANCELLED, DONE = (
     "running",
@@ -91,7 +92,7 @@ class Jobs:
 
         Raises ConfigError when nothing is chosen.
         """
-        job, now = secrets.token_hex(4), self.now()
+        job, now = secrets.token_hex(JOB_BYTES), self.now()
         with self.database.transaction() as connection:
             total = take(connection, job, request.wanted, self.database)
             if not total:

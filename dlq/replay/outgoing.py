@@ -16,8 +16,9 @@ from dlq.replay.mend import Mend, Mended
 from dlq.replay.names import CANCELLED, GONE, INVALID, PARKED
 from dlq.replay.raw import Chosen
 from dlq.replay.targets import Targets
-from tidegate.headers import REPLAY_OF
+from tidegate.headers import REPLAY_JOB, REPLAY_OF, REPLAY_TO
 from tidegate.record import TopicPartition
+from tidegate.stages.repeats import sent_to
 
 _OVERHEAD = 512  # bytes: of the batch and the record around it; 2 for each header more than `header_size` says
 
@@ -87,7 +88,8 @@ class Preparer:
             if isinstance(place, str):
                 unsent.append(Unsent(one, INVALID, place))
                 continue
-            headers = replay_headers(original, f"{self._job}/{one.position}", mended.changed)
+            sent = (f"{self._job}/{one.position}".encode(), sent_to(place, mended.key, mended.value))
+            headers = replay_headers(original, *sent, mended.changed)
             record = Outgoing(one, place, mended.key, mended.value, headers, original, mended.changed)
             if (size := record.size) > most:
                 problem = f"topic {place.topic} does not take a record of {size} bytes (max.message.bytes)"
@@ -128,15 +130,17 @@ class Preparer:
         return Mended(key, value, tuple(name for name, same in parts if not same))
 
 
-def replay_headers(original: Original, place: str, changed: Sequence[str]) -> Headers:
+def replay_headers(original: Original, job: bytes, to: bytes, changed: Sequence[str]) -> Headers:
     """Its own headers, without those of an earlier replay, behind those that link it to its dead letter and its origin.
+    `job`, `to`: REPLAY_JOB and REPLAY_TO.
 
     Ours come first: when headers have to be cut (dlq/limits.py), the last are.
     """
     origin = original.origin
     headers: Headers = [
         (REPLAY_OF, original.id.encode()),
-        (h.REPLAY_JOB, place.encode()),
+        (REPLAY_JOB, job),
+        (REPLAY_TO, to),
         (h.REPLAYS, b"%d" % (original.earlier.replays + 1)),
         (h.ORIGIN_TOPIC, origin.topic.encode()),
         (h.ORIGIN_PARTITION, b"%d" % origin.partition),

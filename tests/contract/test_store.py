@@ -142,17 +142,16 @@ class StoreSuite(ABC):
         assert [(row.tp, row.epoch, row.owner) for row in store.partitions()] == [(TP, 2, "w2"), (OTHER, 2, "w2")]
 
     def test_partition_rows_move_with_the_results(self, opened: Open) -> None:
-        """Offset, high water, dedupe clock, ledger, the topic's id and the lines of what waits are what the batch said, read
-        back by anyone; lines that are done are gone."""
+        """Offset, high water, dedupe clock, ledger, the topic's id, the lines of what waits and the replays that were there are
+        what the batch said, read back by anyone; lines that are done are gone."""
         store = opened(flights_plan())
         store.claim([TP], "w1")
-        ledger = Ledger(36, 1, 2, 3, 4, 5, 6, 15)
-        state = PartitionState(
-            41, START, START + 5, ledger, idle=True, topic_id="ISPDDGvUTi6qXfro6PdaRg", lines=b"\x81\x00"
-        )
+        ledger = Ledger(36, 1, 2, 3, 4, 5, 6, 15, 9)
+        carried = {"topic_id": "ISPDDGvUTi6qXfro6PdaRg", "lines": b"\x81\x00", "replays": b"\x90\x00"}
+        state = PartitionState(41, START, START + 5, ledger, idle=True, **carried)
         store.write(StoreBatch(TP, 1, -1, state))
         assert [row.state for row in store.partitions()] == [state]
-        after = replace(state, upto=42, lines=b"")
+        after = replace(state, upto=42, lines=b"", replays=b"")
         store.write(StoreBatch(TP, 1, 41, after))
         assert [row.state for row in store.partitions()] == [after]
 
@@ -711,8 +710,8 @@ class StoreSuite(ABC):
         written = batch_of(plan, TP, flights(30))
         store.write(written)
         with store._engine.begin() as connection:
-            connection.exec_driver_sql("ALTER TABLE tidegate_partitions DROP COLUMN topic_id")
-            connection.exec_driver_sql("ALTER TABLE tidegate_partitions DROP COLUMN worker_upto")
+            for column in ("topic_id", "worker_upto", "lines", "replays", "replayed"):
+                connection.exec_driver_sql(f"ALTER TABLE tidegate_partitions DROP COLUMN {column}")
         again = opened(plan)
         assert [row.state for row in again.partitions()] == [replace(written.state, topic_id="")]
         assert again.claim([TP], "w1")[TP].worker_upto == written.state.upto

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import Any
 
 from hypothesis import strategies as st
@@ -33,7 +34,11 @@ _BROKEN = st.sampled_from(
         None,
     ]
 )
-_REPLAY = ((("tidegate.replay.of", b"flights-0-1-decode"),), (("tidegate.retry.of", b"flights-0-2"),))
+_JOBS = st.sampled_from(
+    ["0123456789abcdef", "0123456789ABCDEF", "aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb", "bbbb", "no hex digits!!!"]
+)
+_PLACES = st.sampled_from(["flights/0", "flights/0", "flights/0", "flights/0", "flights/1", "flights", "flights/00"])
+_MORE = st.sampled_from(["", "", "", "tidegate.replay.of", "tidegate.replay.job", "tidegate.replay.to", "traceparent"])
 
 PIPELINE: dict[str, Any] = {
     "pipelineId": "model",
@@ -92,6 +97,29 @@ def _without(*parts: str) -> str:
 PIPELINES = (json.dumps(PIPELINE), _without("dedupe"), _without("dedupe", "rules", "aggregations"))
 
 
+def as_replay(record: Record, job: str | None = None, position: int | str = 1, place: str = "flights/0") -> Record:
+    """As a job sends it to this place; without a job, as something else does."""
+    headers = [("tidegate.replay.of", b"flights-0-1-decode")]
+    if job is not None:
+        content = zlib.crc32((record.key or b"") + (record.value or b""))
+        headers.append(("tidegate.replay.job", f"{job}/{position}".encode()))
+        headers.append(("tidegate.replay.to", f"{place}/{content:08x}".encode()))
+    return record._replace(headers=tuple(headers))
+
+
+@st.composite
+def _sent(draw: st.DrawFn, record: Record, before: list[Record]) -> Record:
+    """A replay of some job; often one that was sent before, or a record that was made of it and has all its headers."""
+    earlier = [one for one in before if any(name == "tidegate.replay.to" for name, _ in one.headers)]
+    if earlier and draw(st.booleans()):
+        again = draw(st.sampled_from(earlier))
+        return record._replace(headers=again.headers, value=again.value if draw(st.booleans()) else record.value)
+    position = draw(st.one_of(st.integers(1, 9), st.sampled_from(["", "x", "-1", "²", "1" * 19])))
+    sent = as_replay(record, draw(_JOBS), position, draw(_PLACES))
+    more = draw(_MORE)
+    return sent._replace(headers=(*sent.headers, (more, b"1"))) if more else sent
+
+
 @st.composite
 def logs(draw: st.DrawFn, max_size: int = 40) -> list[Record]:
     """Records with rising offsets, some with gaps between them."""
@@ -102,7 +130,13 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> list[Record]:
             value = draw(_BROKEN)
         else:
             value = json.dumps({name: draw(values) for name, values in _FIELDS.items()}).encode()
-        headers = _REPLAY[kind % 2] if kind in (1, 2, 3) else ()
-        records.append(Record(offset, draw(st.integers(0, 8_000)), value, headers))
+        record = Record(offset, draw(st.integers(0, 8_000)), value)
+        if kind == 1:
+            record = record._replace(headers=(("tidegate.retry.of", b"flights-0-2"),))
+        elif kind == 2:
+            record = as_replay(record)
+        elif kind in (3, 4, 5):
+            record = draw(_sent(record, records))
+        records.append(record)
         offset += draw(st.sampled_from([1, 1, 1, 1, 2, 7]))
     return records

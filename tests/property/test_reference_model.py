@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import random
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.property.cutting import TP, Account, results, run, stages_of
-from tests.property.logs import PIPELINE, PIPELINES, logs
+from tests.property.logs import PIPELINE, PIPELINES, as_replay, logs
 from tests.reference import Outcome, Record, Reference, raw_batch
 from tidegate.config.pipeline import Pipeline
 from tidegate.ledger import LEDGER_COLUMNS, Ledger
+from tidegate.stages import repeats
 from tidegate.stages.batch import PartitionState
 
 pytestmark = pytest.mark.slow
@@ -31,12 +33,15 @@ _MANY = settings(
 )
 
 
-def check(document: str, records: list[Record], cuts: list[int], refused: dict[int, str] | None = None) -> Account:
-    """Run both and compare all that they say."""
+def check(
+    document: str, records: list[Record], cuts: list[int], refused: dict[int, str] | None = None, *, jobs: int = 256
+) -> Account:
+    """Run both and compare all that they say. `jobs`: whose replays are remembered at most."""
     plan, stages = stages_of(document)
-    reference = Reference(Pipeline.model_validate_json(document))
+    reference = Reference(Pipeline.model_validate_json(document), jobs=jobs)
     expected = reference.read(records, refused)
-    account = run(stages, records, cuts, refused)
+    with patch.object(repeats, "MOST", jobs):
+        account = run(stages, records, cuts, refused)
     assert account.state.ledger == _ledger(expected)
     assert (account.state.high_water, account.state.dedupe_clock) == (expected.high_water, expected.clock)
     assert account.accepted == expected.accepted
@@ -58,6 +63,7 @@ def _ledger(expected: Outcome) -> Ledger:
         late=late,
         duplicate=len(expected.duplicates),
         skipped=len(expected.skipped),
+        replayed=expected.replayed,
     )
 
 
@@ -69,11 +75,12 @@ def _same(found: dict[Any, dict[str, Any]], expected: dict[Any, dict[str, Any]])
             assert found[cell][name] == close, (cell, name)
 
 
-@given(document=st.sampled_from(PIPELINES), records=logs(), cuts=_CUTS)
+@given(document=st.sampled_from(PIPELINES), records=logs(), cuts=_CUTS, jobs=st.sampled_from([1, 2, 256]))
 @_MANY
-def test_any_cut_gives_what_the_model_gives(document: str, records: list[Record], cuts: list[int]) -> None:
-    """Ledger, lateness, rejections, high water, duplicates and results equal the model's, however the log is cut."""
-    check(document, records, cuts)
+def test_any_cut_gives_what_the_model_gives(document: str, records: list[Record], cuts: list[int], jobs: int) -> None:
+    """Ledger, lateness, rejections, high water, duplicates and results equal the model's, however the log is cut, and of
+    however many jobs the replays are remembered."""
+    check(document, records, cuts, jobs=jobs)
 
 
 @given(records=logs(), cuts=_CUTS, data=st.data())
@@ -137,6 +144,9 @@ def long_log(length: int) -> list[Record]:
         if rng.random() < 0.02:
             row[rng.choice(["amount", "at"])] = "text"
         value = None if rng.random() < 0.01 else json.dumps(row).encode()
-        headers = (("tidegate.replay.of", b"flights-0-1-sink"),) if rng.random() < 0.05 else ()
-        records.append(Record(number, now, value, headers))
+        record = Record(number, now, value)
+        if rng.random() < 0.05:
+            place = (rng.randrange(1, 40), f"flights/{rng.choice('0001')}")
+            record = as_replay(record, "0123456789abcdef", *place) if rng.random() < 0.5 else as_replay(record)
+        records.append(record)
     return records

@@ -10,12 +10,12 @@ from typing import LiteralString
 import psycopg
 
 from tidegate.demo.metrics import PartitionProgress
-from tidegate.ledger import LEDGER_COLUMNS, Ledger
+from tidegate.ledger import LEDGER_OUTCOMES, Ledger
 
 _DELAY = 15 * 60  # s; flights.yaml's eventTime.delay
-_OUTCOMES = LEDGER_COLUMNS[1:]
 _PARTITIONS: LiteralString = """
-SELECT partition, upto, high_water, read, accepted, dead_lettered, late, deferred, duplicate, filtered, skipped
+SELECT partition, upto, high_water, read, accepted, dead_lettered, late, deferred, duplicate, filtered, skipped,
+       replayed
 FROM tidegate_partitions WHERE pipeline = %s ORDER BY partition
 """
 _HOLDER: LiteralString = """
@@ -37,7 +37,7 @@ class Account:
     @property
     def processed(self) -> dict[str, int]:
         """Records by outcome."""
-        return {name: getattr(self.total, name) for name in _OUTCOMES}
+        return {name: getattr(self.total, name) for name in LEDGER_OUTCOMES}
 
     def partitions(self, ends: Mapping[int, int]) -> dict[int, PartitionProgress]:
         """`ends`: the offset behind the last record of each partition."""

@@ -92,7 +92,7 @@ class PartitionState:
     `idle`: the partition was at its end for `idleTimeout` and no longer holds windows open; any record ends that.
     `topic_id` says which log the offsets are of: a topic that is deleted and made anew has another id ("": not known, as
     in a row of before there were ids; it is filled in by the next batch). `lines`: what waits for a delayed retry of each
-    key, where its order is kept (turns.py writes and reads it).
+    key, where its order is kept (turns.py writes and reads it). `replays`: which replays have been there (repeats.py).
     """
 
     upto: int = -1
@@ -102,6 +102,7 @@ class PartitionState:
     idle: bool = False
     topic_id: str = ""
     lines: bytes = b""
+    replays: bytes = b""
 
 
 class Seen(Protocol):
@@ -214,8 +215,8 @@ class BatchResult:
     the group's columns, the measures' partial columns (tidegate.stages.measures), `records`, `upto` (largest offset in it).
     `late_windows`: `aggregation`, `window_start`, `window_end`, `missing`: a row per window that missed records.
     `accepted`: the typed rows, with `_offset`, `_timestamp`, `_event_time` (ms, null without event time) and `_lane`.
-    `answers`: what handlers and sinks said, to be kept with what is written; None when nobody was asked.
-    `seconds`: how long each stage took, by its name.
+    `answers`: what handlers and sinks said, to be kept with what is written; None when nobody was asked. `repeats`: replays that
+    were sent a second time, and went no further. `seconds`: how long each stage took, by its name.
     """
 
     raw: RawBatch
@@ -230,6 +231,7 @@ class BatchResult:
     seen: list[tuple[bytes, int]] = field(default_factory=list)
     rules: dict[str, RuleTally] = field(default_factory=dict)
     answers: Answers | None = None
+    repeats: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

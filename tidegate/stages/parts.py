@@ -52,6 +52,7 @@ def join(parts: Sequence[BatchResult], plan: Plan, con: duckdb.DuckDBPyConnectio
         seen=[entry for part in parts for entry in part.seen],
         rules={name: _add([part.rules[name] for part in parts]) for name in parts[0].rules},
         answers=_join_answers(parts),
+        repeats=sum(part.repeats for part in parts),
         seconds={stage: sum(part.seconds.get(stage, 0.0) for part in parts) for stage in parts[0].seconds},
     )
 

@@ -20,6 +20,7 @@ from tidegate.stages.ladder import Ladder
 from tidegate.stages.membership import OpenWindows
 from tidegate.stages.parts import Recollection, join
 from tidegate.stages.plan import Plan
+from tidegate.stages.repeats import drop_repeats
 from tidegate.stages.rules import RuleSet
 from tidegate.stages.sql import connect, query, quote
 from tidegate.stages.turns import Taken, ask_in_turn
@@ -73,7 +74,8 @@ class StagePipeline:
     ) -> tuple[BatchResult, RawBatch]:
         """The way of the records, stage by stage; and those that could not go yet (see dedupe.py), as a rule none.
 
-        1. decode      bytes to typed columns; malformed records are rejected, tombstones skipped
+        1. decode      bytes to typed columns; malformed records are rejected, tombstones skipped. Before that: a replay
+                       that was sent a second time is a duplicate, and goes no further (repeats.py)
         2. validate    the rules of the pipeline; errors reject, warnings count
         3. event time  is read; records without one, or with one too far in the future, are rejected
         4. dedupe      the first record with a key goes on
@@ -86,7 +88,8 @@ class StagePipeline:
         8. account     what may succeed later is deferred; the ledger moves by what happened, and must balance
         """
         watch = _Stopwatch()
-        decoded = self._decoder.decode(raw.records)
+        fresh = drop_repeats(raw, state.replays)
+        decoded = self._decoder.decode(fresh.records)
         watch.lap(Stage.DECODE)
         checked = self._rules.check(decoded.rows)
         valid = decoded.rows if checked.passed.all() else decoded.rows.filter(pa.array(checked.passed))
@@ -117,9 +120,10 @@ class StagePipeline:
             dead_lettered=len(invalid) + len(dead),
             late=len(judged.late),
             deferred=len(deferred),
-            duplicate=deduped.duplicates,
+            duplicate=deduped.duplicates + fresh.repeats,
             filtered=handled.filtered,
             skipped=decoded.skipped,
+            replayed=fresh.replayed,
         )
         _require_balance(moved, raw)
         late = judged.late_among(aggregated.rows)
@@ -127,7 +131,13 @@ class StagePipeline:
             raw,
             state,
             PartitionState(
-                raw.last, judged.high_water, deduped.clock, state.ledger + moved, topic_id=state.topic_id, lines=lines
+                raw.last,
+                judged.high_water,
+                deduped.clock,
+                state.ledger + moved,
+                topic_id=state.topic_id,
+                lines=lines,
+                replays=fresh.memory,
             ),
             aggregated.rows,
             aggregated.deltas,
@@ -138,6 +148,7 @@ class StagePipeline:
             deduped.seen + deduped.marks({*(r.offset for r in refused), *(late.offset for late in judged.late)}),
             checked.tallies,
             asked.answers,
+            fresh.repeats,
             watch.seconds,
         )
         return result, _split(raw, raw.last)[1]

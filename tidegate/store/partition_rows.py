@@ -136,12 +136,21 @@ class PartitionRows:
 
 def _columns_of(state: PartitionState) -> dict[str, Any]:
     own = {"upto": state.upto, "high_water": state.high_water, "dedupe_clock": state.dedupe_clock}
-    return own | {"idle": state.idle, "topic_id": state.topic_id, "lines": state.lines or None} | asdict(state.ledger)
+    carried = {"lines": state.lines or None, "replays": state.replays or None}
+    return own | {"idle": state.idle, "topic_id": state.topic_id} | carried | asdict(state.ledger)
 
 
 def _partition_row(row: Row[Any], owner: str) -> PartitionRow:
     ledger = Ledger(**{name: getattr(row, name) for name in LEDGER_COLUMNS})
-    lines = bytes(row.lines or b"")
-    state = PartitionState(row.upto, row.high_water, row.dedupe_clock, ledger, bool(row.idle), row.topic_id, lines)
+    state = PartitionState(
+        row.upto,
+        row.high_water,
+        row.dedupe_clock,
+        ledger,
+        bool(row.idle),
+        row.topic_id,
+        bytes(row.lines or b""),
+        bytes(row.replays or b""),
+    )
     tp = TopicPartition(row.topic, row.partition)
     return PartitionRow(tp, state, row.epoch, owner, seen_upto=row.seen_upto, worker_upto=row.worker_upto)

@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 
 from tidegate.errors import ConfigError
-from tidegate.ledger import LEDGER_COLUMNS
+from tidegate.ledger import LEDGER_OUTCOMES
 from tidegate.stages.plan import AggregationPlan, Plan
 from tidegate.stages.sql import quote
 from tidegate.store.columns import INSTANT, TEXT, column_type, widest_decimal
@@ -132,7 +132,8 @@ def partition_table(metadata: MetaData) -> Table:
 
     `topic_id` is that of the log which `upto` is an offset in. `seen_upto`: up to which offset the table of seen keys is
     complete (-1: nobody has filled it). `worker_upto`: up to where a worker has written, whose topics come after the store.
-    `lines`: which keys wait for a delayed retry (tidegate.stages.turns).
+    `lines`: which keys wait for a delayed retry (tidegate.stages.turns). `replays`: which replays have been there
+    (tidegate.stages.repeats).
     """
     return Table(
         PARTITIONS,
@@ -147,12 +148,16 @@ def partition_table(metadata: MetaData) -> Table:
         Column("epoch", BigInteger, nullable=False),
         Column("owner", TEXT, nullable=False),
         Column("previous_owner", TEXT, nullable=False),
-        *(Column(name, BigInteger, nullable=False) for name in LEDGER_COLUMNS),
+        *(Column(name, BigInteger, nullable=False) for name in ("read", *LEDGER_OUTCOMES)),
         Column("updated_at", INSTANT, nullable=False),
         Column("topic_id", TEXT, nullable=False, server_default=""),  # "": a row of before the column was there
         Column("seen_upto", BigInteger, nullable=False, server_default="-1"),
         Column("worker_upto", BigInteger, nullable=False, server_default="-2"),  # -2: the next claim fills it in
-        Column("lines", LargeBinary),  # null: none, and in a row of before the column was there
+        Column(
+            "lines", LargeBinary, server_default=text("NULL")
+        ),  # null: none, and in a row of before the column was there
+        Column("replays", LargeBinary, server_default=text("NULL")),  # the same
+        Column("replayed", BigInteger, nullable=False, server_default="0"),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.backfill.splits import Looked, Split, cut, overlapping, prefix_high_waters
+from batch.backfill.splits import Looked, Split, cut, overlapping, states_before
 from tidegate.record import TopicPartition
+from tidegate.stages.repeats import Memory
 
 TP, OTHER = TopicPartition("t", 0), TopicPartition("t", 1)
 
@@ -32,9 +33,26 @@ def test_the_high_water_before_a_split_is_the_largest_of_those_before_it(found: 
         tp = TP if first else OTHER
         looked.append(Looked(Split(tp, counts[tp], counts[tp] + 1), 1, mark))
         counts[tp] += 1
-    for split, before in prefix_high_waters(looked).items():
+    for split, before in states_before(looked).items():
         earlier = [one.high_water for one in looked if one.split.tp == split.tp and one.split.start < split.start]
-        assert before == max((mark for mark in earlier if mark is not None), default=None)
+        assert before.high_water == max((mark for mark in earlier if mark is not None), default=None)
+        assert before.upto == split.start - 1
+
+
+def test_the_replays_before_a_split_are_those_of_the_splits_before_it() -> None:
+    """In its own partition alone: each split begins with what the log has shown of each job until then."""
+    one, other = b"\x00" * 8, b"\x01" * 8
+    passages = [(TP, ((one, 5),)), (OTHER, ((one, 9),)), (TP, ()), (TP, ((other, 2), (one, 3))), (TP, ((one, 8),))]
+    looked = [Looked(Split(tp, n, n + 1), passages=found) for n, (tp, found) in enumerate(passages)]
+    before = [state.replays for state in states_before(looked).values()]
+    assert before == [_memory(), _memory(), _memory((one, 5)), _memory((one, 5)), _memory((other, 2), (one, 5))]
+
+
+def _memory(*seen: tuple[bytes, int]) -> bytes:
+    memory = Memory()
+    for job, position in seen:
+        memory.see(job, position)
+    return memory.encoded()
 
 
 def test_only_splits_with_records_of_the_windows_are_read_again() -> None:

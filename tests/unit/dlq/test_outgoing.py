@@ -23,7 +23,7 @@ from tidegate.record import TopicPartition
 def test_a_first_failure_of_no_calendar_is_left_out(timestamp: int, first: bytes | None) -> None:
     """Another tool's dead letter that bears its time in microseconds, or none, goes back like any other."""
     original = Original.of(b"k", b"v", [], tp=TopicPartition("theirs.dlq", 0), offset=7, timestamp=timestamp)
-    assert dict(replay_headers(original, "job/0/0", ())).get(h.FAILED_FIRST) == first
+    assert dict(replay_headers(original, b"job/0", b"t/0/0", ())).get(h.FAILED_FIRST) == first
 
 
 @pytest.mark.parametrize("large", ["key", "header", "name"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.ledger import LEDGER_COLUMNS
+from tidegate.ledger import LEDGER_OUTCOMES
 from tidegate.telemetry import reference
 from tidegate.telemetry.metric_defs import METRICS, RECORDS_PROCESSED, Counter, Gauge, Metric
 
@@ -42,7 +42,7 @@ def test_names_are_unique() -> None:
 
 def test_outcomes_are_the_ledgers() -> None:
     """The outcomes of a record are called in metrics as they are in the ledger."""
-    assert RECORDS_PROCESSED.labels["outcome"] == LEDGER_COLUMNS[1:]
+    assert RECORDS_PROCESSED.labels["outcome"] == LEDGER_OUTCOMES
 
 
 def test_moments_are_gauges() -> None:
