@@ -34,6 +34,16 @@ class Record(NamedTuple):
     key: bytes | None = None
 
 
+def as_replay(record: Record, job: str | None = None, position: int | str = 1, place: str = "flights/0") -> Record:
+    """As a job sends it to this place; without a job, as something else does."""
+    headers = [("tidegate.replay.of", b"flights-0-1-decode")]
+    if job is not None:
+        content = zlib.crc32((record.key or b"") + (record.value or b""))
+        headers.append(("tidegate.replay.job", f"{job}/{position}".encode()))
+        headers.append(("tidegate.replay.to", f"{place}/{content:08x}".encode()))
+    return record._replace(headers=tuple(headers))
+
+
 class Late(NamedTuple):
     """A record and the windows it missed: (aggregation, start, end)."""
 

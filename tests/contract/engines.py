@@ -19,6 +19,7 @@ import psycopg
 from confluent_kafka.admin import AdminClient
 
 from dlq.encoding import encode_reasons
+from tests.contract.same_numbers_log import of_topic
 from tests.harness import WorkerProcess, produce, read_topic, running, wait_until
 from tests.reference import Record, raw_batch
 from tidegate.config.pipeline import Pipeline
@@ -135,7 +136,7 @@ class BrokerEngine(Engine):
         return document
 
     def _produce(self, topic: str, logs: Sequence[Sequence[Record]]) -> None:
-        for partition, log in enumerate(logs):
+        for partition, log in enumerate(of_topic(logs, topic)):
             records = (
                 {
                     "key": r.key,

@@ -19,7 +19,7 @@ from batch.producer import ConfirmedProducer
 from dlq.late import late_records
 from dlq.publishers import open_publisher
 from tests.contract.engines import Rows, _ms, _Seen
-from tests.contract.same_numbers_log import MEASURES, PIPELINE
+from tests.contract.same_numbers_log import MEASURES, PIPELINE, of_topic
 from tests.harness import produce
 from tests.providers.kafka import KafkaTopics
 from tests.reference import Record, raw_batch
@@ -57,9 +57,10 @@ class LateScene:
     """One pipeline over logs. `url`: a PostgreSQL's, or the path of a SQLite file. `settings` go over the pipeline file's."""
 
     def __init__(self, kafka: KafkaTopics, url: str, logs: Sequence[Sequence[Record]], **settings: Any) -> None:
-        self.servers, self.url, self.logs = kafka.bootstrap_servers, url, logs
+        self.servers, self.url = kafka.bootstrap_servers, url
         topic = kafka.topic(partitions=len(logs), config={"retention.ms": "-1"})
-        for number, log in enumerate(logs):
+        self.logs = of_topic(logs, topic)
+        for number, log in enumerate(self.logs):
             records = (r._asdict() | {"headers": list(r.headers), "partition": number} for r in log)
             produce(self.servers, topic, ({k: v for k, v in r.items() if k != "offset"} for r in records))
         self.tps = [TopicPartition(topic, number) for number in range(len(logs))]

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from tests.reference import Record
+from tests.reference import Record, as_replay
 
 PARTITIONS = 4  # even, skewed (most of the records), slow (far behind), and one that stays empty
 DELAY, ALLOWED, SKEW = 2_000, 1_000, 60_000
@@ -98,7 +98,8 @@ AGGREGATES = {
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What a record was meant to be. `fault`: the error type it must be dead-lettered for; `skipped`: a tombstone."""
+    """What a record was meant to be. `fault`: the error type it must be dead-lettered for; `skipped`: a tombstone; `repeat`: it
+    is a replay that was sent before, and counts for nothing."""
 
     partition: int
     offset: int
@@ -117,6 +118,7 @@ class Meant:
     replay: bool = False
     fault: str | None = None
     skipped: bool = False
+    repeat: bool = False
 
     def record(self, value: bytes | str | None = "") -> Record:
         """The record, with `value` in place of its own JSON."""
@@ -145,9 +147,47 @@ _BROKEN: tuple[tuple[bytes, str], ...] = (
 )
 
 
+TOPIC: str = PIPELINE["source"]["topics"][0]
+
+
+def of_topic(logs: Sequence[Sequence[Record]], topic: str) -> list[list[Record]]:
+    """As jobs would have sent their replays to this topic."""
+    there = f"{TOPIC}/".encode()
+    return [
+        [r._replace(headers=tuple((n, v.replace(there, f"{topic}/".encode())) for n, v in r.headers)) for r in log]
+        for log in logs
+    ]
+
+
+class _Jobs:
+    """Two replay jobs that have sent most of the replays, and now and then one a second time; others, made of what a job has
+    sent to another partition, have all its headers."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng, self._positions = random.Random(seed), dict.fromkeys(("0123456789abcdef", "fedcba9876543210"), 0)
+        self._sent: list[list[tuple[Meant, Record]]] = [[] for _ in range(PARTITIONS)]
+
+    def send(self, one: Meant, record: Record) -> tuple[Meant, Record]:
+        """What becomes of a record that comes next in its partition."""
+        sent, chance = self._sent[one.partition], self._rng.random()
+        if sent and chance < 0.04:
+            before, again = self._rng.choice(sent)
+            place = {"offset": one.offset, "timestamp": one.timestamp}
+            return replace(before, **place, repeat=True), again._replace(**place)
+        if not one.replay or chance < 0.3:
+            return one, record
+        job = self._rng.choice(list(self._positions))
+        if chance < 0.4:
+            return one, as_replay(record, job, 1, f"{TOPIC}/{one.partition + 1}")
+        self._positions[job] += 1
+        record = as_replay(record, job, self._positions[job], f"{TOPIC}/{one.partition}")
+        sent.append((one, record))
+        return one, record
+
+
 def make_log(records: int, seed: int = 7) -> tuple[list[list[Record]], list[Meant]]:
     """Records per partition, and what they were meant to be. `records`: how many in all partitions together."""
-    rng = random.Random(seed)
+    rng, jobs = random.Random(seed), _Jobs(seed)
     logs: list[list[Record]] = [[] for _ in range(PARTITIONS)]
     meant: list[Meant] = []
     clocks = [START, START, START - 3 * HOP_SIZE, START]
@@ -156,10 +196,11 @@ def make_log(records: int, seed: int = 7) -> tuple[list[list[Record]], list[Mean
         partition = rng.choices((0, 1, 2), (2, 7, 1))[0]
         clocks[partition] += rng.randrange(1, 900 if rng.random() < 0.01 else 60) * (10_000 // records + 1)
         one = _event(rng, partition, len(logs[partition]), clocks[partition], number, used[partition])
+        one, value = _spoilt(rng, one)
+        one, record = jobs.send(one, one.record(value))
         if one.id is not None:
             used[partition].append(one.id)
-        one, value = _spoilt(rng, one)
-        logs[partition].append(one.record(value))
+        logs[partition].append(record)
         meant.append(one)
     return logs, meant
 
@@ -221,7 +262,7 @@ _TYPES = {
     "partition": pa.int32(), "offset": pa.int64(), "timestamp": pa.int64(), "k": pa.string(), "id": pa.string(),
     "user": pa.string(), "colour": pa.string(), "amount": pa.int32(), "total": pa.int64(), "fare": pa.decimal128(18, 4),
     "price": pa.float64(), "ok": pa.bool_(), "day": pa.date32(), "seen": pa.int64(), "replay": pa.bool_(),
-    "fault": pa.string(), "skipped": pa.bool_(),
+    "fault": pa.string(), "skipped": pa.bool_(), "repeat": pa.bool_(),
 }  # fmt: skip
 
 _SQL = {
@@ -244,7 +285,7 @@ class Truth:
         rows = [asdict(one) for one in meant]
         self._con.register("meant", pa.table({n: pa.array([r[n] for r in rows], t) for n, t in _TYPES.items()}))
         self._con.execute(f"""
-            CREATE TABLE valid AS SELECT * FROM meant WHERE fault IS NULL AND NOT skipped
+            CREATE TABLE valid AS SELECT * FROM meant WHERE fault IS NULL AND NOT skipped AND NOT repeat
             QUALIFY id IS NULL OR row_number() OVER (PARTITION BY "partition", id ORDER BY "offset") = 1;
             CREATE TABLE barred AS SELECT *, max("seen") FILTER (NOT replay) OVER (
                 PARTITION BY "partition" ORDER BY "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
@@ -278,19 +319,21 @@ class Truth:
 
     def dead(self) -> dict[tuple[int, int], str]:
         """(partition, offset) → error type."""
-        found = self._con.execute('SELECT "partition", "offset", fault FROM meant WHERE fault IS NOT NULL').fetchall()
+        sql = 'SELECT "partition", "offset", fault FROM meant WHERE fault IS NOT NULL AND NOT repeat'
+        found = self._con.execute(sql).fetchall()
         return {(partition, offset): fault for partition, offset, fault in found}
 
     def ledgers(self) -> dict[int, dict[str, int]]:
         """Partition → the account of its records."""
         found = self._con.execute("""
             SELECT m."partition", count(*), count(*) FILTER (v."offset" IS NOT NULL AND NOT coalesce(l.entirely, false)),
-                   count(fault), count(*) FILTER (l.entirely),
-                   count(*) FILTER (fault IS NULL AND NOT skipped AND v."offset" IS NULL), count(*) FILTER (skipped)
+                   count(fault) FILTER (NOT repeat), count(*) FILTER (l.entirely),
+                   count(*) FILTER (repeat OR fault IS NULL AND NOT skipped AND v."offset" IS NULL),
+                   count(*) FILTER (skipped AND NOT repeat), count(*) FILTER (replay)
             FROM meant m LEFT JOIN (SELECT "partition", "offset" FROM valid) v USING ("partition", "offset")
             LEFT JOIN missing l USING ("partition", "offset") GROUP BY 1
         """).fetchall()
-        names = ("read", "accepted", "dead_lettered", "late", "duplicate", "skipped")
+        names = ("read", "accepted", "dead_lettered", "late", "duplicate", "skipped", "replayed")
         return {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
 
 

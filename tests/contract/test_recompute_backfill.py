@@ -185,7 +185,7 @@ def _any_colour(one: Meant) -> Meant:
 def test_windows_that_change_meanwhile(make: Make) -> None:
     """What a reader adds to after the computation is left as it is and said; all else is promoted."""
     scene = make(**NO_DEDUPE)
-    scene.read(0.5)
+    scene.read(0.9)
     scene.query("UPDATE by_key_partials SET n__n = n__n + 1 RETURNING 1")
     differing = windows(compute(scene))["differs"]
     scene.read()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.contract.engines import Engine, Outcome, Rows, SparkEngine, StagesEngine, WorkerEngine
-from tests.contract.same_numbers_log import MEASURES, PIPELINE, Meant, Truth, make_log
+from tests.contract.same_numbers_log import MEASURES, PIPELINE, TOPIC, Meant, Truth, make_log
 from tests.reference import Record, Reference
 from tidegate.config.pipeline import Pipeline
 
@@ -58,7 +58,7 @@ class SameNumbers:
 
 def _counted(ledger: Any) -> dict[str, int]:
     assert (ledger.filtered, ledger.deferred) == (0, 0)
-    names = ("read", "accepted", "dead_lettered", "late", "duplicate", "skipped")
+    names = ("read", "accepted", "dead_lettered", "late", "duplicate", "skipped", "replayed")
     return {name: getattr(ledger, name) for name in names}
 
 
@@ -165,6 +165,7 @@ def test_the_log_has_every_fault() -> None:
         sum(row[name] for row in truth.ledgers().values()) > 4 for name in ("accepted", "late", "duplicate", "skipped")
     )
     assert sum(one.replay for one in meant) > 20
+    assert sum(one.repeat for one in meant) > 5
     assert logs[3] == []
     assert len(logs[1]) > 5 * len(logs[2])
 
@@ -175,7 +176,7 @@ def test_the_model_gives_the_same() -> None:
     reference = Reference(Pipeline.model_validate(PIPELINE))
     outcome, rows = Outcome(), {aggregation.name: dict[Any, Any]() for aggregation in reference.pipeline.aggregations}
     for partition, log in enumerate(logs):
-        read = reference.read(log)
+        read = reference.read(log, at=f"{TOPIC}/{partition}")
         outcome.late |= {(partition, late.offset, late.partial) for late in read.late}
         outcome.dead |= {(partition, offset): stage for offset, stage in read.rejected.items()}
         for name, cells in read.rows.items():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import zlib
 from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.reference import Record
+from tests.reference import Record, as_replay
 
 # Around the epoch, so that event times are on both sides of it; kept small, so that windows fill and records collide.
 _TIMES = st.integers(-3_000, 9_000)
@@ -95,16 +94,6 @@ def _without(*parts: str) -> str:
 
 
 PIPELINES = (json.dumps(PIPELINE), _without("dedupe"), _without("dedupe", "rules", "aggregations"))
-
-
-def as_replay(record: Record, job: str | None = None, position: int | str = 1, place: str = "flights/0") -> Record:
-    """As a job sends it to this place; without a job, as something else does."""
-    headers = [("tidegate.replay.of", b"flights-0-1-decode")]
-    if job is not None:
-        content = zlib.crc32((record.key or b"") + (record.value or b""))
-        headers.append(("tidegate.replay.job", f"{job}/{position}".encode()))
-        headers.append(("tidegate.replay.to", f"{place}/{content:08x}".encode()))
-    return record._replace(headers=tuple(headers))
 
 
 @st.composite

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.property.cutting import TP, Account, results, run, stages_of
-from tests.property.logs import PIPELINE, PIPELINES, as_replay, logs
-from tests.reference import Outcome, Record, Reference, raw_batch
+from tests.property.logs import PIPELINE, PIPELINES, logs
+from tests.reference import Outcome, Record, Reference, as_replay, raw_batch
 from tidegate.config.pipeline import Pipeline
 from tidegate.ledger import LEDGER_COLUMNS, Ledger
 from tidegate.stages import repeats

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.property.cutting import SeenKeys
-from tests.property.logs import as_replay
-from tests.reference import Record, raw_batch
+from tests.reference import Record, as_replay, raw_batch
 from tests.unit.stages.building import NOTED, TP, counting, log, noted, run, stages_of
 from tidegate.ledger import Ledger
 from tidegate.record import TopicPartition
