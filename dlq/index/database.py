@@ -19,7 +19,7 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import PostgresSink
 from tidegate.config.urls import ENCODED, POSTGRES_URL, SQLITE_URL, is_index_url
 from tidegate.errors import ConfigError, StoreUnavailable
-from tidegate.store.check import check_table
+from tidegate.store.check import add_missing_columns, check_table
 from tidegate.store.failures import at_the_start, public_error
 from tidegate.store.postgres import connect_server
 from tidegate.store.sqlite import connect_file
@@ -82,6 +82,7 @@ class IndexDatabase:
             inspector = inspect(connection)
             for table in self.tables.metadata.sorted_tables:
                 if inspector.has_table(table.name, schema=self.schema):
+                    add_missing_columns(connection, inspector, table)
                     check_table(inspector, table, _WAY_OUT)
                     for index in table.indexes:  # those that have come since the table was made
                         index.create(connection, checkfirst=True)

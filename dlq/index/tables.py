@@ -150,6 +150,8 @@ def _job_columns() -> list[Column[object]]:
         Column(
             "sent", BigInteger, nullable=False
         ),  # letters up to this position are dealt with: sent, or not to be sent
+        # Letters up to this position may have been sent by an owner whose progress Kafka has forgotten.
+        Column("doubtful", BigInteger, nullable=False, server_default="0"),
         Column("chunks", _JSON, nullable=False),  # what was sent and is still followed
         Column("follow", _JSON, nullable=False),  # how far the dead-letter topics have been read for what came back
         Column("created_at", BigInteger, nullable=False),

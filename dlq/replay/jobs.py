@@ -11,31 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, case, func, literal, or_, select, tuple_, update
 
 from dlq.index.database import IndexDatabase
 from dlq.index.lifecycle import Lifecycle
 from dlq.replay.choice import take
 from dlq.replay.names import CANCELLED as NOT_SENT
+from dlq.replay.names import JOB_STATES
 from dlq.replay.request import Request
 from tidegate.clock import Clock, SystemClock
 from tidegate.errors import ConfigError, Fenced
 from tidegate.record import TopicPartition
 from tidegate.stages.repeats import JOB_BYTES
 
-RUNNING, PAUSED, STOPPED, CANCELLING, CANCELLED, DONE = (
-    "running",
-    "paused",
-    "stopped",
-    "cancelling",
-    "cancelled",
-    "done",
-)
+RUNNING, PAUSED, STOPPED, CANCELLING, CANCELLED, DONE = JOB_STATES
 IN_SPITE = "resumed in spite of failures"
 """The reason of a job that goes on whatever fails: it has stopped before, and somebody has looked."""
 FORGOTTEN = "it was left for so long that Kafka has forgotten how far it was"
 SENDS_AGAIN = "resumed although letters may be sent twice"
 """The reason of a job that had stopped for that: it begins again where the database knows it to be."""
+SENT_AGAIN = "resumed although letters may have been sent twice"
+"""The reason of a job that has done so. It was allowed to once."""
 LEASE = 15_000  # ms: how long a job waits for an owner that says nothing
 
 Bounds = dict[TopicPartition, int]
@@ -57,7 +53,8 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A row of `jobs`. Times in ms. `follow`: the next offset to be read of each partition of the dead-letter topics."""
+    """A row of `jobs`. Times in ms. `follow`: the next offset to be read of each partition of the dead-letter topics.
+    `doubtful`: letters up to this position may have been sent, though only those up to `sent` are known to have been."""
 
     id: str
     state: str
@@ -66,6 +63,7 @@ class Job:
     request: Request
     total: int
     sent: int
+    doubtful: int
     chunks: tuple[Chunk, ...]
     follow: Bounds
     created_at: int
@@ -248,7 +246,9 @@ class Jobs:
         """Give up what has not been sent."""
         r = self._replays.c
         rest = (r.job == job.id) & (r.position > job.sent) & r.outcome.is_(None)
-        values = {"outcome": NOT_SENT, "detail": "the job was cancelled"}
+        why = "the job was cancelled"
+        doubt = f"{why}; whether this letter had been sent is not known"
+        values = {"outcome": NOT_SENT, "detail": case((r.position <= job.doubtful, doubt), else_=why)}
         connection.execute(update(self._replays).where(rest).values(**values))
 
     def now(self) -> int:
@@ -276,8 +276,8 @@ def _job(row: Row[Any]) -> Job:
     chunks = tuple(Chunk(first, last, _bounds(bounds)) for first, last, bounds in values["chunks"])
     return Job(
         values["job"], values["state"], values["reason"], values["actor"], Request.from_json(values["request"]),
-        values["total"], values["sent"], chunks, _bounds(values["follow"]), values["created_at"], values["finished_at"],
-        values["owner"], values["epoch"], values["lease_until"],
+        values["total"], values["sent"], values["doubtful"], chunks, _bounds(values["follow"]), values["created_at"],
+        values["finished_at"], values["owner"], values["epoch"], values["lease_until"],
     )  # fmt: skip
 
 

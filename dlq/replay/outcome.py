@@ -60,6 +60,34 @@ class Outcomes:
         with self._database.transaction() as connection:
             self._jobs.write(connection, job, sent=upto, chunks=[*job.chunks, *([] if chunk is None else [chunk])])
 
+    def doubted(self, job: Job, upto: int) -> dict[str, int]:
+        """Letters up to position `upto` may have been sent or not. Those that the index knows to have failed again were: the
+        dead-letter topics may have lost what tells it. Returns how many are new, by outcome."""
+        r, letters, newer = self._replays.c, self._letters, self._letters.alias("newer")
+        query = (
+            select(r.position, newer.c.dlq_topic, newer.c.id, newer.c.fingerprint)
+            .join_from(self._replays, letters, letters.c.letter == r.letter)
+            .join(newer, newer.c.replay_of == letters.c.id)
+            .where(r.job == job.id, r.position > job.sent, r.position <= upto, r.outcome.is_(None))
+            .where(newer.c.dlq_timestamp >= job.created_at)  # else it came of another job, which was cancelled
+        )
+        mended = bool(job.request.assignments or job.request.by_hand)
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job, doubtful=upto)
+            found = {
+                position: Again(topic, id_, print_, mended)
+                for position, topic, id_, print_ in connection.execute(query)
+            }
+        return self.came_back(job, found, job.follow) if found else {}
+
+    def sends_again(self, job: Job, reason: str) -> None:
+        """The job makes use of its right to, and so has it no more. Nothing, if somebody has turned the job meanwhile."""
+        j = self._database.tables.jobs.c
+        with self._database.transaction() as connection:
+            self._jobs.write(connection, job)
+            statement = update(self._database.tables.jobs).where(j.job == job.id, j.reason == job.reason)
+            connection.execute(statement.values(reason=reason))
+
     def came_back(self, job: Job, found: Mapping[int, Again], follow: Mapping[Any, int]) -> dict[str, int]:
         """Replays that failed again, and how far the dead-letter topics have been read for them. Returns how many are
         new, by outcome."""

@@ -20,6 +20,8 @@ from tidegate.headers import REPLAY_JOB, REPLAY_OF, REPLAY_TO
 from tidegate.record import TopicPartition
 from tidegate.stages.repeats import sent_to
 
+MOST_PARTITIONS = 100
+"""Partitions that one transaction of a job writes to."""
 _OVERHEAD = 512  # bytes: of the batch and the record around it; 2 for each header more than `header_size` says
 
 
@@ -128,6 +130,20 @@ class Preparer:
         key, value = given
         parts = (("key", key == original.key), ("value", value == original.value))
         return Mended(key, value, tuple(name for name, same in parts if not same))
+
+
+def cut(
+    outgoing: list[Outgoing], unsent: list[Unsent], upto: int, most: int
+) -> tuple[list[Outgoing], list[Unsent], int]:
+    """The first records, at most `most` and to at most MOST_PARTITIONS partitions, with what is not sent on their way;
+    and the position that they come to."""
+    partitions = set()
+    for number, record in enumerate(outgoing):
+        partitions.add(record.target)
+        if number == most or len(partitions) > MOST_PARTITIONS:
+            upto = outgoing[number - 1].chosen.position
+            return outgoing[:number], [one for one in unsent if one.chosen.position < upto], upto
+    return outgoing, unsent, upto
 
 
 def replay_headers(original: Original, job: bytes, to: bytes, changed: Sequence[str]) -> Headers:

@@ -11,13 +11,25 @@ import structlog
 
 from dlq.replay.choice import first_topic, next_chosen
 from dlq.replay.follow import DeadLetterTail, Positions
-from dlq.replay.jobs import CANCELLING, FORGOTTEN, IN_SPITE, RUNNING, SENDS_AGAIN, STOPPED, Bounds, Chunk, Job, Jobs
+from dlq.replay.jobs import (
+    CANCELLING,
+    FORGOTTEN,
+    IN_SPITE,
+    RUNNING,
+    SENDS_AGAIN,
+    SENT_AGAIN,
+    STOPPED,
+    Bounds,
+    Chunk,
+    Job,
+    Jobs,
+)
 from dlq.replay.mend import Mend
 from dlq.replay.names import FAILED, OK, SENT
 from dlq.replay.outcome import Outcomes
-from dlq.replay.outgoing import ByHand, Outgoing, Preparer, Unsent
+from dlq.replay.outgoing import ByHand, Preparer, cut
 from dlq.replay.raw import RawReader
-from dlq.replay.sender import MOST_PARTITIONS, Sender, forget_progress
+from dlq.replay.sender import Sender, forget_progress
 from dlq.replay.targets import Targets
 from dlq.s3.archive import Archive
 from tidegate.clock import Clock, SystemClock
@@ -124,22 +136,37 @@ class Run:
                 log.info("replay.recovered", job=self.job.id, upto=sender.position, known=self.job.sent)
                 self._sent(sender.position, sender.bounds)
             self._sender = sender
-        if not self._sender.known and (not self.job.follow or self.job.reason.startswith(SENDS_AGAIN)):
+        may_begin = not self.job.follow or self.job.reason.startswith(SENDS_AGAIN)
+        if not self._sender.known:
+            self._doubt(again=may_begin)
+        if not self._sender.known and may_begin:
             try:
                 self._sender.make_known()
             except BaseException:
                 self._sender = None
                 raise
+        if self.job.reason.startswith(SENDS_AGAIN):
+            reason = self.job.reason.replace(SENDS_AGAIN, SENT_AGAIN)
+            self._outcomes.sends_again(self.job, reason)
+            self.job = replace(self.job, reason=reason)
         return self._sender
+
+    def _doubt(self, *, again: bool) -> None:
+        """Kafka knows nothing of the job: note which letters may have been sent, and what is known of those. `again`: even if
+        that was done before; the index has more now."""
+        upto = min(self.job.sent + _CHUNK, self.job.total)
+        if self.job.follow and self.job.sent < upto and (again or self.job.doubtful < upto):
+            for outcome, letters in self._outcomes.doubted(self.job, upto).items():
+                self._counted(outcome, letters)
+            self.job = replace(self.job, doubtful=upto)
 
     def _forgotten(self, sender: Sender) -> str | None:
         """Why the job cannot go on by itself: an earlier owner may have sent a chunk of which nobody knows any more."""
         if sender.known or self.job.sent >= self.job.total:
             return None
-        first, last = self.job.sent + 1, min(self.job.sent + _CHUNK, self.job.total)
         return (
-            f"{FORGOTTEN} (offsets.retention.minutes): letters {first} to {last} may have been sent or not. Resumed, it "
-            "sends them"
+            f"{FORGOTTEN} (offsets.retention.minutes): letters {self.job.sent + 1} to {self.job.doubtful} may have been sent or "
+            "not. Resumed, it sends them: this pipeline counts each once, other programs may get it twice"
         )
 
     # Sending
@@ -155,7 +182,7 @@ class Run:
             return True
         letters = self._raw.fetch(chosen)
         chosen = chosen[: len(letters)]
-        outgoing, unsent, upto = _cut(*self._preparer.prepare(chosen, letters), chosen[-1].position, most)
+        outgoing, unsent, upto = cut(*self._preparer.prepare(chosen, letters), chosen[-1].position, most)
         self._outcomes.unsent(self.job, unsent)
         for one in unsent:
             self._counted(one.outcome, 1)
@@ -200,8 +227,9 @@ class Run:
             return False
         awaited = self._awaited
         reached = self._tail.read({} if awaited is None else awaited.ends, wait=awaited is not None)
-        # Anybody can write the header: what has not been sent cannot have come back.
-        if found := {at: again for at, again in self._tail.take().items() if at <= self.job.sent}:
+        # Anybody can write the header: what cannot have been sent cannot have come back.
+        sent = max(self.job.sent, self.job.doubtful)
+        if found := {at: again for at, again in self._tail.take().items() if at <= sent}:
             for outcome, letters in self._outcomes.came_back(self.job, found, self._tail.next).items():
                 self._counted(outcome, letters)
         if awaited is not None:
@@ -268,17 +296,3 @@ class Run:
             self.job = self._jobs.get(job.id)
             log.info("replay.finished", job=job.id, state=self.job.state, **self._counts())
         return True
-
-
-def _cut(
-    outgoing: list[Outgoing], unsent: list[Unsent], upto: int, most: int
-) -> tuple[list[Outgoing], list[Unsent], int]:
-    """The first records, at most `most` and to at most MOST_PARTITIONS partitions, with what is not sent on their way;
-    and the position that they come to."""
-    partitions = set()
-    for number, record in enumerate(outgoing):
-        partitions.add(record.target)
-        if number == most or len(partitions) > MOST_PARTITIONS:
-            upto = outgoing[number - 1].chosen.position
-            return outgoing[:number], [one for one in unsent if one.chosen.position < upto], upto
-    return outgoing, unsent, upto

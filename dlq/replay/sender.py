@@ -34,8 +34,6 @@ from tidegate.store.reading import committed_offsets
 
 _TIMEOUT = 30.0  # seconds for each act of a transaction
 _TRANSACTION = 60_000  # ms after which the broker aborts the transaction of a sender that has gone silent
-MOST_PARTITIONS = 100
-"""Partitions that one transaction of a job writes to."""
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 _REFUSED = (
     KafkaError.INVALID_RECORD,

@@ -29,12 +29,20 @@ from tidegate import record as names
 from tidegate.clock import SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.queue import DeadLetterConfig
+from tidegate.ledger import Ledger
 from tidegate.record import Stage
-from tidegate.stages.batch import Reason, Rejection
+from tidegate.stages.batch import PartitionState, RawBatch, Reason, Rejection
+from tidegate.stages.pipeline import StagePipeline
+from tidegate.stages.plan import compile_plan
+from tidegate.stages.repeats import drop_repeats
 
 PARTITIONS = 3
 FIRST = 1_000_000  # the offset of the first record that failed: no replay comes there
 Refuses = Callable[[Message], bool]
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing catches it."""
 
 
 class ReplayScene:
@@ -52,6 +60,7 @@ class ReplayScene:
         self._opened = open_index(self.pipeline)
         self.index: DeadLetterIndex = self._opened.__enter__()
         self._positions = dict.fromkeys(range(PARTITIONS), 0)
+        self._replays = dict.fromkeys(range(PARTITIONS), b"")
 
     def configure(self, **settings: Any) -> None:
         self.pipeline = Pipeline.model_validate(
@@ -99,8 +108,8 @@ class ReplayScene:
         """What the pipeline's worker does with what is new in the source: refused records become dead letters, and then the
         group's offsets are committed. Returns how many it read. `producer`: writes the dead letters, in its transaction."""
         fresh = [m for m in self.read(self.source) if m.offset >= self._positions[m.partition]]
-        dead = []
-        for message in filter(refuses, fresh):
+        dead, dropped = [], self._repeats(fresh)
+        for message in (m for m in fresh if (m.partition, m.offset) not in dropped and refuses(m)):
             tp = names.TopicPartition(self.source, message.partition)
             raw = RawRecord(tp, message.offset, message.timestamp, message.key, message.value, message.headers)
             dead.append(self._dead(raw, message.offset))
@@ -120,6 +129,34 @@ class ReplayScene:
         if dead and producer is None:
             self.reindex()
         return len(fresh)
+
+    def _repeats(self, messages: Iterable[Message]) -> set[tuple[int, int]]:
+        """Partitions and offsets of the replays among them that the stages leave out because they were there before."""
+        found = set()
+        for raw in self._raw(messages):
+            fresh = drop_repeats(raw, self._replays[raw.tp.partition])
+            self._replays[raw.tp.partition] = fresh.memory
+            gone = {*raw.records["offset"].to_pylist()} - {*fresh.records["offset"].to_pylist()}
+            found |= {(raw.tp.partition, offset) for offset in gone}
+        return found
+
+    def ledger(self) -> Ledger:
+        """What the stages make of all that is in the source."""
+        stages = StagePipeline(compile_plan(self.pipeline))
+        try:
+            results = [stages.run(raw, PartitionState()) for raw in self._raw(self.read(self.source))]
+        finally:
+            stages.close()
+        return sum((result.ledger for result in results), Ledger())
+
+    def _raw(self, messages: Iterable[Message]) -> list[RawBatch]:
+        by_partition: dict[int, list[Message]] = {}
+        for message in messages:
+            by_partition.setdefault(message.partition, []).append(message)
+        return [
+            RawBatch.of_records(names.TopicPartition(self.source, partition), records)
+            for partition, records in by_partition.items()
+        ]
 
     def job(self, *, owner: str = "me", **request: Any) -> Job:
         wanted = request.pop("wanted", LetterFilter())

@@ -13,9 +13,10 @@ from confluent_kafka.admin import AdminClient
 from dlq.index.filters import LetterFilter
 from dlq.replay import run, sender
 from dlq.replay.jobs import LeaseLost
-from tests.contract.replay_scene import ReplayScene
+from tests.contract.replay_scene import Killed, ReplayScene
 from tests.harness import produce
 from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.ledger import Ledger
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -23,10 +24,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 both_databases = pytest.mark.parametrize(
     "make_replays", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
 )
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing catches it."""
 
 
 @both_databases
@@ -166,7 +163,7 @@ def test_too_many_failures(replays: ReplayScene) -> None:
 
 def test_kafka_has_forgotten_the_progress(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job whose owner was killed between sending and writing it down, and that nobody took over for a week, stops before the
-    letters of which nobody knows whether they were sent; whoever resumes it has them sent."""
+    letters of which nobody knows whether they were sent; whoever resumes it has them sent. The pipeline counts each once."""
     monkeypatch.setattr(run, "_CHUNK", 4)
     replays.letters(range(10))
     job = replays.job(canary=False)
@@ -190,6 +187,9 @@ def test_kafka_has_forgotten_the_progress(replays: ReplayScene, monkeypatch: pyt
     found = replays.carry_out(claimed)
     assert (found.state, replays.outcomes(found)) == ("done", {"ok": 10})
     assert sorted(replays.sent().values()) == [1] * 6 + [2] * 4
+    ledger = replays.ledger()
+    assert ledger == Ledger(read=14, accepted=10, duplicate=4, replayed=14)
+    assert ledger.balanced
 
 
 def test_forged_answers(replays: ReplayScene) -> None:
