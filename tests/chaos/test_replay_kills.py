@@ -39,7 +39,7 @@ def test_killed_at_random(kafka: KafkaTopics, postgres: Database, tmp_path: Path
         wait_until(lambda: scene.json("jobs", "show", job)["state"] == "done", 240, f"job {job}\n{scene.agent.tail()}")
         assert scene.json("jobs", "show", job)["outcomes"] == {"ok": number}
         assert scene.stats("open") == 0
-        assert scene.ledger() == Ledger(read=2 * number, accepted=number, dead_lettered=number)
+        assert scene.ledger() == Ledger(read=2 * number, accepted=number, dead_lettered=number, replayed=number)
     sent = Counter(m.header("tidegate.replay.of") for m in scene.read(scene.source))
     del sent[None]
     assert sent == Counter({m.header("tidegate.dlq.id"): 1 for m in scene.read(scene.dlq)})

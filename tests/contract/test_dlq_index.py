@@ -443,19 +443,22 @@ def test_prepare_twice_and_a_foreign_table(index: Index) -> None:
         index.database.prepare()
 
 
-def test_an_index_of_an_older_version_gets_what_makes_it_fast(index: Index) -> None:
-    """A database index that the tables lack is made when an agent starts; those that are there stay."""
+def test_an_index_of_an_older_version_gets_what_has_come_since(index: Index) -> None:
+    """Columns and database indexes that the tables lack are made when an agent starts; those that are there stay."""
     schema = index.database.schema
     prefix = f"{schema}." if schema else ""
     with index.database.transaction() as connection:
         before = {name for table in ("letters", "replays") for name in _indexes(connection, table, schema)}
         connection.exec_driver_sql(f"DROP INDEX {prefix}replays_letter")
         connection.exec_driver_sql(f"DROP INDEX {prefix}letters_open")
+        connection.exec_driver_sql(f"ALTER TABLE {prefix}jobs DROP COLUMN doubtful")
     index.database.prepare()
     with index.database.transaction() as connection:
         after = {name for table in ("letters", "replays") for name in _indexes(connection, table, schema)}
     assert {"replays_letter", "letters_open"} <= before
     assert after == before
+    with index.database.transaction() as connection:
+        assert "doubtful" in {one["name"] for one in inspect(connection).get_columns("jobs", schema=schema)}
 
 
 def _indexes(connection: Connection, table: str, schema: str | None) -> set[str | None]:

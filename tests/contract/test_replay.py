@@ -28,11 +28,15 @@ both_databases = pytest.mark.parametrize(
 
 @both_databases
 def test_each_once_and_what_became_of_it(replays: ReplayScene) -> None:
-    """Canary, then the rest; accepted ones are resolved, those that fail again are replaced by the newer letter."""
+    """Canary, then the rest; accepted ones are resolved, those that fail again are replaced by the newer letter. Each partition
+    has them in the order of their positions, by which the stages tell a repeat."""
     replays.letters(range(300))
     found = replays.carry_out(replays.job(max_failures=1.0), refuses=lambda m: m.json["n"] % 10 == 9)
     assert (found.state, replays.outcomes(found)) == ("done", {"ok": 270, "failed_again": 30})
     assert replays.sent() == Counter({replays.id_of(n): 1 for n in range(300)})
+    places = [(m.partition, m.offset, m.header("tidegate.replay.job") or "") for m in replays.read(replays.source)]
+    positions = [(partition, int(place.removeprefix(f"{found.id}/"))) for partition, _, place in sorted(places)]
+    assert positions == sorted(positions)
     states = Counter(letter["state"] for letter in replays.index.reader.every(LetterFilter()))
     assert states == {"resolved": 270, "replaced": 30, "open": 30}
     assert replays.open() == 30

@@ -203,7 +203,7 @@ def _store(connection: psycopg.Connection, truth: duckdb.DuckDBPyConnection) -> 
     )
     connection.execute(
         "CREATE TABLE tidegate_partitions (pipeline text, partition int, read bigint, accepted bigint, "
-        "dead_lettered bigint, late bigint, skipped bigint)"
+        "dead_lettered bigint, late bigint, skipped bigint, replayed bigint)"
     )
     for table, source in {
         "hourly": "hourly",

@@ -66,7 +66,7 @@ def _tables(pipeline: str) -> Iterable[_Table]:
             "WHERE pipeline = {} GROUP BY 1, 2, 3"
         ).format(_milliseconds("window_start"), _milliseconds("window_end"), sql.Literal(pipeline)),
     )
-    counters = ("read", "accepted", "dead_lettered", "late", "skipped")
+    counters = ("read", "accepted", "dead_lettered", "late", "skipped", "replayed")
     yield _Table(
         "ledger",
         ("partition",),

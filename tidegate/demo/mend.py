@@ -45,7 +45,7 @@ def mend(setting: Setting, agent: Service, accounts: Accounts) -> bool:
     after = accounts.read().total
     setting.console.print(
         f"the ledger: read {before.read:,} → {after.read:,}, accepted {before.accepted:,} → {after.accepted:,}, "
-        f"dead-lettered {before.dead_lettered:,} → {after.dead_lettered:,}",
+        f"dead-lettered {before.dead_lettered:,} → {after.dead_lettered:,}; {after.replayed:,} of those read are replays",
         highlight=False,
         soft_wrap=True,
     )

@@ -142,7 +142,8 @@ SELECT j."partition", count(*) AS read,
        count(*) FILTER (WHERE verdict = 'valid' AND l."offset" IS NULL) AS accepted,
        count(*) FILTER (WHERE verdict NOT IN ('valid', 'skipped')) AS dead_lettered,
        count(l."offset") AS late,
-       count(*) FILTER (WHERE verdict = 'skipped') AS skipped
+       count(*) FILTER (WHERE verdict = 'skipped') AS skipped,
+       count(*) FILTER (WHERE replay) AS replayed
 FROM judged j LEFT JOIN late l USING ("partition", "offset") GROUP BY ALL
 """
 

@@ -93,7 +93,9 @@ WORKER_TIME = Counter(
     "Where the worker's time goes: says at a glance what holds it up.",
     {"activity": ("process", "quality", "sink", "retry_wait", "dlq", "commit")},
 )
-DUPLICATE_RECORDS = Counter("tidegate_duplicate_records_total", "Records left out by dedupe.", {"topic": OPEN})
+DUPLICATE_RECORDS = Counter(
+    "tidegate_duplicate_records_total", "Records left out by dedupe, and replays sent a second time.", {"topic": OPEN}
+)
 
 # The consumer.
 CONSUMER_LAG = Gauge(

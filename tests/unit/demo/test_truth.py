@@ -101,13 +101,16 @@ def test_the_stages_have_the_same_ledger(truth: duckdb.DuckDBPyConnection, resul
 
 def _ledger_of(truth: duckdb.DuckDBPyConnection) -> list[tuple[int, ...]]:
     return truth.execute(
-        """SELECT "partition", read, accepted, dead_lettered, late, skipped FROM ledger ORDER BY 1"""
+        """SELECT "partition", read, accepted, dead_lettered, late, skipped, replayed FROM ledger ORDER BY 1"""
     ).fetchall()
 
 
 def _ledgers(results: Mapping[int, BatchResult]) -> list[tuple[int, ...]]:
     return [
-        (partition, ledger.read, ledger.accepted, ledger.dead_lettered, ledger.late, ledger.skipped)
+        (
+            partition,
+            *(getattr(ledger, name) for name in ("read", "accepted", "dead_lettered", "late", "skipped", "replayed")),
+        )
         for partition, ledger in sorted((partition, result.ledger) for partition, result in results.items())
     ]
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from tests.reference import as_replay
 from tests.unit.worker.pieces import TP, partition, plan_of, raw, record
 from tidegate.clock import ManualClock
 from tidegate.errors import BrokerUnavailable, PipelineAborted
@@ -120,11 +121,12 @@ def test_totals_that_came_too_late_are_counted(watched: tuple[Observer, Counting
 
 
 def test_a_step_says_what_the_rules_found(watched: tuple[Observer, Counting], tmp_path: Path) -> None:
-    """Only records that came through decode are judged; a warning does not reject."""
+    """Only records that came through decode are judged; a warning does not reject. A replay that was sent twice comes once."""
     observer, m = watched
     with partition(plan_of(rules=RULES), tmp_path / "state") as p:
         bad = record(2, 1_000)._replace(value=b"{")
-        step = p.take(record(0, 1_000, id="x"), record(1, 1_000, amount=-1), bad)
+        replay = as_replay(record(0, 1_000, id="x"), "0123456789abcdef")
+        step = p.take(replay, record(1, 1_000, amount=-1), bad, replay._replace(offset=3))
         observer.committed(TP, step, 0.5, 0.25)
     assert m["quality_records_total", "flights", "valid"] == 1
     assert m["quality_records_total", "flights", "rejected"] == 1
@@ -132,6 +134,7 @@ def test_a_step_says_what_the_rules_found(watched: tuple[Observer, Counting], tm
     assert m["quality_rule_failures_total", "flights", "has an id", "warning"] == 1
     assert m["quality_check_duration_seconds",] == 1
     assert m["records_processed_total", "flights", "dead_lettered"] == 2
+    assert m["duplicate_records_total", "flights"] == m["records_processed_total", "flights", "duplicate"] == 1
     assert m["dlq_records_total", "flights", "decode", "MalformedJson"] == 1
     assert (m["worker_time_seconds_total", "sink"], m["worker_time_seconds_total", "commit"]) == (0.5, 0.25)
     assert m["windows_open", "totals"] == 1
