@@ -132,8 +132,7 @@ def partition_table(metadata: MetaData) -> Table:
 
     `topic_id` is that of the log which `upto` is an offset in. `seen_upto`: up to which offset the table of seen keys is
     complete (-1: nobody has filled it). `worker_upto`: up to where a worker has written, whose topics come after the store.
-    `lines`: which keys wait for a delayed retry (tidegate.stages.turns). `replays`: which replays have been there
-    (tidegate.stages.repeats).
+    `lines`, `replays`: what waits for a delayed retry, and which replays were there (tidegate.stages: turns, repeats).
     """
     return Table(
         PARTITIONS,
@@ -153,10 +152,7 @@ def partition_table(metadata: MetaData) -> Table:
         Column("topic_id", TEXT, nullable=False, server_default=""),  # "": a row of before the column was there
         Column("seen_upto", BigInteger, nullable=False, server_default="-1"),
         Column("worker_upto", BigInteger, nullable=False, server_default="-2"),  # -2: the next claim fills it in
-        Column(
-            "lines", LargeBinary, server_default=text("NULL")
-        ),  # null: none, and in a row of before the column was there
-        Column("replays", LargeBinary, server_default=text("NULL")),  # the same
+        *(Column(name, LargeBinary, server_default=text("NULL")) for name in ("lines", "replays")),  # null: none
         Column("replayed", BigInteger, nullable=False, server_default="0"),
     )
 

@@ -37,7 +37,7 @@ def test_a_recomputation_ends_when_a_row_is_refused_that_is_left_out() -> None:
         tried.append(part)
         return Recomputed(part.split, PartitionState(9), {"totals": DELTAS}, None, [])
 
-    part = Part(Split(TP, 0, 10))
+    part = Part(Split(TP, 0, 10), PartitionState())
     with pytest.raises(SinkRecordError):
         backfill._write(cast(Any, SimpleNamespace(write=refuses)), Here(), task, part, task(part), -1, 1)
     assert [len(one.refused) for one in tried] == [0, 1]

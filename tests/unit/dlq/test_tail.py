@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from dlq import headers as h
 from dlq.replay.follow import DeadLetterTail
 from tidegate.config.kafka import Kafka
 from tidegate.errors import BrokerUnavailable
+from tidegate.headers import REPLAY_JOB
 from tidegate.record import TopicPartition
 
 TP = TopicPartition("flights.dlq", 0)
@@ -63,7 +63,7 @@ def test_a_forged_position_ends_nothing(tail: DeadLetterTail) -> None:
     for position, found in (("9" * 5_000, []), ("7", [7])):
         message: Any = SimpleNamespace(
             topic=lambda: TP.topic, partition=lambda: 0, offset=lambda: 1, key=lambda: None, value=lambda: None,
-            timestamp=lambda: (1, 5), headers=lambda position=position: [(h.REPLAY_JOB, f"job/{position}".encode())],
+            timestamp=lambda: (1, 5), headers=lambda position=position: [(REPLAY_JOB, f"job/{position}".encode())],
         )  # fmt: skip
         tail._look_at(message)
         assert list(tail.take()) == found
