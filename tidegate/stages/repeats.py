@@ -36,7 +36,9 @@ from tidegate.stages.batch import RawBatch
 JOB_BYTES = 8
 """Of a job's id, which is written in hex: that two jobs of one partition have the same is out of the question."""
 
-MOST = 256  # jobs remembered of one partition, 14 bytes each, written with each batch: a job every hour, for ten days
+# Jobs remembered of one partition: one every hour, for ten days. 14 bytes each, written with each batch; all of them cost
+# PostgreSQL 0.08 ms.
+MOST = 256
 _LONGEST = 18  # digits of a position: they are an int64
 
 _DECODER = msgspec.msgpack.Decoder(list[tuple[bytes, int]])
