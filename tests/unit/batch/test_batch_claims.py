@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from batch import written
 from batch.claims import Claims
-from tests.contract.store_records import flights_plan
+from tests.contract.store_records import Flight, batch_of, flights_plan
 from tidegate.config.errorhandling import ErrorHandling
 from tidegate.config.sinks import SqliteSink
 from tidegate.config.stages import Dedupe
@@ -103,6 +104,27 @@ def test_a_renewal_learns_what_was_written(store: Store) -> None:
     assert mine.states[A].upto == -1
     mine.renew()
     assert mine.states[A] == STATE
+
+
+def test_what_is_written_is_not_new_any_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a window that has begun only the results that the run has not added to are; after a renewal nothing in such a window."""
+    monkeypatch.setattr(written, "_WORTH", 1)
+    plan = flights_plan()
+    mine, first = claims(store), [Flight(0, origin="EWR")]
+    mine.claim([A])
+    batch = batch_of(plan, A, first)
+
+    def perhaps_there(origin: str) -> list[bool]:
+        deltas = batch_of(plan, A, [Flight(1, origin=origin)], before=batch.state).deltas
+        one = mine.batch(A, batch.state, deltas=deltas)
+        assert one.perhaps_there.keys() == deltas.keys()
+        return list(one.perhaps_there["per_origin"].to_pylist())
+
+    assert perhaps_there("EWR") == [False]
+    mine.write([mine.batch(A, batch.state, deltas=batch.deltas)])
+    assert (perhaps_there("EWR"), perhaps_there("JFK")) == ([True], [False])
+    mine.renew()
+    assert perhaps_there("JFK") == [True]
 
 
 @pytest.mark.parametrize("seen", [None, pa.table([[b"k"], [1]], schema=SEEN_SCHEMA)])

@@ -45,3 +45,10 @@ def test_partitions_come_sorted_with_their_parts(monkeypatch: pytest.MonkeyPatch
     assert second.tp == B
     assert [table.num_rows for table in second.deltas["a"]] == [3, 3, 2]
     assert pa.concat_tables(second.deltas["a"]).equals(deltas)
+
+
+def test_partials_are_packed() -> None:
+    """The JVM copies what it is sent several times."""
+    deltas = pa.table({"window_start": [1_700_000_000_000] * 1_000, "n": list(range(1_000))})
+    (row,) = wire.send_deltas(A, {"a": deltas})
+    assert row.column("payload")[0].as_buffer().size < deltas.nbytes / 2
