@@ -95,6 +95,8 @@ def read_one(
     reasons: list[str] = []
     consumer = Consumer({**reader_options(kafka, reasons), "auto.offset.reset": "error"})
     try:
+        if not has_topic(consumer, kafka, reasons, topic, patience):
+            return None
         consumer.assign([KafkaPartition(topic, partition, offset)])
         until = clock.monotonic() + patience
         while clock.monotonic() < until:
@@ -107,6 +109,18 @@ def read_one(
         raise unavailable(kafka, reasons, f"no answer for {patience:g} s")
     finally:
         consumer.close()
+
+
+def has_topic(consumer: Consumer, kafka: Kafka, reasons: list[str], topic: str, seconds: float) -> bool:
+    """Whether the cluster has it. Of one that it has never met the client itself says only after half a minute that it is not
+    there. Raises BrokerUnavailable."""
+    try:
+        error = consumer.list_topics(topic, timeout=seconds).topics[topic].error
+    except KafkaException as raised:
+        error = raised.args[0]
+    if error is not None and error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise unavailable(kafka, reasons, error.str())
+    return error is None
 
 
 def _partitions(consumer: Consumer, kafka: Kafka, topic: str, field: str, patience: float) -> set[int]:

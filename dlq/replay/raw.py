@@ -11,7 +11,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.index.letters import indexed_id
 from dlq.original import Original
-from dlq.reader import NOT_THERE, original_of, reader_options, unavailable
+from dlq.reader import NOT_THERE, has_topic, original_of, reader_options, unavailable
 from dlq.s3.archive import Archive
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import Kafka
@@ -45,6 +45,7 @@ class RawReader:
         self._consumer = Consumer({**reader_options(kafka, self._reasons), "auto.offset.reset": "earliest"})
         self._at: tuple[str, int] | None = None
         self._ahead: deque[Message] = deque()
+        self._there: dict[str, bool] = {}  # whether the cluster has a topic
         self._next = -1  # the offset that the consumer, with what is read ahead, has come to
 
     def fetch(self, wanted: Sequence[Chosen], budget: int = BUDGET) -> list[Original | None]:
@@ -70,6 +71,8 @@ class RawReader:
         self._consumer.close()
 
     def _one(self, wanted: Chosen) -> Original | None:
+        if not self._has(wanted.topic):
+            return None
         self._go_to(wanted)
         heard = self._clock.monotonic()
         while True:
@@ -95,6 +98,11 @@ class RawReader:
                 self._ahead.extend(messages)
             elif self._clock.monotonic() - heard > _PATIENCE:
                 raise unavailable(self._kafka, self._reasons, f"no answer for {_PATIENCE:g} s")
+
+    def _has(self, topic: str) -> bool:
+        if topic not in self._there:
+            self._there[topic] = has_topic(self._consumer, self._kafka, self._reasons, topic, _PATIENCE)
+        return self._there[topic]
 
     def _go_to(self, wanted: Chosen) -> None:
         """Go on reading where it was left, if that comes to the record soon; else begin at the record."""

@@ -131,12 +131,15 @@ class Run:
     def _recovered(self) -> Sender:
         if self._sender is None:
             anchor = first_topic(self._jobs.database, self.job.id)
-            sender = Sender(self._pipeline.kafka, self.job.id, anchor, max_bytes=self._targets.max_bytes)
+            targets = self._targets
+            sender = Sender(
+                self._pipeline.kafka, self.job.id, anchor, max_bytes=targets.max_bytes, others=targets.topics
+            )
             if sender.position > self.job.sent:
                 log.info("replay.recovered", job=self.job.id, upto=sender.position, known=self.job.sent)
                 self._sent(sender.position, sender.bounds)
             self._sender = sender
-        may_begin = not self.job.follow or self.job.reason.startswith(SENDS_AGAIN)
+        may_begin = not (self.job.follow or self.job.sent) or self.job.reason.startswith(SENDS_AGAIN)
         if not self._sender.known:
             self._doubt(again=may_begin)
         if not self._sender.known and may_begin:

@@ -48,12 +48,13 @@ _CLIENT = (1_000, 1_000_000_000)  # bytes: what the client can be told of the la
 class Sender:
     """One job's producer. Not for use by two threads at once. After any error it cannot be used: make a new one."""
 
-    def __init__(self, kafka: Kafka, job: str, anchor: str, *, max_bytes: int) -> None:
-        """Fence earlier owners and learn what they have sent. `anchor`: the topic under which progress is filed.
+    def __init__(self, kafka: Kafka, job: str, anchor: str, *, max_bytes: int, others: Sequence[str] = ()) -> None:
+        """Fence earlier owners and learn what they have sent. `anchor`: the topic under which progress is filed; if it is not
+        there, because only files have its letters, the first of `others` that is (all owners give the same).
 
         Raises BrokerUnavailable.
         """
-        self._group, self._anchor = group_of(job), anchor
+        self._group = group_of(job)
         self._told: list[KafkaError] = []
         options = confluent_options(kafka) | QUIET
         self._producer = Producer(
@@ -78,7 +79,9 @@ class Sender:
         try:
             self._producer.init_transactions(_TIMEOUT)
             # Only settled offsets are given: read_committed asks for that.
-            (found,) = committed_offsets(self._consumer, [KafkaPartition(anchor, 0)], _TIMEOUT)
+            places = [KafkaPartition(topic, 0) for topic in dict.fromkeys((anchor, *others))]
+            found = max(committed_offsets(self._consumer, places, _TIMEOUT), key=lambda place: int(place.offset))
+            self._anchor = found.topic if found.offset >= 0 else self._there(places)
         except KafkaException as error:
             self.close()
             raise _error([error.args[0]]) from error
@@ -88,6 +91,11 @@ class Sender:
         """The last position that was sent, as Kafka has it; 0: none."""
         self.bounds = _read_bounds(found.metadata) if self.position else Bounds()
         """Each partition's last offset in the transaction that came to that position."""
+
+    def _there(self, places: Sequence[KafkaPartition]) -> str:
+        """The first topic that the cluster has. Raises KafkaException."""
+        topics = self._consumer.list_topics(timeout=_TIMEOUT).topics
+        return next((place.topic for place in places if place.topic in topics), places[0].topic)
 
     def make_known(self) -> None:
         """File that nothing was sent; in a transaction, too, or whoever was overtaken could file it behind what was. Raises as

@@ -64,6 +64,11 @@ class Targets:
         if to is not None and to not in self._targets:
             raise ConfigError("topic does not exist", field="--to", value=to, expected="a topic of this cluster")
 
+    @property
+    def topics(self) -> list[str]:
+        """Those that are there."""
+        return sorted(self._targets)
+
     def group_of(self, topic: str) -> str | None:
         target = self._targets.get(topic)
         return None if target is None else target.group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from dlq.replay.request import Request
 from dlq.s3.archive import import_files, place_of
 from dlq.s3.files import Kept, encode
 from tests.contract.replay_scene import ReplayScene
+from tests.harness import wait_until
 from tests.openapi import check_operation, operations_of
 from tests.providers.kafka import KafkaTopics
 from tidegate import record as names
@@ -285,16 +287,47 @@ def test_only_open_ones() -> None:
         Request(LetterFilter(state=("resolved",)))
 
 
-def test_out_of_files(replays: ReplayScene, tmp_path: Path) -> None:
-    """Letters that retention has deleted are replayed from the files that S3 has of them, byte for byte, and shown."""
-    replays.letters(range(6), headers=(("h", b"\xff"), ("n", None)))
+def kept_in_files(replays: ReplayScene, folder: Path) -> int:
+    """How many letters of the topic the index knows to be in files as well."""
     kept = [
         Kept(names.TopicPartition(m.topic, m.partition), m.offset, m.timestamp, m.key, m.value, list(m.headers))
         for m in replays.read(replays.dlq)
     ]
-    (tmp_path / "x.parquet").write_bytes(encode([(one, one.envelope) for one in kept], "parquet"))
-    place = place_of(str(tmp_path), DeadLetterConfig())
-    assert import_files(place, IndexWriter(replays.index.database), Masker(())) == (1, 6, 0)
+    (folder / "x.parquet").write_bytes(encode([(one, one.envelope) for one in kept], "parquet"))
+    place = place_of(str(folder), DeadLetterConfig())
+    assert import_files(place, IndexWriter(replays.index.database), Masker(())) == (1, len(kept), 0)
+    return len(kept)
+
+
+def test_out_of_files_alone(replays: ReplayScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters whose topic is not in this cluster, or not any more, are shown, and replayed each once: how far the job is cannot
+    be filed under that topic, and is found by whoever goes on."""
+    monkeypatch.setattr(run, "_CHUNK", 2)
+    replays.letters(range(6))
+    assert kept_in_files(replays, tmp_path) == 6
+    admin = AdminClient({"bootstrap.servers": replays.kafka.bootstrap_servers})
+    for done in admin.delete_topics([replays.dlq]).values():
+        done.result(30)
+    wait_until(lambda: replays.dlq not in admin.list_topics(timeout=10).topics, 30, "the topic is gone")
+    letter = replays.index.reader.letter(replays.id_of(4))
+    assert letter is not None
+    shown = replays.index.reveal(letter, actor="ada", reason="to compare")
+    assert shown is not None
+    assert shown.envelope.value == b'{"n": 4}'
+    first = replays.start(replays.job(canary=False))
+    monkeypatch.setattr(first._outcomes, "sent", None)  # as good as a SIGKILL there
+    with pytest.raises(TypeError):
+        first.turn()
+    first.close()
+    found = replays.carry_out(replays.taken_over(monkeypatch))
+    assert (found.state, replays.outcomes(found)) == ("done", {"ok": 6})
+    assert replays.sent() == Counter({replays.id_of(n): 1 for n in range(6)})
+
+
+def test_out_of_files(replays: ReplayScene, tmp_path: Path) -> None:
+    """Letters that retention has deleted are replayed from the files that S3 has of them, byte for byte, and shown."""
+    replays.letters(range(6), headers=(("h", b"\xff"), ("n", None)))
+    assert kept_in_files(replays, tmp_path) == 6
     ends = [TopicPartition(replays.dlq, partition, 2) for partition in range(3)]
     admin = AdminClient({"bootstrap.servers": replays.kafka.bootstrap_servers})
     for done in admin.delete_records(ends).values():
