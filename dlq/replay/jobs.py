@@ -26,7 +26,9 @@ from tidegate.stages.repeats import JOB_BYTES
 
 RUNNING, PAUSED, STOPPED, CANCELLING, CANCELLED, DONE = JOB_STATES
 IN_SPITE = "resumed in spite of failures"
-"""The reason of a job that goes on whatever fails: it has stopped before, and somebody has looked."""
+"""The reason of a job that goes on whatever fails: it has stopped because too many did, and somebody has looked."""
+TOO_MANY = "failed again"
+"""In the reason of one that has stopped for that."""
 FORGOTTEN = "it was left for so long that Kafka has forgotten how far it was"
 SENDS_AGAIN = "resumed although letters may be sent twice"
 """The reason of a job that had stopped for that: it begins again where the database knows it to be."""
@@ -177,7 +179,11 @@ class Jobs:
     def resume(self, job: str, *, actor: str) -> Job:
         """Also goes on with one that has stopped by itself: whoever does that has looked at it."""
         found = self.get(job)
-        why = SENDS_AGAIN if found.reason.startswith(FORGOTTEN) else IN_SPITE
+        why = "resumed"
+        if found.reason.startswith(FORGOTTEN):
+            why = SENDS_AGAIN
+        elif TOO_MANY in found.reason:
+            why = IN_SPITE
         reason = f"{why} by {actor}" if found.state == STOPPED else ""
         return self._turn(job, (PAUSED, STOPPED), RUNNING, reason, actor)
 

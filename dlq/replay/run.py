@@ -19,6 +19,7 @@ from dlq.replay.jobs import (
     SENDS_AGAIN,
     SENT_AGAIN,
     STOPPED,
+    TOO_MANY,
     Bounds,
     Chunk,
     Job,
@@ -131,10 +132,8 @@ class Run:
     def _recovered(self) -> Sender:
         if self._sender is None:
             anchor = first_topic(self._jobs.database, self.job.id)
-            targets = self._targets
-            sender = Sender(
-                self._pipeline.kafka, self.job.id, anchor, max_bytes=targets.max_bytes, others=targets.topics
-            )
+            kafka, targets = self._pipeline.kafka, self._targets
+            sender = Sender(kafka, self.job.id, anchor, max_bytes=targets.max_bytes, others=targets.topics)
             if sender.position > self.job.sent:
                 log.info("replay.recovered", job=self.job.id, upto=sender.position, known=self.job.sent)
                 self._sent(sender.position, sender.bounds)
@@ -158,7 +157,7 @@ class Run:
         """Kafka knows nothing of the job: note which letters may have been sent, and what is known of those. `again`: even if
         that was done before; the index has more now."""
         upto = min(self.job.sent + _CHUNK, self.job.total)
-        if self.job.follow and self.job.sent < upto and (again or self.job.doubtful < upto):
+        if (self.job.follow or self.job.sent) and self.job.sent < upto and (again or self.job.doubtful < upto):
             for outcome, letters in self._outcomes.doubted(self.job, upto).items():
                 self._counted(outcome, letters)
             self.job = replace(self.job, doubtful=upto)
@@ -267,7 +266,7 @@ class Run:
             return None
         if known < _ENOUGH and not self.job.request.canary:
             return None
-        return f"{failed} of {known} failed again ({failed / known:.0%}), and {allowed:.0%} are allowed"
+        return f"{failed} of {known} {TOO_MANY} ({failed / known:.0%}), and {allowed:.0%} are allowed"
 
     def _known(self) -> int:
         """Letters that were sent, and of which is known what became of them."""

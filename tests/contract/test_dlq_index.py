@@ -21,7 +21,8 @@ from dlq.index.lifecycle import Lifecycle
 from dlq.index.masking import Masker
 from dlq.index.search import IndexReader
 from dlq.index.writer import IndexWriter
-from dlq.replay.jobs import Jobs
+from dlq.replay.jobs import FORGOTTEN, IN_SPITE, SENDS_AGAIN, Jobs
+from dlq.replay.outcome import Outcomes
 from dlq.replay.request import Request
 from dlq.retention import note_retentions
 from tests.delivered import Record
@@ -563,3 +564,22 @@ def test_jobs_come_page_by_page(index: Index) -> None:
     assert [(one["job"], one["outcome"]) for one in jobs.of_letter(row["letter"])] == [
         (made[3], "cancelled"), (again, None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stopped", "resumed"),
+    [
+        ("9 of 10 failed again (90%), and 10% are allowed", IN_SPITE),
+        (f"{FORGOTTEN} (offsets.retention.minutes)", SENDS_AGAIN),
+        ("a topic does not take what is replayed to it", "resumed by ada"),
+    ],
+)
+def test_only_a_job_that_has_stopped_for_failures_goes_on_in_spite_of_them(
+    index: Index, stopped: str, resumed: str
+) -> None:
+    """Whoever resumes another one has mended something else, and knows nothing of what will fail."""
+    index.write([dead(0)])
+    jobs = Jobs(index.database, index.clock)
+    job = jobs.create(Request(LetterFilter()), actor="ada", owner="me")
+    Outcomes(jobs, index.clock).turned(job, "stopped", stopped)
+    assert jobs.resume(job.id, actor="ada").reason.startswith(resumed)
