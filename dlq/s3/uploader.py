@@ -292,4 +292,8 @@ def open_uploader(pipeline: Pipeline, *, metrics: Metrics | None = None) -> Uplo
 
 
 def _agreed(metadata: str | None) -> int | None:
-    return int(json.loads(metadata)["upto"]) if metadata else None
+    """Up to where the next object goes, if that is agreed; anything else was written by whoever has set the group's offsets."""
+    try:
+        return int(json.loads(metadata)["upto"]) if metadata else None
+    except (ValueError, TypeError, KeyError):
+        return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaError, KafkaException
 
 from dlq.reader import assign_committed
+from dlq.s3.uploader import _agreed
 
 
 class Answer:
@@ -42,3 +44,11 @@ def test_an_offset_that_was_not_said_is_none_that_there_is_not() -> None:
     error, begun = answer.begun()
     assert isinstance(error, KafkaException)
     assert (begun, answer.assigned) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "upto"), [('{"upto": 7}', 7), (None, None), ("", None), ("reset by ada", None), ("[1]", None)]
+)
+def test_offsets_that_somebody_has_set_by_hand(metadata: str | None, upto: int | None) -> None:
+    """Some tools write a note beside them, which is not what the uploader has agreed on."""
+    assert _agreed(metadata) == upto
