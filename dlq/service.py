@@ -111,6 +111,11 @@ class DeadLetterIndex:
         """
         where = (letter["dlq_topic"], letter["id"])
         self.lifecycle.note(actor, "reveal", fingerprint=letter["fingerprint"], letter=where, note=reason)
+        return self.raw(letter)
+
+    def raw(self, letter: Document) -> DeadLetter | None:
+        """The same for whoever shows it to nobody: what stands in its place, if another has it now, is not it. Raises as
+        `reveal`."""
         found = read_one(self.pipeline.kafka, letter["dlq_topic"], letter["dlq_partition"], letter["dlq_offset"])
         if found is not None and indexed_id(found.envelope.id) == letter["id"]:
             return found

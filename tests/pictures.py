@@ -85,7 +85,7 @@ def _console() -> Iterator[tuple[str, Scene]]:
             opened.prepare().write(*failures(time.time()))
             with_jobs(opened)
             kept = {(one.topic, one.partition, one.offset): one for one in opened.written}
-            with served(opened.index) as url, patch("dlq.replay.editing.read_one", lambda _, *place: kept[place]):
+            with served(opened.index) as url, patch("dlq.service.read_one", lambda _, *place: kept[place]):
                 yield url, opened
 
 

@@ -93,18 +93,14 @@ def edit(
 
     The new content is in this process only, so it is also sent from here.
     """
-    from dlq.replay.editing import edited, require_open  # brings the stages with it
+    from dlq.replay.editing import edited, require_open, require_raw  # brings the stages with it
 
     o.require_answer(yes, as_json)
     loaded = load_pipeline(pipeline)
     with open_index(loaded, index) as opened:
         letter = _letter(opened, id)
         require_open(letter)
-        raw = opened.reveal(letter, actor=o.actor(), reason="to edit it")
-        if raw is None:
-            raise ConfigError(
-                "its record is not in the topic any more", field="ID", value=id, hint="retention deleted it"
-            )
+        raw = require_raw(letter, opened.reveal(letter, actor=o.actor(), reason="to edit it"))
         given = value_file.read_bytes() if value_file is not None else None if value is None else value.encode()
         new = _edited(raw.envelope, given, key)
         one = edited(letter, raw.envelope, new, Masker(loaded.dead_letters.masking), to)

@@ -24,13 +24,15 @@ class Editing:
     """One letter in somebody's hands. `row`: as the index has it."""
 
     def __init__(self, desk: Desk, query: q.LetterQuery) -> None:
-        """Raises NotFound, ConfigError when it is not open or not in its topic any more, BrokerUnavailable."""
-        from dlq.replay.editing import original_of  # brings the stages with it
+        """Raises NotFound, ConfigError when it is not open or its record is nowhere any more, BrokerUnavailable,
+        BucketUnavailable."""
+        from dlq.replay.editing import require_open, require_raw  # brings the stages with it
 
         self._index = desk.index
         self._masker = Masker(desk.index.pipeline.dead_letters.masking)
         self.row: Document = desk.row(query)
-        self._raw: DeadLetter = original_of(desk.index.pipeline, self.row)
+        require_open(self.row)
+        self._raw: DeadLetter = require_raw(self.row, desk.index.raw(self.row))
 
     def document(self) -> Json:
         """What there is to edit, masked, and what the schema says. Null: null, no text, or not to be looked into."""

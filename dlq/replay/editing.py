@@ -17,7 +17,7 @@ from dlq.envelope import Envelope
 from dlq.index.filters import LetterFilter
 from dlq.index.masking import Masker
 from dlq.index.tables import OPEN
-from dlq.reader import DeadLetter, read_one
+from dlq.reader import DeadLetter
 from dlq.replay.agent import owner_name
 from dlq.replay.hand import by_hand, masked_text, unmasked
 from dlq.replay.jobs import STOPPED, Job, Jobs, LeaseLost
@@ -53,13 +53,14 @@ def require_open(letter: Mapping[str, Any]) -> None:
         )
 
 
-def original_of(pipeline: Pipeline, letter: Mapping[str, Any]) -> DeadLetter:
-    """The raw record of an open letter, from its topic. Raises ConfigError, BrokerUnavailable."""
-    require_open(letter)
-    raw = read_one(pipeline.kafka, letter["dlq_topic"], letter["dlq_partition"], letter["dlq_offset"])
+def require_raw(letter: Mapping[str, Any], raw: DeadLetter | None) -> DeadLetter:
+    """Raises ConfigError for a letter whose record is nowhere any more."""
     if raw is None:
         raise ConfigError(
-            "its record is not in the topic any more", field="ID", value=letter["id"], hint="retention deleted it"
+            "its record is not in the topic any more, and in no file that the index knows",
+            field="ID",
+            value=letter["id"],
+            hint="retention has deleted it; if S3 has it: tidegate dlq import",
         )
     return raw
 

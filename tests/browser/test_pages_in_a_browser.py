@@ -38,7 +38,7 @@ def test_no_page_shuts_anybody_out(
     """axe finds nothing serious on any page, and no page is wider than the screen."""
     url, opened = console
     kept = {(one.topic, one.partition, one.offset): one for one in opened.written}
-    monkeypatch.setattr("dlq.replay.editing.read_one", lambda _, *place: kept[place])  # no Kafka is here
+    monkeypatch.setattr("dlq.service.read_one", lambda _, *place: kept[place])  # no Kafka is here
     page = open_page(color_scheme=scheme, viewport=size)
     found: list[str] = []
     for path in page_paths(opened):
@@ -110,7 +110,7 @@ def test_a_browser_obeys_nothing_that_a_record_says(
             dead(0, at=time.time(), message=text, error=text, rule=text, key=text.encode(), topic=text,
                  value=json.dumps({text: [text]}).encode(), headers=[(text, text.encode())])
         )  # fmt: skip
-        monkeypatch.setattr("dlq.replay.editing.read_one", lambda *_: opened.written[0])  # no Kafka is here
+        monkeypatch.setattr("dlq.service.read_one", lambda *_: opened.written[0])  # no Kafka is here
         group = opened.index.reader.groups()[0]["fingerprint"]
         opened.index.lifecycle.acknowledge(group, actor=text, note=text)
         letter = opened.index.reader.page(LetterFilter()).letters[0]

@@ -159,7 +159,7 @@ def test_the_form_that_edits_it_holds_it_as_text(attacked: Scene, monkeypatch: p
     """On the page where it is edited, and again when what was sent is refused: the form's own tags and nothing of the
     record's; what is sent back unchanged is known to be unchanged."""
     letter = attacked.index.reader.page(_all()).letters[0]
-    monkeypatch.setattr("dlq.replay.editing.read_one", lambda *place: attacked.written[0])
+    monkeypatch.setattr("dlq.service.read_one", lambda *place: attacked.written[0])
     browser, of = attacked.browser(), {"id": letter["id"], "topic": letter["dlq_topic"]}
     for page, status in ((browser.get("/record/edit", **of), 200), (browser.post("/record/edit/check", **of), 400)):
         assert page.status_code == status, page.text[:500]

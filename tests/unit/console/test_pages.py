@@ -266,6 +266,20 @@ def test_only_an_open_record_is_edited(console: Scene) -> None:
     assert browser.get("/record/edit?id=nothing").status_code == 404
 
 
+def test_another_record_in_its_place_is_not_edited_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the topic was made anew, another stands there: with that one's content the letter would be sent."""
+    with scene(tmp_path) as console:
+        console.prepare().write(dead(0, at=NOW), dead(1, at=NOW))
+        own, other = console.written
+        edit = {"id": own.envelope.id, "value": '{"n": 1}'}
+        for there, status in ((own, 200), (other, 400)):
+            monkeypatch.setattr("dlq.service.read_one", lambda *_, there=there: there)
+            assert console.client().get("/api/letter/editable", params={"id": edit["id"]}).status_code == status
+        answer = console.client().post("/api/letters/edit", json=edit)
+        assert answer.status_code == 400
+        assert "its record is not in the topic any more" in answer.text
+
+
 def test_an_expiring_group_warns(tmp_path: Path) -> None:
     """What retention deletes within two days stands on the overview and on the group's page."""
     with scene(tmp_path) as console:
