@@ -33,19 +33,27 @@ class Event:
 
 
 def events(
-    records: int, keys: int, *, bad: float = 0.0, per_ms: int = PER_MS, in_turn: bool = False
+    records: int, keys: int, *, bad: float = 0.0, stretch: int = 0, per_ms: int = PER_MS, in_turn: bool = False
 ) -> Iterator[Event]:
-    """`bad`: the share of records whose amount breaks a rule of the job. `in_turn`: one user after the other, not at
-    random: as many records as keys give each user one."""
+    """`bad`: the share of records whose amount breaks a rule of the job; with `stretch` only in the stretches of so many
+    records of which `is_bad` says so. `in_turn`: one user after the other, not at random: as many records as keys give each
+    user one."""
     rng = random.Random(20_240_117)
     uniform, amounts = rng.random, [round(rng.random() * 100, 2) for _ in range(4096)]
     every = round(1 / bad) if bad else 0
     for i in range(records):
         user = f"u{i % keys if in_turn else int(uniform() * keys)}"
-        amount = -1.0 if every and i % every == 0 else amounts[i * 31 & 4095]
+        amount = amounts[i * 31 & 4095]
+        if every and i % every == 0 and (not stretch or is_bad(i // stretch)):
+            amount = -1 - amount
         at = START + DISORDER + i // per_ms - int(uniform() * DISORDER)
         value = f'{{"id":{i},"user_id":"{user}","amount":{amount},"currency":"EUR","event_time":{at},"status":"paid"}}'
         yield Event(user, amount, at, value.encode())
+
+
+def is_bad(stretch: int) -> bool:
+    """Of every four behind the first: good, bad, bad, good."""
+    return stretch % 4 in (2, 3)
 
 
 SHARES, LAGS = (0.55, 0.25, 0.15, 0.05), (0, 0, 10 * WINDOW, 60 * WINDOW)

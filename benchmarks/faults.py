@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from benchmarks.events import PER_MS, WINDOW
+from benchmarks.process import Sample, Worker, job, running, watch
 from benchmarks.results import Section, thousands
 from benchmarks.stack import Bench
-from benchmarks.throughput import Run, measure
 from tidegate.config.errorhandling import ErrorHandling
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
@@ -22,10 +25,45 @@ from tidegate.stages.types import OFFSET
 
 _KEYS, _BAD = 10_000, 0.01
 _DEAD_LETTER_COST = 0.05
-_PAIRS, _QUICK_PAIRS = 9, 2
+_RUNS, _BLOCKS = 4, 3  # fours of stretches in a run
+_STRETCH = WINDOW * PER_MS  # records: a minute of event time, so that every stretch opens and closes as many windows
+_EDGE = 0.1  # of a stretch at either end: partitions are not equally far
 _GUARD_US = 1.0  # per record
 _ROWS = 8_192  # of a batch: what one fetch brings of a partition at full speed
 _CALLS, _ROUNDS = 2_000, 9
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Some of a run's records: how many, the seconds that they took, processor seconds, how many are dead letters."""
+
+    records: float
+    seconds: float
+    processor: float
+    letters: float
+
+    @property
+    def rate(self) -> float:
+        """Records per second."""
+        return self.records / self.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Processor µs per record."""
+        return self.processor / self.records * 1e6
+
+    @property
+    def dead(self) -> float:
+        """The share of dead letters."""
+        return self.letters / self.records
+
+    def __add__(self, other: Stretch) -> Stretch:
+        return Stretch(
+            self.records + other.records,
+            self.seconds + other.seconds,
+            self.processor + other.processor,
+            self.letters + other.letters,
+        )
 
 
 def run(bench: Bench) -> Section:
@@ -36,38 +74,80 @@ def run(bench: Bench) -> Section:
 
 
 def _dead_letters(bench: Bench, section: Section) -> None:
-    """Pairs of runs, in turn with and without, so that a slow minute of the machine falls on both."""
-    topics = {0.0: bench.events(_KEYS, bench.records), _BAD: bench.events(_KEYS, bench.records, bad=_BAD)}
-    runs: dict[float, list[Run]] = {bad: [] for bad in topics}
-    pairs = _QUICK_PAIRS if bench.quick else _PAIRS
-    for number in range(pairs):
-        for bad in list(topics) if number % 2 == 0 else [*topics][::-1]:
-            runs[bad].append(measure(bench, topics[bad], bench.records))
-            last = runs[bad][-1]
-            print(f"  {bad:.0%} dead letters: {last.rate:,.0f} records/s, {last.cpu:.2f} µs CPU/record", flush=True)
-    both = list(zip(runs[0.0], runs[_BAD], strict=True))
-    cost = statistics.median(1 - some.rate / none.rate for none, some in both)
-    cpu = statistics.median(some.cpu / none.cpu - 1 for none, some in both)
+    """Runs over one topic whose stretches have none and some by turns: a slow second of the machine falls on both, and
+    neither has the start of a process in it."""
+    runs, count = (1, 1) if bench.quick else (_RUNS, _BLOCKS)
+    records = _STRETCH * (1 + 4 * count)
+    topic = bench.events(_KEYS, records, bad=_BAD, stretch=_STRETCH)
+    blocks = list[tuple[Stretch, Stretch]]()
+    for number in range(runs):
+        for block in _blocks(_run(bench, topic, records), count):
+            blocks.append(block)
+            costs = f"{_rate_cost(*block):+.1%} of the throughput, {_cpu_cost(*block):+.1%} processor time"
+            print(f"  run {number + 1}: 1 % dead letters cost {costs}", flush=True)
+    cost = statistics.median(_rate_cost(*block) for block in blocks)
     section.text(
-        f"{thousands(bench.records)} records of {thousands(_KEYS)} users, the job of the throughput; every hundredth record "
-        f"breaks a rule and becomes a dead letter in the batch's transaction. {pairs} pairs of runs, in turn; medians, and "
-        "for the cost the median over the pairs."
+        f"{thousands(records)} records of {thousands(_KEYS)} users, the job of the throughput; {runs} runs. Of every four "
+        f"stretches of {thousands(_STRETCH)} records, a minute of event time, the two in the middle have 1 % dead letters and "
+        "the others none, so that what changes evenly cancels out: every hundredth record breaks a rule and is dead-lettered "
+        "in its batch's transaction. The start, and a tenth at either end of each stretch, are not counted. Medians over "
+        f"{len(blocks)} such fours; the cost is the median of their own, in brackets its quartiles."
     )
     section.table(
-        ["dead letters", "records/s", "CPU µs/record", "of it dead letters, µs"],
+        ["dead letters", "records/s", "CPU µs/record"],
         [
-            [f"{bad:.0%}", *(f"{statistics.median(values):{form}}" for values, form in _columns(each))]
-            for bad, each in runs.items()
+            [f"{_middle(each, 'dead'):.2%}", thousands(_middle(each, "rate")), f"{_middle(each, 'cpu'):.2f}"]
+            for each in zip(*blocks, strict=True)
         ],
     )
-    section.text(f"Cost of 1 %: {cost:.1%} of the throughput, {cpu:.1%} more processor time.")
+    letter = statistics.median((some.cpu - none.cpu) / (some.dead - none.dead) for none, some in blocks)
+    section.text(
+        f"Cost of 1 %: {_with_quartiles([_rate_cost(*block) for block in blocks])} of the throughput, "
+        f"{_with_quartiles([_cpu_cost(*block) for block in blocks])} more processor time of the worker: {letter:.0f} µs a letter."
+    )
     section.target(
         f"1 % dead letters cost < {_DEAD_LETTER_COST:.0%} of the throughput", f"{cost:.1%}", cost < _DEAD_LETTER_COST
     )
 
 
-def _columns(runs: list[Run]) -> list[tuple[list[float], str]]:
-    return [([r.rate for r in runs], ",.0f"), ([r.cpu for r in runs], ".2f"), ([r.stages["dlq"] for r in runs], ".2f")]
+def _run(bench: Bench, topic: str, records: int) -> list[Sample]:
+    with running(Worker(job(bench, topic), bench.directory)) as worker:
+        return watch(worker, records)
+
+
+def _blocks(samples: Sequence[Sample], count: int) -> Iterator[tuple[Stretch, Stretch]]:
+    """Of every four stretches behind the first, those without dead letters and those with some."""
+    for first in range(1, 4 * count, 4):
+        none, some, more, again = (_stretch(samples, number) for number in range(first, first + 4))
+        yield none + again, some + more
+
+
+def _stretch(samples: Sequence[Sample], number: int) -> Stretch:
+    """Between two looks what was done is taken to have grown evenly."""
+    ends = (number + _EDGE) * _STRETCH, (number + 1 - _EDGE) * _STRETCH
+    done = [sample.done for sample in samples]
+    at, cpu, dead = (
+        float(np.diff(np.interp(ends, done, [getattr(sample, name) for sample in samples]))[0])
+        for name in ("at", "cpu", "dead")
+    )
+    return Stretch(ends[1] - ends[0], at, cpu, dead)
+
+
+def _rate_cost(none: Stretch, some: Stretch) -> float:
+    return 1 - some.rate / none.rate
+
+
+def _cpu_cost(none: Stretch, some: Stretch) -> float:
+    return some.cpu / none.cpu - 1
+
+
+def _middle(stretches: Sequence[Stretch], name: str) -> float:
+    return float(statistics.median(getattr(stretch, name) for stretch in stretches))
+
+
+def _with_quartiles(shares: Sequence[float]) -> str:
+    low, middle, high = np.quantile(shares, [0.25, 0.5, 0.75])
+    return f"{middle:.1%} ({low:.1%} – {high:.1%})"
 
 
 def _guards(section: Section) -> None:

@@ -172,12 +172,13 @@ def running(worker: Worker) -> Iterator[Worker]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the worker: when (monotonic seconds), records taken on and done, processor seconds used, bytes
-    resident."""
+    """One look at the worker: when (monotonic seconds), records taken on and done, those of them that are dead letters,
+    processor seconds used, bytes resident."""
 
     at: float
     taken: float
     done: float
+    dead: float
     cpu: float
     rss: int
 
@@ -202,8 +203,10 @@ def watch(worker: Worker, records: int, every: float = 0.1, timeout: float = 900
 def look(worker: Worker) -> Sample:
     at, metrics = time.monotonic(), worker.metrics()
     taken = total(metrics, "tidegate_records_consumed_total")
-    done = total(metrics, "tidegate_records_processed_total")
-    return Sample(at, taken, done, worker.cpu, worker.rss)
+    done, dead = (
+        total(metrics, "tidegate_records_processed_total", **only) for only in ({}, {"outcome": "dead_lettered"})
+    )
+    return Sample(at, taken, done, dead, worker.cpu, worker.rss)
 
 
 def steady(samples: list[Sample]) -> tuple[float, float]:
