@@ -88,7 +88,7 @@ class Mend:
             as_text = one.target == ("key",) or (one.target == ("value",) and pa.types.is_string(kind))
             shown = parenthesised(one.expression) if as_text else f"to_json({parenthesised(one.expression)})"
             results.append(f"CAST({shown} AS VARCHAR) AS r{number}")
-            used |= {name: types[name] for name in columns_of(one.expression, schema) if name in types}
+            used |= {name: types[name] for name in columns_of([one.expression], schema) if name in types}
         columns = [f"{_read(name, sql)} AS {quote(name)}" for name, sql in used.items()]
         inner = ", ".join(["value", "key", *columns])
         self._con = connect()

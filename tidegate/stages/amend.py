@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from tidegate.arrow import where
 from tidegate.record import Lane, Stage
 from tidegate.stages.aggregate import Aggregator
 from tidegate.stages.batch import MissedWindow, RawBatch, Reason, Rejection
@@ -93,4 +94,4 @@ class Amender:
 def _without(rows: pa.Table, offsets: Collection[int]) -> pa.Table:
     if not offsets:
         return rows
-    return rows.filter(pa.array(~np.isin(longs(rows.column(OFFSET)), list(offsets))))
+    return where(rows, ~np.isin(longs(rows.column(OFFSET)), list(offsets)))

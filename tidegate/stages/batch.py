@@ -214,7 +214,8 @@ class BatchResult:
     `deltas`: per aggregation one table, a row per (window, group, lane): `window_start`, `window_end` (int64 ms), `lane`,
     the group's columns, the measures' partial columns (tidegate.stages.measures), `records`, `upto` (largest offset in it).
     `late_windows`: `aggregation`, `window_start`, `window_end`, `missing`: a row per window that missed records.
-    `accepted`: the typed rows, with `_offset`, `_timestamp`, `_event_time` (ms, null without event time) and `_lane`.
+    `accepted`: the typed rows, with `_offset`, `_timestamp`, `_event_time` (ms, null without event time) and `_lane`; without
+    handlers only the columns that something after the rules looks at.
     `answers`: what handlers and sinks said, to be kept with what is written; None when nobody was asked. `repeats`: replays that
     were sent a second time, and went no further. `seconds`: how long each stage took, by its name.
     """

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tidegate.arrow import where
 from tidegate.record import Stage
 from tidegate.stages.batch import PartitionState, Rejection, Seen
 from tidegate.stages.eventtime import is_live, longs, running_max
@@ -94,8 +95,7 @@ class Dedupe:
             return Deduped(rows, rejected, 0, [], clock, cut=offset)
         duplicates = int(len(found.first) - found.first.sum())
         if duplicates:
-            mask = pa.array(found.first)
-            rows, keys = rows.filter(mask), keys.filter(mask)
+            rows, keys = where(rows, found.first), keys.filter(pa.array(found.first))
         return Deduped(rows, rejected, duplicates, found.seen, clock, keys, found.first_times[found.first])
 
     def _compute_keys(self, query: Prepared, rows: pa.Table) -> tuple[pa.Array, list[Rejection], Longs | None]:

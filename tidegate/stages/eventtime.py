@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tidegate.arrow import where
 from tidegate.config.stages import EventTime
 from tidegate.record import Lane, Stage
 from tidegate.stages.batch import LATE_WINDOWS_SCHEMA, LateRecord, MissedWindow, Reason, Rejection
@@ -91,7 +92,7 @@ class EventTimes:
         if not invalid.any():
             return Timed(stamped, [])
         rejected = [self._reject(stamped, int(row), is_missing=bool(missing[row])) for row in np.flatnonzero(invalid)]
-        return Timed(stamped.filter(pa.array(~invalid)), rejected)
+        return Timed(where(stamped, ~invalid), rejected)
 
     def _reject(self, rows: pa.Table, row: int, *, is_missing: bool) -> Rejection:
         assert self._config is not None
@@ -135,7 +136,7 @@ class EventTimes:
         partly = [record for record in hit if record.partial]
         late = [record for record in hit if not record.partial]
         keep = ~every
-        kept = Judged(rows.filter(pa.array(keep)) if late else rows, offsets[keep], bar[keep], late, partly, high_water)
+        kept = Judged(where(rows, keep) if late else rows, offsets[keep], bar[keep], late, partly, high_water)
         return self._without_expired(kept, (marks - lag)[keep], live[keep])
 
     def _without_expired(self, judged: Judged, closed: Longs, live: NDArray[np.bool_]) -> Judged:
@@ -155,7 +156,7 @@ class EventTimes:
             return judged
         keep = np.ones(len(live), dtype=np.bool_)
         keep[[row for row, missed in gone.items() if missed]] = False
-        rows = judged.rows.filter(pa.array(keep))
+        rows = where(judged.rows, keep)
         return replace(judged, rows=rows, offsets=judged.offsets[keep], bar=judged.bar[keep], rejected=rejected)
 
     def _lateness(self, times: Longs, bar: Longs) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

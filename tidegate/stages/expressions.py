@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -71,11 +71,11 @@ def infer_type(expression: str, schema: pa.Schema, *, field: str) -> pa.DataType
         con.close()
 
 
-def columns_of(expression: str, schema: pa.Schema) -> list[str]:
-    """The columns of `schema` that an expression looks at, in the schema's order; `infer_type` has accepted it."""
+def columns_of(expressions: Iterable[str], schema: pa.Schema) -> list[str]:
+    """The columns of `schema` that any of these looks at, in the schema's order; `infer_type` has accepted each of them."""
     con = connect()
     try:
-        used = _column_names(_parse(con, expression, schema, "expression"))
+        used = set[str]().union(*(_column_names(_parse(con, one, schema, "expression")) for one in expressions))
     finally:
         con.close()
     return [name for name in schema.names if name.lower() in used]

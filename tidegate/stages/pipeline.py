@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 import pyarrow as pa
 
+from tidegate.arrow import where
 from tidegate.ledger import Ledger
 from tidegate.record import Stage
 from tidegate.stages.aggregate import Aggregator
@@ -92,7 +93,8 @@ class StagePipeline:
         decoded = self._decoder.decode(fresh.records)
         watch.lap(Stage.DECODE)
         checked = self._rules.check(decoded.rows)
-        valid = decoded.rows if checked.passed.all() else decoded.rows.filter(pa.array(checked.passed))
+        valid = self._carried(decoded.rows, known)
+        valid = valid if checked.passed.all() else where(valid, checked.passed)
         watch.lap(Stage.VALIDATE)
         timed = self._event_times.stamp(valid)
         watch.lap(Stage.EVENT_TIME)
@@ -153,6 +155,13 @@ class StagePipeline:
         )
         return result, _split(raw, raw.last)[1]
 
+    def _carried(self, rows: pa.Table, known: Answers | None) -> pa.Table:
+        """The columns that go on: what nobody looks at any more need not be sorted out. Answers of a handler that has gone
+        meanwhile are compared with all of them."""
+        if self._handlers.asks or (known is not None and known.rows is not None):
+            return rows
+        return rows.select([*self.plan.read, OFFSET, TIMESTAMP, LANE])
+
     def _ask(self, rows: pa.Table, raw: RawBatch, state: PartitionState, known: Answers | None) -> Taken:
         """The handlers, and what of it waits for its turn, where a key's order is kept."""
         if self._keeps_order:
@@ -189,8 +198,9 @@ class StagePipeline:
 
 def accepted_schema(plan: Plan) -> pa.Schema:
     """The columns of `BatchResult.accepted`."""
+    columns = plan.columns if plan.pipeline.handlers else [plan.decoded.field(name) for name in plan.read]
     own = [(OFFSET, pa.int64()), (TIMESTAMP, pa.int64()), (LANE, pa.string()), (EVENT_TIME, pa.int64())]
-    return pa.schema([*plan.columns, *(pa.field(name, kind) for name, kind in own)])
+    return pa.schema([*columns, *(pa.field(name, kind) for name, kind in own)])
 
 
 def _split(raw: RawBatch, upto: int) -> tuple[RawBatch, RawBatch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.config.sinks import KafkaSink
 from tidegate.config.stages import Aggregation, GroupBy, Hopping, Measure
 from tidegate.errors import ConfigError, all_errors
-from tidegate.stages.expressions import infer_type, parenthesised
+from tidegate.stages.expressions import columns_of, infer_type, parenthesised
 from tidegate.stages.sql import quote
 from tidegate.stages.types import arrow_type, type_name, value_schema
 
@@ -72,12 +73,16 @@ class AggregationPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A pipeline that can run. `decoded` are the columns after decode, `columns` those after the handlers."""
+    """A pipeline that can run. `decoded` are the columns after decode, `columns` those after the handlers.
+
+    `read`: those of the decoded that something after the rules looks at. A handler may look at any.
+    """
 
     pipeline: Pipeline
     decoded: pa.Schema
     columns: pa.Schema
     aggregations: tuple[AggregationPlan, ...]
+    read: tuple[str, ...] = ()
 
     @property
     def records_at_once(self) -> int:
@@ -104,7 +109,19 @@ def compile_plan(pipeline: Pipeline) -> Plan:
         for index, aggregation in enumerate(pipeline.aggregations):
             with part():
                 aggregations.append(_aggregation(pipeline, aggregation, columns, f"aggregations[{index}]"))
-    return Plan(pipeline, decoded, columns, tuple(aggregations))
+    return Plan(pipeline, decoded, columns, tuple(aggregations), tuple(_read(pipeline, aggregations, decoded)))
+
+
+def _read(pipeline: Pipeline, aggregations: Sequence[AggregationPlan], decoded: pa.Schema) -> list[str]:
+    if pipeline.handlers:
+        return list(decoded.names)
+    expressions = [group.expression for one in aggregations for group in one.group]
+    expressions += [measure.of for one in aggregations for measure in one.measures if measure.of is not None]
+    if pipeline.dedupe is not None:
+        expressions.append(pipeline.dedupe.key)
+    if pipeline.event_time is not None:
+        expressions.append(quote(pipeline.event_time.column))
+    return columns_of(expressions, decoded)
 
 
 def handled_schema(pipeline: Pipeline, decoded: pa.Schema) -> pa.Schema:

@@ -107,6 +107,20 @@ def test_a_batch_that_is_repeated_asks_nobody(kind: dict[str, Any], sizes: list[
     stages.close()
 
 
+def test_answers_of_a_handler_that_has_gone_still_hold() -> None:
+    """A handler that gave back the schema's columns and is not in the file any more: what it said is taken as it was."""
+    fickle.start(1)
+    stages, without = asking(KINDS[0], dedupe=None), stages_of(schema=SCHEMA, aggregations=[counting()])
+    first = run(stages, records(30))
+    fickle.ASKED.clear()
+    again = run(without, records(30), known=first.answers)
+    assert fickle.ASKED == []
+    assert again.answers is not None
+    assert again.answers.rows == first.answers.rows
+    stages.close()
+    without.close()
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
 def test_handlers_are_asked_for_what_has_no_answer(kind: dict[str, Any]) -> None:
     """A batch that goes beyond the known stretch: only the records after it reach the handlers, and the rows that come out

@@ -119,7 +119,11 @@ def test_a_column_called_like_a_clock_is_a_column() -> None:
 
 def test_columns_of_an_expression_are_those_it_looks_at() -> None:
     """Whatever the case, nested fields count as their column, lambda parameters do not."""
-    assert columns_of("ADDRESS.city = 'x' AND len([t FOR t IN tags]) > amount", SCHEMA) == ["amount", "tags", "address"]
+    assert columns_of(["ADDRESS.city = 'x' AND len([t FOR t IN tags]) > amount"], SCHEMA) == [
+        "amount",
+        "tags",
+        "address",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,20 @@ def test_each_record_ends_in_one_place() -> None:
     stages.close()
 
 
+def test_what_nobody_looks_at_does_not_go_on() -> None:
+    """Without handlers the rows keep what event time, dedupe and aggregations read: rules have seen the rest."""
+    parts = {name: part for name, part in _PARTS.items() if name != "handlers"}
+    stages = stages_of(**parts)
+    result = run(
+        stages, log({"user": "a", "at": 9_000, "text": "1"}, {"user": "b", "at": 9_000, "text": "1", "small": -1})
+    )
+    assert [rejection.reasons[0].found for rejection in result.rejected] == ["-1"]
+    assert result.accepted.schema.names == accepted_schema(stages.plan).names
+    assert set(result.accepted.schema.names) >= {"user", "text", "big", "at"}
+    assert not {"small", "price", "flag", "tags"} & set(result.accepted.schema.names)
+    stages.close()
+
+
 def test_what_handlers_and_sinks_refuse_moves_the_high_water() -> None:
     """The record after a refused one is late by it, so that lateness does not depend on the outside world."""
     stages = stages_of(**_PARTS)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tidegate.arrow import where
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.schema import Key, Value
 from tidegate.headers import REPLAY_OF, RETRY_OF
@@ -97,7 +98,7 @@ class Decoder:
         beside = [*_travelling(kept), kept.column("key")] if self._keeps_key else _travelling(kept)
         rows = pa.Table.from_arrays([*arrays, *key, *beside], schema=self._rows_schema)
         if bad:
-            rows = rows.filter(pa.array(~np.isin(np.arange(len(good)), list(bad))))
+            rows = where(rows, ~np.isin(np.arange(len(good)), list(bad)))
         failed = sorted(rejected)
         offsets = records.column("offset").to_numpy()[failed].tolist()
         rejections = [

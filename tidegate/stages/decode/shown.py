@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 MAX_SHOWN = 120  # characters; the whole value travels in the dead letter
+_BYTES = (bytes, bytearray, memoryview)
 
 
 def shown(found: object) -> str:
     """At most 120 printable characters of what was there; bytes that are no UTF-8 appear as escapes."""
-    if isinstance(found, bytes | bytearray | memoryview):
+    if isinstance(found, _BYTES):
         text = bytes(found[: MAX_SHOWN * 4]).decode("utf-8", "backslashreplace")
         cut = len(found) > MAX_SHOWN * 4
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tidegate.arrow import where
 from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import Answers, RawBatch, Rejection
@@ -39,7 +40,7 @@ def ask(chain: HandlerChain, rows: pa.Table, raw: RawBatch, after: int, known: A
     each row that they must be for.
     """
     recalled = _Recalled.of(chain, rows, raw.tp, known)
-    rest = rows if recalled is None else rows.filter(pa.array(~recalled.answered))
+    rest = rows if recalled is None else where(rows, ~recalled.answered)
     fresh = chain.apply(rest, raw.tp)
     rejected, filtered, out = fresh.rejected, _left_out(rest, fresh), fresh.rows
     if recalled is not None:
@@ -90,7 +91,7 @@ class _Recalled:
         """What the handlers gave back then, with what travels beside from `rows`, and what came out now."""
         if self.rows is None or not self.accepted.any():
             return fresh
-        carried = rows.filter(pa.array(self.accepted))
+        carried = where(rows, self.accepted)
         from_then = set(self.rows.column_names)
         columns = [(self.rows if name in from_then else carried).column(name) for name in fresh.column_names]
         table = pa.Table.from_arrays(columns, schema=fresh.schema)

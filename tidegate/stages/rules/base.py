@@ -61,9 +61,9 @@ class Check(ABC, Generic[R]):
         """What the reason names as its field."""
         return ", ".join(self.columns)
 
-    def found(self, row: dict[str, object]) -> str:
-        """What was there, of a row of `columns`."""
-        return shown(row[self.columns[0]])
+    def found(self, values: Sequence[pa.ChunkedArray]) -> list[str]:
+        """What was there, for each row of some: the values of `columns` in them."""
+        return [shown(value) for value in values[0].to_pylist()]
 
 
 class ColumnCheck(Check[R]):

@@ -28,7 +28,7 @@ class ExpectCheck(Check[Expect]):
                 value=self.rule.expression,
                 expected="a condition such as amount > 0",
             )
-        self._columns = columns_of(self.rule.expression, self.schema)
+        self._columns = columns_of([self.rule.expression], self.schema)
 
     @property
     def columns(self) -> Sequence[str]:
@@ -47,5 +47,10 @@ class ExpectCheck(Check[Expect]):
     def expectation(self) -> str:
         return f"expected {shown(self.subject)} to be true"
 
-    def found(self, row: dict[str, object]) -> str:
-        return shown(", ".join(f"{name} = {'null' if row[name] is None else row[name]}" for name in self.columns))
+    def found(self, values: Sequence[pa.ChunkedArray]) -> list[str]:
+        rows = zip(*(column.to_pylist() for column in values), strict=True)
+        return [shown(", ".join(map(_named, self.columns, row))) for row in rows]
+
+
+def _named(name: str, value: object) -> str:
+    return f"{name} = {'null' if value is None else value}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pyarrow as pa
+
 from tidegate.config.stages import NotNull
 from tidegate.stages.rules.base import ColumnCheck
 
@@ -22,5 +26,5 @@ class NotNullCheck(ColumnCheck[NotNull]):
     def expectation(self) -> str:
         return "expected a value, found null"
 
-    def found(self, row: dict[str, object]) -> str:
-        return "null"
+    def found(self, values: Sequence[pa.ChunkedArray]) -> list[str]:
+        return ["null"] * len(values[0])

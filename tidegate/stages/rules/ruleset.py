@@ -92,7 +92,7 @@ class RuleSet:
         if not self.checks or not len(rows):
             return Checked(passed, [], tallies)
         verdicts = self._verdicts(rows)
-        reasons: dict[int, list[Reason]] = {}
+        offsets, reasons = rows.column(OFFSET).to_numpy(), dict[int, tuple[Reason, ...]]()
         for name, check, verdict in zip(self.names, self.checks, verdicts, strict=True):
             failing = np.flatnonzero(verdict.failed)
             if not len(failing):
@@ -100,20 +100,16 @@ class RuleSet:
             if check.on_failure == "abort":
                 raise self._abort(name, check, rows, verdict, int(failing[0]))
             tally = tallies[name]
-            described = self._describe(name, check, rows, verdict, failing if tally.rejects else failing[:MAX_SAMPLES])
+            told = failing if tally.rejects else failing[:MAX_SAMPLES]
+            found = self._describe(name, check, rows, verdict, told)
+            at = offsets[told].tolist()
             tally.failures = len(failing)
-            for row, reason in list(described.items())[:MAX_SAMPLES]:
-                tally.samples.append((rows.column(OFFSET)[row].as_py(), reason.found or ""))
+            tally.samples = [(offset, one.found or "") for offset, one in zip(at[:MAX_SAMPLES], found, strict=False)]
             if tally.rejects:
                 passed[failing] = False
-                for row, reason in described.items():
-                    reasons.setdefault(row, []).append(reason)
-        failed = sorted(reasons)
-        offsets = rows.column(OFFSET).to_numpy()[failed].tolist()  # an Arrow scalar for each is slower than the rest
-        rejected = [
-            Rejection(offset, Stage.VALIDATE, tuple(reasons[row])) for row, offset in zip(failed, offsets, strict=True)
-        ]
-        return Checked(passed, rejected, tallies)
+                for offset, reason in zip(at, found, strict=True):
+                    reasons[offset] = (*reasons.get(offset, ()), reason)
+        return Checked(passed, [Rejection(at, Stage.VALIDATE, reasons[at]) for at in sorted(reasons)], tallies)
 
     def _try_out(self, schema: pa.Schema) -> None:
         """Run each condition on no rows, so that what only DuckDB can refuse (a number of 50 digits) is refused now."""
@@ -149,19 +145,23 @@ class RuleSet:
 
     def _describe(
         self, name: str, check: Check[Any], rows: pa.Table, verdict: _Verdict, indices: npt.NDArray[np.intp]
-    ) -> dict[int, Reason]:
+    ) -> list[Reason]:
         """The reason of each of the rows at `indices`, all of which failed."""
-        values = rows.select(list(check.columns)).take(pa.array(indices)).to_pylist() if check.columns else []
+        found: Sequence[str | None] = [None] * len(indices)
+        if check.columns:
+            at = pa.array(indices)
+            found = check.found([rows.column(name).take(at) for name in check.columns])
         expected, field = check.expectation, check.field or None
-        violated, broken = ("RuleViolation", expected), ("ExpressionError", f"{expected}, but it {_NOT_EVALUATED}")
-        described = {}
-        for at, (row, broke) in enumerate(zip(indices.tolist(), verdict.broke[indices].tolist(), strict=True)):
-            kind, message = broken if broke else violated
-            described[row] = Reason(kind, message, name, field, check.found(values[at]) if values else None)
-        return described
+        broken = f"{expected}, but it {_NOT_EVALUATED}"
+        return [
+            Reason("ExpressionError", broken, name, field, one)
+            if broke
+            else Reason("RuleViolation", expected, name, field, one)
+            for one, broke in zip(found, verdict.broke[indices].tolist(), strict=True)
+        ]
 
     def _abort(self, name: str, check: Check[Any], rows: pa.Table, verdict: _Verdict, row: int) -> PipelineAborted:
-        reason = self._describe(name, check, rows, verdict, np.array([row]))[row]
+        [reason] = self._describe(name, check, rows, verdict, np.array([row]))
         offset = rows.column(OFFSET)[row].as_py()
         found = f", found {reason.found}" if reason.found is not None else ""
         return PipelineAborted(f"rule {name!r} says `onFailure: abort`; offset {offset}: {reason.message}{found}")
