@@ -17,7 +17,7 @@ import pyarrow as pa
 from batch import wire
 from batch.fetch import Stretch, StretchReader
 from batch.needs import require_runnable
-from dlq.collect import envelopes
+from dlq.collect import dead_letters
 from dlq.late import late_records
 from dlq.policy import Failures
 from dlq.publishers import open_publisher
@@ -150,9 +150,9 @@ class Share:
     def _written(self, result: BatchResult) -> wire.Written:
         """Dead letters and late records, as a worker writes them."""
         plan, publisher, counts, clock = self._plan, self._tools.publisher, self._task.counts, SystemClock()
-        dead = envelopes(result, plan, clock, context={"engine": "spark", "host": socket.gethostname()})
+        dead = dead_letters(result, plan, clock, context={"engine": "spark", "host": socket.gethostname()})
         late = late_records(result, plan, clock, partitions=counts.get(late_topic(plan.pipeline) or "", 1))
-        letters = [*dead, *late.envelopes]
+        letters = [*dead, *late.letters]
         rows = publisher.rows(letters, self._tp, counts.get(publisher.topic or "", 1)) if letters else []
         retries = retry_rows(result, plan, clock, counts)
         return wire.Written([*rows, *late.rows, *retries], len(dead), Failures.of(result, dead))

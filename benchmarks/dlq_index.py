@@ -20,10 +20,12 @@ from confluent_kafka import Producer
 from benchmarks.process import Worker, running, total
 from benchmarks.results import Section, thousands
 from benchmarks.stack import Bench
-from dlq.envelope import Envelope, RawRecord
 from dlq.index.filters import FieldIs, LetterFilter
 from dlq.index.search import IndexReader
+from dlq.kind import Kinds
+from dlq.letter import Letter, RawRecord
 from dlq.service import open_index
+from dlq.writing import LetterWriter
 from tidegate.config.loading import load_pipeline
 from tidegate.config.queue import DeadLetterConfig
 from tidegate.local.postgres import EmbeddedPostgres
@@ -61,8 +63,8 @@ def letters(number: int) -> Iterator[tuple[bytes | None, bytes | None, list[tupl
         )
         stage = Stage.DECODE if rule is None else Stage.VALIDATE
         rejection = Rejection(offset, stage, (reason,))
-        envelope = Envelope.of(rejection, record, pipeline="flights", schema="flights@1", now_ms=at)
-        yield (*envelope.to_record(config), at)
+        kinds = Kinds(pipeline="flights", schema="flights@1", now_ms=at)
+        yield (*LetterWriter(config).record(Letter.of(rejection, record, kinds)), at)
 
 
 SEARCHES: dict[str, Callable[[IndexReader], object]] = {

@@ -54,7 +54,7 @@ _PARTS: tuple[tuple[Any, str, str], ...] = (
     (EventTimes, "judge", "event time"),
     (Dedupe, "split", "dedupe (none here)"),
     (Aggregator, "apply", "aggregate: partials per window and user"),
-    (source, "envelopes", "dead letters (none here)"),
+    (source, "dead_letters", "dead letters (none here)"),
     (windows, "encode_keys", "row codec: keys"),
     (RowCodec, "encode", "row codec: rows to bytes"),
     (RowCodec, "decode", "row codec: bytes to rows"),

@@ -1,7 +1,9 @@
 """Dead letters: what is kept of a record that failed, where it goes, and how it is read again.
 
-envelope    everything about one failure, to and from the headers of a Kafka record
-collect     a batch's rejected records as envelopes
+letter      a dead letter as it is made; kind: what those of one failure share
+writing     a letter as the headers of a Kafka record
+envelope    everything about one failure, as it is read from there
+collect     a batch's rejected records as letters
 late        a batch's late records, by the pipeline's strategy
 fingerprint which failures are the same failure
 headers     every header name, once

@@ -1,8 +1,8 @@
-"""A batch's rejected records as envelopes."""
+"""A batch's rejected records as dead letters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dlq.envelope import Envelope, RawRecord
+from dlq.kind import Kinds
+from dlq.letter import Letter, RawRecord
 from tidegate.clock import Clock
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.schema import Column
@@ -18,15 +19,15 @@ from tidegate.stages.batch import BatchResult, RawBatch
 from tidegate.stages.plan import Plan
 
 
-def envelopes(
+def dead_letters(
     result: BatchResult,
     plan: Plan,
     clock: Clock,
     *,
     context: Mapping[str, Any] | None = None,
     timestamp_type: str | None = None,
-) -> list[Envelope]:
-    """An envelope for each of `result.rejected`, in that order.
+) -> list[Letter]:
+    """A letter for each of `result.rejected`, in that order.
 
     `context` goes into every one of them (the engine, the host). `timestamp_type`: the source topic's, if known.
     Raises ValueError for a rejection whose offset is not in the batch.
@@ -34,12 +35,13 @@ def envelopes(
     if not result.rejected:
         return []
     records = pick(result.raw, [rejection.offset for rejection in result.rejected], timestamp_type)
-    now_ms, schema = milliseconds(clock), schema_name(plan.pipeline)
-    pipeline = plan.pipeline.pipeline_id
-    return [
-        Envelope.of(rejection, record, pipeline=pipeline, schema=schema, now_ms=now_ms, context=context)
-        for rejection, record in zip(result.rejected, records, strict=True)
-    ]
+    kinds = Kinds(
+        pipeline=plan.pipeline.pipeline_id,
+        schema=schema_name(plan.pipeline),
+        now_ms=milliseconds(clock),
+        context=context,
+    )
+    return [Letter.of(rejection, record, kinds) for rejection, record in zip(result.rejected, records, strict=True)]
 
 
 def pick(raw: RawBatch, offsets: Sequence[int], timestamp_type: str | None = None) -> list[RawRecord]:
@@ -52,17 +54,13 @@ def pick(raw: RawBatch, offsets: Sequence[int], timestamp_type: str | None = Non
     if not found.all():
         missing = ", ".join(str(offset) for offset in wanted[~found][:5])
         raise ValueError(f"offsets {missing} are not in the batch {raw.tp} {raw.first}..{raw.last}")
-    rows = raw.records.take(pa.array(at))
+    rows = pa.array(at)
+    timestamps = raw.records.column("timestamp").to_numpy()[at].tolist()
+    keys, values = (raw.records.column(name).take(rows).to_pylist() for name in ("key", "value"))
+    headers = _headers(raw.records.column("headers"), rows)
     return [
-        RawRecord(raw.tp, offset, timestamp, key, value, headers, timestamp_type)
-        for offset, timestamp, key, value, headers in zip(
-            offsets,
-            rows.column("timestamp").to_pylist(),
-            rows.column("key").to_pylist(),
-            rows.column("value").to_pylist(),
-            _headers(rows.column("headers")),
-            strict=True,
-        )
+        RawRecord(raw.tp, offset, timestamp, key, value, own, timestamp_type)
+        for offset, timestamp, key, value, own in zip(offsets, timestamps, keys, values, headers, strict=True)
     ]
 
 
@@ -82,10 +80,10 @@ def _digest(columns: tuple[Column, ...]) -> str:
     return sha256(text.encode()).hexdigest()[:12]
 
 
-def _headers(column: pa.Array) -> Iterable[tuple[tuple[str, bytes | None], ...]]:
+def _headers(column: pa.Array, rows: pa.Array) -> list[tuple[tuple[str, bytes | None], ...]]:
     if column.null_count == len(column):  # most topics have none, and nested lists are slow to turn into Python
-        return [()] * len(column)
+        return [()] * len(rows)
     return [
         () if headers is None else tuple((header["key"], header["value"]) for header in headers)
-        for headers in column.to_pylist()
+        for headers in column.take(rows).to_pylist()
     ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import starmap
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from dlq.limits import MAX_REASONS_BYTES, cut_text, well_formed
 from tidegate.stages.batch import Reason
@@ -16,7 +17,7 @@ _LONG_TEXT_BYTES = 1024  # of a text in a reason, once the reasons do not fit
 
 
 class ReasonDocument(msgspec.Struct, omit_defaults=True, rename="camel"):
-    """A reason in the header's JSON."""
+    """A reason in the header's JSON. The fields are those of `Reason`, in its order."""
 
     error_type: str
     message: str
@@ -27,11 +28,12 @@ class ReasonDocument(msgspec.Struct, omit_defaults=True, rename="camel"):
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DECODER = msgspec.json.Decoder(list[ReasonDocument])
+_ENCODE = msgspec.json.Encoder().encode
 
 
 def encode_reasons(reasons: Sequence[Reason]) -> bytes:
     """The reasons as a JSON list of objects; what a reason does not say is left out."""
-    return msgspec.json.encode([ReasonDocument(r.error_type, r.message, r.rule, r.field, r.found) for r in reasons])
+    return _ENCODE(list(starmap(ReasonDocument, map(astuple, reasons))))
 
 
 def decode_reasons(data: bytes | None) -> tuple[Reason, ...]:
@@ -62,16 +64,22 @@ def encode_fitting_reasons(reasons: Sequence[Reason]) -> bytes:
     return encoded
 
 
+def well_formed_reasons(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """The reasons with texts that UTF-8 can hold."""
+    for reason in reasons:
+        if not (
+            reason.error_type.isascii()
+            and reason.message.isascii()
+            and (reason.rule is None or reason.rule.isascii())
+            and (reason.field is None or reason.field.isascii())
+            and (reason.found is None or reason.found.isascii())
+        ):  # written out because a loop over them takes three times as long
+            return tuple([well_formed_reason(reason) for reason in reasons])
+    return reasons  # nearly always
+
+
 def well_formed_reason(reason: Reason) -> Reason:
-    """The reason with texts that UTF-8 can hold."""
-    if (
-        reason.error_type.isascii()
-        and reason.message.isascii()
-        and (reason.rule is None or reason.rule.isascii())
-        and (reason.field is None or reason.field.isascii())
-        and (reason.found is None or reason.found.isascii())
-    ):  # nearly all; written out because a loop over them takes three times as long
-        return reason
+    """The same for one."""
     return Reason(
         well_formed(reason.error_type),
         well_formed(reason.message),

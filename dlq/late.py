@@ -14,7 +14,8 @@ import structlog
 from dlq import headers as h
 from dlq.collect import milliseconds, pick, schema_name
 from dlq.dialects import Headers
-from dlq.envelope import Envelope, RawRecord
+from dlq.kind import Kinds
+from dlq.letter import Letter, RawRecord
 from dlq.placement import target_partition
 from tidegate.clock import Clock
 from tidegate.config.topics import late_topic
@@ -34,13 +35,13 @@ class Late(NamedTuple):
     """What to write for a batch's late records: rows of the late topic, or dead letters, or nothing if dropped."""
 
     rows: list[OutRow]
-    envelopes: list[Envelope]
+    letters: list[Letter]
 
 
 def late_records(result: BatchResult, plan: Plan, clock: Clock, *, partitions: int) -> Late:
     """What becomes of `result.late`. `partitions`: how many the late topic has.
 
-    `separateStream` gives rows, `sendToDLQ` envelopes; `logAndDrop` logs one `late.dropped` for the whole batch.
+    `separateStream` gives rows, `sendToDLQ` letters; `logAndDrop` logs one `late.dropped` for the whole batch.
     """
     late = result.late
     if not late or plan.pipeline.late_data.strategy == "drop":
@@ -78,26 +79,15 @@ def _row(late: LateRecord, record: RawRecord, topic: str, partitions: int, now_m
     return OutRow(topic, partition, record.key, record.value, headers, now_ms)
 
 
-def _as_dead_letters(
-    late: Sequence[LateRecord], records: Sequence[RawRecord], plan: Plan, now_ms: int
-) -> list[Envelope]:
+def _as_dead_letters(late: Sequence[LateRecord], records: Sequence[RawRecord], plan: Plan, now_ms: int) -> list[Letter]:
     pipeline, schema = plan.pipeline.pipeline_id, schema_name(plan.pipeline)
     column = None if plan.pipeline.event_time is None else plan.pipeline.event_time.column
     return [
-        Envelope.of(
+        Letter.of(
             Rejection(lateness.offset, Stage.EVENT_TIME, (_reason(lateness, column),)),
             record,
+            Kinds(pipeline=pipeline, schema=schema, now_ms=now_ms, context=_context(lateness)),
             id=late_id(lateness, record),
-            pipeline=pipeline,
-            schema=schema,
-            now_ms=now_ms,
-            context={
-                "eventTime": lateness.event_time,
-                "watermark": lateness.watermark,
-                "windows": _windows(lateness.missed),
-                "windowsCount": len(lateness.missed),
-                "partial": lateness.partial,
-            },
         )
         for lateness, record in zip(late, records, strict=True)
     ]
@@ -107,6 +97,16 @@ def _reason(late: LateRecord, column: str | None) -> Reason:
     behind = late.watermark - late.event_time
     message = f"event time {late.event_time} is {behind} ms behind the watermark {late.watermark}; closed windows: "
     return Reason(ERROR_TYPE, f"{message}{len(late.missed)}", field=column, found=str(late.event_time))
+
+
+def _context(late: LateRecord) -> dict[str, object]:
+    return {
+        "eventTime": late.event_time,
+        "watermark": late.watermark,
+        "windows": _windows(late.missed),
+        "windowsCount": len(late.missed),
+        "partial": late.partial,
+    }
 
 
 def _windows(missed: Sequence[MissedWindow]) -> list[dict[str, object]]:

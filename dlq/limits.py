@@ -41,7 +41,7 @@ def cut_stack(stack: str, limit: int) -> str:
     return _CUT + data[-room:].decode("utf-8", "ignore")
 
 
-def cut_headers(headers: Sequence[_Header]) -> list[_Header]:
+def cut_headers(headers: Sequence[_Header]) -> tuple[_Header, ...]:
     """The headers that fit in MAX_HEADERS_BYTES, in their order; a long one in the way keeps its first 256 bytes."""
     kept: list[_Header] = []
     room = MAX_HEADERS_BYTES
@@ -56,7 +56,7 @@ def cut_headers(headers: Sequence[_Header]) -> list[_Header]:
                 continue
         kept.append((name, value))
         room -= size
-    return kept
+    return tuple(kept)
 
 
 def header_size(name: str, value: bytes | None) -> int:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dlq.envelope import Envelope
+from dlq.letter import Letter
 from dlq.limits import cut_text
 from tidegate.config.errorhandling import FloodGuard as FloodGuardConfig
 from tidegate.errors import FloodGuardTripped
@@ -52,18 +52,19 @@ class Failures:
     failed: tuple[Failed, ...]
 
     @classmethod
-    def of(cls, result: BatchResult, envelopes: Sequence[Envelope]) -> Failures:
-        """`envelopes`: those of `result.rejected`, in that order."""
+    def of(cls, result: BatchResult, letters: Sequence[Letter]) -> Failures:
+        """`letters`: those of `result.rejected`, in that order."""
         raw = result.raw
         rejected = np.array([rejection.offset for rejection in result.rejected], dtype=np.int64)
         order = np.argsort(rejected)
         numbers = np.searchsorted(raw.records.column("offset").to_numpy(), rejected[order])
-        failed = (
-            Failed(e.fingerprint, e.error_type, cut_text(e.message, _SHOWN_MESSAGE_BYTES))
-            for e in (envelopes[i] for i in order)
-        )
+        told = {
+            kind: Failed(kind.fingerprint, kind.error_type, cut_text(kind.message, _SHOWN_MESSAGE_BYTES))
+            for kind in {letter.kind for letter in letters}
+        }
+        failed = tuple([told[letters[number].kind] for number in order.tolist()])
         first, last = (raw.first, raw.last) if len(raw) else (-1, -1)
-        return cls(raw.tp, first, last, len(raw), numbers, tuple(failed))
+        return cls(raw.tp, first, last, len(raw), numbers, failed)
 
     @classmethod
     def joined(cls, parts: Sequence[Failures]) -> Failures:

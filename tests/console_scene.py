@@ -13,15 +13,18 @@ from urllib.parse import urlencode
 from fastapi.testclient import TestClient
 
 from dlq.console.app import create_app
-from dlq.envelope import Envelope, RawRecord
+from dlq.envelope import Envelope
 from dlq.index.filters import LetterFilter
 from dlq.index.letters import index_row
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
+from dlq.kind import Kinds
+from dlq.letter import Letter, RawRecord
 from dlq.reader import DeadLetter
 from dlq.replay.request import Request
 from dlq.retention import note_retentions
 from dlq.service import DeadLetterIndex, connect_index
+from dlq.writing import LetterWriter
 from tests.delivered import Record
 from tidegate.clock import Clock, ManualClock
 from tidegate.config.pipeline import Pipeline
@@ -54,8 +57,8 @@ def dead(
     reason = Reason(error, message, rule=rule, field="dep_time", found="x")
     raw = RawRecord(TopicPartition(topic, offset % 3), offset, int(at * 1000) - 60_000, key, value, tuple(headers))
     rejection = Rejection(offset, stage, (reason,), stack="Traceback: boom" if stage is Stage.HANDLE else None)
-    envelope = Envelope.of(rejection, raw, pipeline="flights", schema="flights@1", now_ms=int(at * 1000))
-    k, v, h = envelope.to_record(DeadLetterConfig())
+    kinds = Kinds(pipeline="flights", schema="flights@1", now_ms=int(at * 1000))
+    k, v, h = LetterWriter(DeadLetterConfig()).record(Letter.of(rejection, raw, kinds))
     return Record(offset, int(at * 1000), k, v, tuple(h))
 
 

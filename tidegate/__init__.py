@@ -24,7 +24,7 @@ A map for readers. Imports go one way: worker, batch → dlq → transport → t
     batch/catchup/run.py          how Spark takes over from workers and hands back; worker/reload.py is their side of it
     transport/                    Faust in record batches, and how a process on it lives
     transport/ending.py           how a process ends: one budget of time for all of it, and a last resort
-    dlq/envelope.py               what a dead letter carries
+    dlq/letter.py, envelope.py    what a dead letter carries, as it is made and as it is read
     dlq/s3/                       dead letters in S3: uploader.py has why none is lost or doubled there
     dlq/retry/                    records that wait, and go back, before they are dead letters
     dlq/index/                    dead letters grouped, searched and worked on: `tidegate dlq agent` fills it

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 
 class Stage(StrEnum):
     """One record's way, in order. These values appear unchanged in code, envelopes, logs, metrics and the README."""
+
+    __hash__ = str.__hash__  # Enum's own is written in Python, and each dead letter's stage is looked up
 
     CONSUME = "consume"
     DECODE = "decode"
@@ -48,7 +52,7 @@ def record_id(tp: TopicPartition, offset: int, stage: Stage | None = None) -> st
     return base if stage is None else f"{base}-{stage.value}"
 
 
-class OutRow(NamedTuple):
+class OutRow(msgspec.Struct, frozen=True, gc=False):  # a named tuple takes six times as long to make
     """One record to be written to Kafka in the batch's transaction. `timestamp` in ms; None: the producer's clock."""
 
     topic: str

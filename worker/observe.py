@@ -166,8 +166,9 @@ class Observer:
         self.metrics.set(m.LAST_PROGRESS_TIMESTAMP, {}, self._clock.time())
         if step.result is not None:
             self._count(tp, step.result)
-        for (stage, error), letters in Tally((dead.stage, dead.error_type) for dead in step.dead).items():
-            self.metrics.inc(m.DLQ_RECORDS, {"topic": tp.topic, "stage": stage, "error_class": error}, letters)
+        for kind, letters in Tally(letter.kind for letter in step.dead).items():
+            labels = {"topic": tp.topic, "stage": kind.stage, "error_class": kind.error_type}
+            self.metrics.inc(m.DLQ_RECORDS, labels, letters)
         for rows in step.effects.topics:
             self.metrics.inc(m.RECORDS_PRODUCED, {"topic": rows.topic}, len(rows))
         self._event_time(tp, step.state)
@@ -197,7 +198,7 @@ class Observer:
         self._count_rules(tp, result)
 
     def _count_rules(self, tp: TopicPartition, result: BatchResult) -> None:
-        failed = Tally(rejection.stage for rejection in result.rejected)
+        failed = Tally([rejection.stage for rejection in result.rejected])
         checked = len(result.raw) - result.repeats - result.ledger.skipped - failed[Stage.DECODE]
         for verdict, records in (("valid", checked - failed[Stage.VALIDATE]), ("rejected", failed[Stage.VALIDATE])):
             self.metrics.inc(m.QUALITY_RECORDS, {"topic": tp.topic, "verdict": verdict}, records)

@@ -65,17 +65,15 @@ class Rows:
     partition: int
     keys: list[bytes | None]
     values: list[bytes | None]
-    headers: Sequence[Sequence[tuple[str, bytes | None]]] | None = None
+    headers: Sequence[list[tuple[str, bytes | None]]] | None = None  # the packer takes lists only
     timestamps: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __iter__(self) -> Iterator[tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes | None]], int | None]]:
-        none: Sequence[tuple[str, bytes | None]] = []
-        headers = (
-            [none] * len(self.keys) if self.headers is None else map(list, self.headers)
-        )  # the packer takes lists only
+        none: list[tuple[str, bytes | None]] = []
+        headers = self.headers if self.headers is not None else [none] * len(self.keys)
         timestamps = self.timestamps if self.timestamps is not None else [None] * len(self.keys)
         return iter(zip(self.keys, self.values, headers, timestamps, strict=True))
 

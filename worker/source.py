@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlq.collect import envelopes
-from dlq.envelope import Envelope
+from dlq.collect import dead_letters
 from dlq.late import Late, late_records
+from dlq.letter import Letter
 from dlq.policy import Failures, FloodGuard
 from dlq.publishers import open_publisher
 from dlq.retry.rows import retry_rows
@@ -42,8 +42,8 @@ class Step:
     effects: Effects
     closed_upto: int
     result: BatchResult | None = None
-    dlq_seconds: float = 0.0  # spent on envelopes and the rows of dead letters and late records
-    dead: list[Envelope] = field(default_factory=list)
+    dlq_seconds: float = 0.0  # spent on the letters and the rows of dead letters and late records
+    dead: list[Letter] = field(default_factory=list)
     windows_closed: dict[str, int] = field(default_factory=dict)
     open_windows: dict[str, frozenset[int]] = field(
         default_factory=dict
@@ -106,9 +106,9 @@ class SourceStages:
         """
         result = self._stages.run(raw, state, self._seen, known)
         begun = self._clock.monotonic()
-        dead, late = envelopes(result, self.plan, self._clock, context=self._context), self._late(result)
+        dead, late = dead_letters(result, self.plan, self._clock, context=self._context), self._late(result)
         self._flood.observe(Failures.of(result, dead))
-        step = Step(result.state, Effects(), closed_upto, result, dead=[*dead, *late.envelopes])
+        step = Step(result.state, Effects(), closed_upto, result, dead=[*dead, *late.letters])
         retries = retry_rows(result, self.plan, self._clock, self._counts)
         step.effects.topics += by_partition([*self._dead_rows(step.dead), *late.rows, *retries])
         step.dlq_seconds = self._clock.monotonic() - begun
@@ -171,7 +171,7 @@ class SourceStages:
         topic = late_topic(self.plan.pipeline)
         return late_records(result, self.plan, self._clock, partitions=self._counts.get(topic or "", 1))
 
-    def _dead_rows(self, dead: Sequence[Envelope]) -> list[OutRow]:
+    def _dead_rows(self, dead: Sequence[Letter]) -> list[OutRow]:
         if not dead:
             return []
         return self._publisher.rows(dead, self.tp, self._counts.get(self._publisher.topic or "", 1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, NamedTuple, Protocol
+
+from dlq.kind import Kind
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -20,15 +22,8 @@ class Origin(NamedTuple):
     timestamp_type: str | None = None
 
 
-class Failure(NamedTuple):
-    """What a dialect has words for."""
-
-    origin: Origin
-    pipeline: str
-    stage: str
-    error_type: str
-    message: str
-    stack: str | None
+WriteAt = Callable[[int, int | None], Headers]
+"""The headers of a letter whose record was at this offset, with this timestamp (Kafka's, ms; None: not known)."""
 
 
 class Foreign(NamedTuple):
@@ -56,8 +51,9 @@ class Reader(Protocol):
 class Dialect(Reader, Protocol):
     """A dialect that is also written."""
 
-    def write(self, failure: Failure) -> Headers:
-        """The headers this tool would have written."""
+    def write(self, kind: Kind, stack: str | None) -> WriteAt:
+        """What writes the headers that this tool would have written on letters of one kind; what they share is put into
+        bytes once. `stack`: the kind's, cut to the limit."""
 
 
 def last_values(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:

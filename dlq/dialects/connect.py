@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import ClassVar
 
-from dlq.dialects.base import Failure, Foreign, Headers, text, textual_origin
+from dlq.dialects.base import Foreign, Headers, WriteAt, text, textual_origin
+from dlq.kind import Kind
 
 TOPIC = "__connect.errors.topic"
 PARTITION = "__connect.errors.partition"
@@ -18,22 +18,6 @@ EXCEPTION_MESSAGE = "__connect.errors.exception.message"
 EXCEPTION_STACK = "__connect.errors.exception.stacktrace"
 
 
-@lru_cache(maxsize=256)  # most dead letters of a batch are the same failure
-def _shared(
-    topic: str, partition: int, pipeline: str, stage: str, error_type: str, message: str
-) -> tuple[tuple[str, bytes], ...]:
-    number = b"%d" % partition
-    return (
-        (TOPIC, topic.encode()),
-        (PARTITION, number),
-        (CONNECTOR, pipeline.encode()),
-        (TASK, number),
-        (STAGE, stage.encode()),
-        (EXCEPTION_CLASS, error_type.encode()),
-        (EXCEPTION_MESSAGE, message.encode()),
-    )
-
-
 class Connect:
     """The connector is the pipeline; its task is the source partition. `__connect.errors.class.name` (the failing
     converter's Java class) has no counterpart here and is not written."""
@@ -41,15 +25,19 @@ class Connect:
     name: ClassVar[str] = "connect"
     prefixes: ClassVar[tuple[str, ...]] = ("__connect.errors.",)
 
-    def write(self, failure: Failure) -> Headers:
-        topic, partition, offset, *_ = failure.origin
-        headers: Headers = [
-            *_shared(topic, partition, failure.pipeline, failure.stage, failure.error_type, failure.message),
-            (OFFSET, b"%d" % offset),
+    def write(self, kind: Kind, stack: str | None) -> WriteAt:
+        number = b"%d" % kind.partition
+        shared: Headers = [
+            (TOPIC, kind.topic.encode()),
+            (PARTITION, number),
+            (CONNECTOR, kind.pipeline.encode()),
+            (TASK, number),
+            (STAGE, kind.stage.encode()),
+            (EXCEPTION_CLASS, kind.error_type.encode()),
+            (EXCEPTION_MESSAGE, kind.message.encode()),
         ]
-        if failure.stack is not None:
-            headers.append((EXCEPTION_STACK, failure.stack.encode()))
-        return headers
+        last: Headers = [] if stack is None else [(EXCEPTION_STACK, stack.encode())]
+        return lambda offset, timestamp: [*shared, (OFFSET, b"%d" % offset), *last]
 
     def read(self, values: dict[str, bytes]) -> Foreign | None:
         origin = textual_origin(values, TOPIC, PARTITION, OFFSET)

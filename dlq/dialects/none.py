@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dlq.dialects.base import Failure, Foreign, Headers
+from dlq.dialects.base import Foreign, WriteAt
+from dlq.kind import Kind
 
 
 class NoDialect:
@@ -13,8 +14,8 @@ class NoDialect:
     name: ClassVar[str] = "none"
     prefixes: ClassVar[tuple[str, ...]] = ()
 
-    def write(self, failure: Failure) -> Headers:
-        return []
+    def write(self, kind: Kind, stack: str | None) -> WriteAt:
+        return lambda offset, timestamp: []
 
     def read(self, values: dict[str, bytes]) -> Foreign | None:
         return None

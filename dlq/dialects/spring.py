@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 from typing import ClassVar
 
-from dlq.dialects.base import Failure, Foreign, Headers, Origin, text
+from dlq.dialects.base import Foreign, Headers, Origin, WriteAt, text
+from dlq.kind import Kind
 
 TOPIC = "kafka_dlt-original-topic"
 PARTITION = "kafka_dlt-original-partition"
@@ -37,23 +38,24 @@ class Spring:
     name: ClassVar[str] = "spring"
     prefixes: ClassVar[tuple[str, ...]] = ("kafka_dlt-", "kafka_original-", "kafka_exception-", "retry_topic-")
 
-    def write(self, failure: Failure) -> Headers:
-        origin = failure.origin
-        headers: Headers = [
-            (TOPIC, origin.topic.encode()),
-            (PARTITION, _INT32.pack(origin.partition)),
-            (OFFSET, _INT64.pack(origin.offset)),
-            (CONSUMER_GROUP, failure.pipeline.encode()),
-            (EXCEPTION_CLASS, failure.error_type.encode()),
-            (EXCEPTION_MESSAGE, failure.message.encode()),
+    def write(self, kind: Kind, stack: str | None) -> WriteAt:
+        place: Headers = [(TOPIC, kind.topic.encode()), (PARTITION, _INT32.pack(kind.partition))]
+        failure: Headers = [
+            (CONSUMER_GROUP, kind.pipeline.encode()),
+            (EXCEPTION_CLASS, kind.error_type.encode()),
+            (EXCEPTION_MESSAGE, kind.message.encode()),
         ]
-        if origin.timestamp is not None:
-            headers.append((TIMESTAMP, _INT64.pack(origin.timestamp)))
-        if origin.timestamp_type is not None:
-            headers.append((TIMESTAMP_TYPE, origin.timestamp_type.encode()))
-        if failure.stack is not None:
-            headers.append((EXCEPTION_STACK, failure.stack.encode()))
-        return headers
+        last: Headers = []
+        if kind.timestamp_type is not None:
+            last.append((TIMESTAMP_TYPE, kind.timestamp_type.encode()))
+        if stack is not None:
+            last.append((EXCEPTION_STACK, stack.encode()))
+
+        def at(offset: int, timestamp: int | None) -> Headers:
+            moment: Headers = [] if timestamp is None else [(TIMESTAMP, _INT64.pack(timestamp))]
+            return [*place, (OFFSET, _INT64.pack(offset)), *failure, *moment, *last]
+
+        return at
 
     def read(self, values: dict[str, bytes]) -> Foreign | None:
         values = values if TOPIC in values else _with_names_of_dead_letters(values)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dlq.dialects.base import Failure, Foreign, Headers, text, textual_origin
+from dlq.dialects.base import Foreign, Headers, WriteAt, text, textual_origin
+from dlq.kind import Kind
 
 TOPIC = "__streams.errors.topic"
 PARTITION = "__streams.errors.partition"
@@ -20,18 +21,15 @@ class Streams:
     name: ClassVar[str] = "streams"
     prefixes: ClassVar[tuple[str, ...]] = ("__streams.errors.",)
 
-    def write(self, failure: Failure) -> Headers:
-        origin = failure.origin
-        headers: Headers = [
-            (TOPIC, origin.topic.encode()),
-            (PARTITION, b"%d" % origin.partition),
-            (OFFSET, b"%d" % origin.offset),
-            (EXCEPTION, f"{failure.error_type}: {failure.message}".encode()),
-            (MESSAGE, failure.message.encode()),
+    def write(self, kind: Kind, stack: str | None) -> WriteAt:
+        place: Headers = [(TOPIC, kind.topic.encode()), (PARTITION, b"%d" % kind.partition)]
+        failure: Headers = [
+            (EXCEPTION, f"{kind.error_type}: {kind.message}".encode()),
+            (MESSAGE, kind.message.encode()),
         ]
-        if failure.stack is not None:
-            headers.append((STACK, failure.stack.encode()))
-        return headers
+        if stack is not None:
+            failure.append((STACK, stack.encode()))
+        return lambda offset, timestamp: [*place, (OFFSET, b"%d" % offset), *failure]
 
     def read(self, values: dict[str, bytes]) -> Foreign | None:
         origin = textual_origin(values, TOPIC, PARTITION, OFFSET)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from dlq.envelope import Envelope
+from dlq.letter import Letter
 from tidegate.record import OutRow, TopicPartition
 
 
@@ -18,7 +18,7 @@ class Publisher(Protocol):
     @property
     def topic(self) -> str | None: ...
 
-    def rows(self, envelopes: Sequence[Envelope], source: TopicPartition, partitions: int) -> list[OutRow]:
+    def rows(self, letters: Sequence[Letter], source: TopicPartition, partitions: int) -> list[OutRow]:
         """What to write in the batch's transaction for its dead letters, in their order.
 
         `source`: the partition they were read from. `partitions`: how many `topic` has. No dead letters, no effect.

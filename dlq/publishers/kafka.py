@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlq.envelope import Envelope
+from dlq.letter import Letter
 from dlq.placement import target_partition
+from dlq.writing import LetterWriter
 from tidegate.config.queue import DeadLetterConfig
 from tidegate.record import OutRow, TopicPartition
 
@@ -24,10 +25,10 @@ class KafkaPublisher:
     def topic(self) -> str:
         return self._topic
 
-    def rows(self, envelopes: Sequence[Envelope], source: TopicPartition, partitions: int) -> list[OutRow]:
-        rows = []
-        for envelope in envelopes:
-            key, value, headers = envelope.to_record(self._config)
+    def rows(self, letters: Sequence[Letter], source: TopicPartition, partitions: int) -> list[OutRow]:
+        rows, writer = [], LetterWriter(self._config)
+        for letter in letters:
+            key, value, headers = writer.record(letter)
             partition = target_partition(source, key, partitions)
-            rows.append(OutRow(self._topic, partition, key, value, headers, envelope.last_failure))
+            rows.append(OutRow(self._topic, partition, key, value, headers, letter.kind.last_failure))
         return rows

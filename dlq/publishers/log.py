@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from dlq.envelope import Envelope
+from dlq.letter import Letter
 from tidegate.record import OutRow, TopicPartition
 
 _SHOWN_VALUE_BYTES = 200
@@ -22,21 +22,21 @@ class LogPublisher:
     def topic(self) -> None:
         return None
 
-    def rows(self, envelopes: Sequence[Envelope], source: TopicPartition, partitions: int) -> list[OutRow]:
-        for envelope in envelopes:
+    def rows(self, letters: Sequence[Letter], source: TopicPartition, partitions: int) -> list[OutRow]:
+        for letter in letters:
             log.error(
                 "dlq.published",
-                id=envelope.id,
-                pipeline=envelope.pipeline,
-                stage=envelope.stage,
-                error_type=envelope.error_type,
-                message=envelope.message,
-                fingerprint=envelope.fingerprint,
-                attempt=envelope.attempt,
+                id=letter.id,
+                pipeline=letter.kind.pipeline,
+                stage=letter.kind.stage,
+                error_type=letter.kind.error_type,
+                message=letter.kind.message,
+                fingerprint=letter.kind.fingerprint,
+                attempt=letter.kind.attempt,
                 topic=source.topic,
                 partition=source.partition,
-                origin_offset=envelope.origin.offset,
-                value=shortened(envelope.value),
+                origin_offset=letter.offset,
+                value=shortened(letter.value),
             )
         return []
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from dlq.envelope import Envelope
+from dlq.letter import Letter
 from tidegate.record import OutRow, TopicPartition
 
 log = structlog.get_logger()
@@ -19,17 +19,17 @@ class NonePublisher:
     def topic(self) -> None:
         return None
 
-    def rows(self, envelopes: Sequence[Envelope], source: TopicPartition, partitions: int) -> list[OutRow]:
-        if envelopes:
-            first = envelopes[0]
+    def rows(self, letters: Sequence[Letter], source: TopicPartition, partitions: int) -> list[OutRow]:
+        if letters:
+            first = letters[0]
             log.warning(
                 "dlq.discarded",
                 topic=source.topic,
                 partition=source.partition,
-                records=len(envelopes),
+                records=len(letters),
                 first=first.id,
-                stage=first.stage,
-                error_type=first.error_type,
-                message=first.message,
+                stage=first.kind.stage,
+                error_type=first.kind.error_type,
+                message=first.kind.message,
             )
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlq.envelope import Envelope
+from dlq.letter import Letter
 from dlq.publishers.base import Publisher
 from tidegate.record import OutRow, TopicPartition
 
@@ -19,5 +19,5 @@ class SeveralPublishers:
     def topic(self) -> str | None:
         return next((one.topic for one in self._publishers if one.topic is not None), None)
 
-    def rows(self, envelopes: Sequence[Envelope], source: TopicPartition, partitions: int) -> list[OutRow]:
-        return [row for one in self._publishers for row in one.rows(envelopes, source, partitions)]
+    def rows(self, letters: Sequence[Letter], source: TopicPartition, partitions: int) -> list[OutRow]:
+        return [row for one in self._publishers for row in one.rows(letters, source, partitions)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlq.envelope import Envelope
+from dlq.letter import Letter
 from tidegate.errors import PipelineAborted
 from tidegate.record import OutRow, TopicPartition
 
@@ -16,13 +16,13 @@ class StopPublisher:
     def topic(self) -> None:
         return None
 
-    def rows(self, envelopes: Sequence[Envelope], source: TopicPartition, partitions: int) -> list[OutRow]:
-        if not envelopes:
+    def rows(self, letters: Sequence[Letter], source: TopicPartition, partitions: int) -> list[OutRow]:
+        if not letters:
             return []
-        first = envelopes[0]
-        others = f" ({len(envelopes) - 1} more in this batch)" if len(envelopes) > 1 else ""
+        first = letters[0]
+        others = f" ({len(letters) - 1} more in this batch)" if len(letters) > 1 else ""
         raise PipelineAborted(
-            f"record {first.id} failed in {first.stage}: {first.error_type}: {first.message}{others}\n"
+            f"record {first.id} failed in {first.kind.stage}: {first.kind.error_type}: {first.kind.message}{others}\n"
             "  The pipeline has no dead-letter queue, so it stops here and no offset moves.\n"
             "  hint: set errorHandling.deadLetterQueue to {enabled: true, type: kafka}, or mend the record's producer"
         )

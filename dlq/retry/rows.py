@@ -11,7 +11,7 @@ from dlq.dialects import Headers, last_values
 from dlq.dialects.base import number, text
 from dlq.earlier import is_failure_header, read_earlier
 from dlq.encoding import iso_utc
-from dlq.envelope import RawRecord
+from dlq.letter import RawRecord
 from dlq.limits import MAX_MESSAGE_BYTES, cut_text, well_formed
 from dlq.placement import target_partition
 from tidegate.clock import Clock

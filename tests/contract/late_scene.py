@@ -101,7 +101,7 @@ class LateScene:
         result = self.stages.run(raw_batch(tp, records), before, self.seen[tp])
         late = late_records(result, self.plan, SystemClock(), partitions=1)
         for _ in range(times):
-            self.producer.write([*late.rows, *self.publisher.rows(late.envelopes, tp, 1)])
+            self.producer.write([*late.rows, *self.publisher.rows(late.letters, tp, 1)])
         self.store.write(
             StoreBatch(tp, self.rows_of[tp].epoch, before.upto, result.state, result.deltas, result.late_windows)
         )

@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from dlq.envelope import Envelope, RawRecord
 from dlq.index.database import IndexDatabase
 from dlq.index.filters import LetterFilter
 from dlq.index.letters import index_row
 from dlq.index.masking import Masker
 from dlq.index.writer import IndexWriter
+from dlq.kind import Kinds
+from dlq.letter import Letter, RawRecord
 from dlq.replay.jobs import LEASE, Job
 from dlq.replay.outgoing import ByHand
 from dlq.replay.request import Request
 from dlq.replay.run import Run
 from dlq.service import DeadLetterIndex, open_index
+from dlq.writing import LetterWriter
 from tests.harness import Message, produce, read_topic
 from tests.providers.kafka import KafkaTopics
 from tidegate import record as names
@@ -214,7 +216,6 @@ class ReplayScene:
         failed = Rejection(
             raw.offset, Stage.VALIDATE, (Reason("RuleViolation", f"{n} is too much", rule=self.rule, field="n"),)
         )
-        now = int(SystemClock().time() * 1000)
-        envelope = Envelope.of(failed, raw, pipeline=self.id, schema="s", now_ms=now)
-        key, value, headers = envelope.to_record(DeadLetterConfig())
+        kinds = Kinds(pipeline=self.id, schema="s", now_ms=int(SystemClock().time() * 1000))
+        key, value, headers = LetterWriter(DeadLetterConfig()).record(Letter.of(failed, raw, kinds))
         return {"key": key, "value": value, "headers": headers, "partition": raw.tp.partition}

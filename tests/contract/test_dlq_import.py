@@ -19,7 +19,7 @@ from dlq.index.writer import IndexWriter
 from dlq.s3.archive import Archive, import_files, place_of
 from dlq.s3.files import Kept, encode
 from tests.providers.s3 import S3Server
-from tests.unit.dlq.dead_letters import NOW_MS, envelope
+from tests.unit.dlq.dead_letters import NOW_MS, letter, written
 from tidegate.cli.main import app as tidegate
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.queue import DeadLetterConfig
@@ -47,7 +47,7 @@ def database(url: str) -> Iterator[IndexDatabase]:
 
 
 def kept(offset: int) -> Kept:
-    key, value, headers = envelope(offset, value=b'{"card": "4111", "n": %d}' % offset).to_record(DeadLetterConfig())
+    key, value, headers = written(letter(offset, value=b'{"card": "4111", "n": %d}' % offset))
     return Kept(TP, offset, NOW_MS, key, value, headers)
 
 

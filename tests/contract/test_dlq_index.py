@@ -26,10 +26,10 @@ from dlq.replay.outcome import Outcomes
 from dlq.replay.request import Request
 from dlq.retention import note_retentions
 from tests.delivered import Record
-from tests.unit.dlq.dead_letters import envelope, rejection
+from tests.unit.dlq.dead_letters import letter as make
+from tests.unit.dlq.dead_letters import rejection, written
 from tidegate.clock import ManualClock
 from tidegate.config.deadletters import DeadLetters, Mask
-from tidegate.config.queue import DeadLetterConfig
 from tidegate.errors import ConfigError
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Reason
@@ -54,7 +54,7 @@ def dead(
     failed = rejection(
         source, reasons=(reason,), stage=fields.pop("stage", Stage.DECODE), **fields.pop("rejection", {})
     )
-    key, value, headers = envelope(source, now_ms=failed_at, failed=failed, **fields).to_record(DeadLetterConfig())
+    key, value, headers = written(make(source, now_ms=failed_at, failed=failed, **fields))
     return Record(offset, failed_at, key, value, tuple(headers))
 
 

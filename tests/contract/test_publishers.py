@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
-from dlq.envelope import Envelope, RawRecord
+from dlq.kind import Kinds
+from dlq.letter import Letter, RawRecord
 from dlq.publishers import StopPublisher, open_publisher
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import PipelineAborted
@@ -34,13 +35,11 @@ def publisher(queue: dict[str, Any], **pipeline: Any) -> Any:
     return open_publisher(Plan(model, pa.schema([]), pa.schema([]), ()))
 
 
-def envelope(offset: int, value: bytes | None = b"v") -> Envelope:
-    return Envelope.of(
+def letter(offset: int, value: bytes | None = b"v") -> Letter:
+    return Letter.of(
         Rejection(offset, Stage.DECODE, (Reason("MalformedJson", "bad"),)),
         RawRecord(SOURCE, offset, 5, b"k", value),
-        pipeline="flights",
-        schema="flights@0",
-        now_ms=1000,
+        Kinds(pipeline="flights", schema="flights@0", now_ms=1000),
     )
 
 
@@ -55,13 +54,13 @@ def test_no_dead_letters(queue: dict[str, Any]) -> None:
 @pytest.mark.parametrize("queue", QUEUES.values(), ids=QUEUES.keys())
 def test_none_disappears(queue: dict[str, Any]) -> None:
     """Every dead letter is in a row (for S3, too), in the log, or stops the pipeline; what `none` throws away is counted."""
-    opened, envelopes = publisher(queue), [envelope(1), envelope(2)]
+    opened, letters = publisher(queue), [letter(1), letter(2)]
     if isinstance(opened, StopPublisher):
         with pytest.raises(PipelineAborted, match="flights-2-1"):
-            opened.rows(envelopes, SOURCE, 3)
+            opened.rows(letters, SOURCE, 3)
         return
     with capture_logs() as logs:
-        rows = opened.rows(envelopes, SOURCE, 3)
+        rows = opened.rows(letters, SOURCE, 3)
     if queue["type"] == "none":
         assert (rows, [(entry["event"], entry["records"], entry["first"]) for entry in logs]) == (
             [],
@@ -76,7 +75,7 @@ def test_none_disappears(queue: dict[str, Any]) -> None:
 def test_rows_are_for_its_topic(queue: dict[str, Any]) -> None:
     """A publisher without a topic never gives rows, and one with a topic gives rows for that topic only."""
     opened = publisher(queue)
-    rows = [] if isinstance(opened, StopPublisher) else opened.rows([envelope(1)], SOURCE, 3)
+    rows = [] if isinstance(opened, StopPublisher) else opened.rows([letter(1)], SOURCE, 3)
     assert {row.topic for row in rows} == ({opened.topic} if opened.topic else set())
 
 
@@ -84,21 +83,21 @@ def test_rows_are_for_its_topic(queue: dict[str, Any]) -> None:
 def test_any_value_is_taken(queue: dict[str, Any]) -> None:
     """A publisher takes whatever bytes a record had: that a record is broken is why it is here."""
     for value in (None, b"", b"\xff\xfe\x00", b"x" * 2_000_000):
-        publisher(queue).rows([envelope(1, value)], SOURCE, 3)
+        publisher(queue).rows([letter(1, value)], SOURCE, 3)
 
 
 def test_kafka_rows() -> None:
     """Kafka rows keep key, value and partition; their timestamp is that of the failure."""
-    (row,) = publisher(QUEUES["kafka"]).rows([envelope(7)], SOURCE, 3)
+    (row,) = publisher(QUEUES["kafka"]).rows([letter(7)], SOURCE, 3)
     assert (row.topic, row.partition, row.key, row.value, row.timestamp) == ("flights.dlq", 2, b"k", b"v", 1000)
-    (elsewhere,) = publisher(QUEUES["kafka"]).rows([envelope(7)], SOURCE, 1)
+    (elsewhere,) = publisher(QUEUES["kafka"]).rows([letter(7)], SOURCE, 1)
     assert elsewhere.partition == 0
 
 
 def test_log_shows_a_short_value() -> None:
     """A long value is shown by its beginning and its size, bytes that are no text as escapes."""
     with capture_logs() as logs:
-        publisher(QUEUES["log"]).rows([envelope(1, b"\xff" + b"x" * 999)], SOURCE, 3)
+        publisher(QUEUES["log"]).rows([letter(1, b"\xff" + b"x" * 999)], SOURCE, 3)
     assert logs[0]["event"] == "dlq.published"
     assert logs[0]["value"] == "\\xff" + "x" * 199 + "… (1000 bytes)"
     assert (logs[0]["stage"], logs[0]["topic"], logs[0]["partition"]) == ("decode", "flights", 2)
@@ -107,9 +106,7 @@ def test_log_shows_a_short_value() -> None:
 def test_several_places_at_once() -> None:
     """With a list of types each place has every dead letter, and those on Kafka are not doubled for S3."""
     with capture_logs() as logs:
-        rows = publisher({"type": ["log", "s3", "kafka"], "config": {"bucket": "letters"}}).rows(
-            [envelope(1)], SOURCE, 3
-        )
+        rows = publisher({"type": ["log", "s3", "kafka"], "config": {"bucket": "letters"}}).rows([letter(1)], SOURCE, 3)
     assert [row.topic for row in rows] == ["flights.dlq"]
     assert [entry["id"] for entry in logs] == ["flights-2-1"]
 
@@ -122,6 +119,6 @@ def test_for_s3_alone_the_topic_is_not_for_people() -> None:
 def test_no_queue_says_what_to_do() -> None:
     """Without a queue the error names the record, its failure, how many more there are, and the setting that helps."""
     with pytest.raises(PipelineAborted) as error:
-        publisher(QUEUES["not enabled"]).rows([envelope(1), envelope(2)], SOURCE, 3)
+        publisher(QUEUES["not enabled"]).rows([letter(1), letter(2)], SOURCE, 3)
     assert "record flights-2-1 failed in decode: MalformedJson: bad (1 more in this batch)" in str(error.value)
     assert "errorHandling.deadLetterQueue" in str(error.value)

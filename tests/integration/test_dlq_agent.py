@@ -22,11 +22,11 @@ from dlq.service import open_index
 from tests.harness import WorkerProcess, produce, read_topic, running, wait_until
 from tests.providers.kafka import KafkaTopics
 from tests.providers.postgres import Database
-from tests.unit.dlq.dead_letters import envelope, rejection
+from tests.unit.dlq.dead_letters import letter as made
+from tests.unit.dlq.dead_letters import rejection, written
 from tests.unit.dlq.test_foreign_dead_letters import FIXTURES
 from tidegate.cli.main import app as tidegate
 from tidegate.config.loading import load_pipeline
-from tidegate.config.queue import DeadLetterConfig
 from tidegate.stages.batch import Reason
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]
@@ -36,7 +36,7 @@ HOSTILE = "\x1b[2J\x1b]0;owned\x07 \u202eevil\u202c =cmd|' /C calc'!A0"
 def letter(offset: int, *, message: str = "expected bigint, found 'x'", value: bytes = b'{"n": 1}') -> dict[str, Any]:
     """Our own dead letter, to be produced."""
     failed = rejection(offset, reasons=(Reason("WrongType", message, rule="sane" if offset % 3 == 0 else None),))
-    key, body, headers = envelope(offset, failed=failed, value=value, key=b"=1+1").to_record(DeadLetterConfig())
+    key, body, headers = written(made(offset, failed=failed, value=value, key=b"=1+1"))
     return {"key": key, "value": body, "headers": headers}
 
 

@@ -12,9 +12,11 @@ import pyarrow as pa
 import pytest
 import typer.testing
 from confluent_kafka import Consumer, Producer
+from msgspec.structs import replace
 
 from dlq.dialects import last_values
-from dlq.envelope import Envelope, RawRecord
+from dlq.kind import Kinds
+from dlq.letter import Letter, RawRecord
 from dlq.publishers import open_publisher
 from dlq.reader import read_records
 from tests.providers.kafka import KafkaTopics
@@ -51,16 +53,18 @@ class Queue:
         plan = Plan(load_pipeline(self.file), pa.schema([]), pa.schema([]), ())
         self.publisher = open_publisher(plan)
 
-    def rows(self, envelopes: Iterable[Envelope], source: TopicPartition) -> list[OutRow]:
-        return self.publisher.rows(list(envelopes), source, self.partitions)
+    def rows(self, letters: Iterable[Letter], source: TopicPartition) -> list[OutRow]:
+        return self.publisher.rows(list(letters), source, self.partitions)
 
     def producer(self, **options: Any) -> Producer:
         return Producer({"bootstrap.servers": self.kafka.bootstrap_servers, "linger.ms": 0, **options})
 
     def write(self, rows: Iterable[OutRow], producer: Producer | None = None) -> None:
         writer = producer or self.producer()
-        for topic, partition, key, value, headers, timestamp in rows:
-            writer.produce(topic, value, key, partition, headers=list(headers), timestamp=timestamp or 0)
+        for row in rows:
+            writer.produce(
+                row.topic, row.value, row.key, row.partition, headers=list(row.headers), timestamp=row.timestamp or 0
+            )
         assert writer.flush(30) == 0
 
     def run(self, command: str, *arguments: str) -> typer.testing.Result:
@@ -91,13 +95,11 @@ def letter(
     message: str = "expected bigint",
     now_ms: int = NOW_MS,
     **record: Any,
-) -> Envelope:
-    return Envelope.of(
+) -> Letter:
+    return Letter.of(
         Rejection(offset, stage, (Reason(error, f"{message}, found {offset}", field="delay"),), stack="Traceback\n  x"),
         RawRecord(source, offset, 5, **{"key": b"k%d" % offset, "value": b'{"delay": "x"}', **record}),
-        pipeline="flights",
-        schema="flights@0",
-        now_ms=now_ms,
+        Kinds(pipeline="flights", schema="flights@0", now_ms=now_ms),
     )
 
 
@@ -136,8 +138,8 @@ def test_list_filters(queue: Callable[..., Queue]) -> None:
     assert offsets() == [2, 3, 1]
     assert offsets("--stage", "validate") == [2]
     assert offsets("--error", "wrongtype") == [3, 1]
-    assert offsets("--error", letters[2].fingerprint) == [3]
-    assert offsets("--group", letters[2].fingerprint) == [3]
+    assert offsets("--error", letters[2].kind.fingerprint) == [3]
+    assert offsets("--group", letters[2].kind.fingerprint) == [3]
     assert offsets("--since", "2023-11-14T22:13:22Z") == [2, 3]
     assert offsets("--until", "2023-11-14T22:13:22Z") == [1]
     assert offsets("--since", "1 day") == []
@@ -238,7 +240,7 @@ def test_foreign_dead_letters(queue: Callable[..., Queue], dialect: str) -> None
     dlq, source = queue(1, dialect=dialect), TopicPartition("orders", 4)
     (row,) = dlq.rows([letter(42, source=source)], source)
     foreign = [header for header in row.headers if not header[0].startswith("tidegate.")]
-    dlq.write([row._replace(headers=foreign)])
+    dlq.write([replace(row, headers=foreign)])
     (document,) = dlq.listed()
     assert (document["id"], document["errorType"]) == ("orders-4-42", "WrongType")
     assert (document["source"], document["partition"], document["offset"]) == ("orders", 4, 42)

@@ -23,9 +23,8 @@ from tests.harness import ROOT, produce, read_topic, wait_until
 from tests.providers.kafka import KafkaTopics
 from tests.providers.s3 import S3Server
 from tests.unanswered import unanswered_once
-from tests.unit.dlq.dead_letters import NOW_MS, envelope
+from tests.unit.dlq.dead_letters import NOW_MS, letter, written
 from tidegate.config.pipeline import Pipeline
-from tidegate.config.queue import DeadLetterConfig
 from tidegate.errors import BucketUnavailable, ConfigError
 from tidegate.record import TopicPartition
 from tidegate.telemetry.metrics import Metrics
@@ -65,8 +64,8 @@ class Scene:
 
         def letters() -> Iterator[dict[str, Any]]:
             for offset in range(first, self.count):
-                made = envelope(offset, now_ms=NOW_MS + offset % 3 * HOUR, key=b"k%d" % offset)
-                key, value, headers = made.to_record(DeadLetterConfig())
+                made = letter(offset, now_ms=NOW_MS + offset % 3 * HOUR, key=b"k%d" % offset)
+                key, value, headers = written(made)
                 pipeline = b"others" if offset % 10 == 9 else self.id.encode()
                 headers = [(n, pipeline if n == "tidegate.dlq.pipeline" else v) for n, v in headers]
                 yield {"key": key, "value": value, "headers": headers}

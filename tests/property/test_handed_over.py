@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import worker.partition
-from dlq.collect import envelopes
+from dlq.collect import dead_letters
 from dlq.publishers import open_publisher
 from tests import fickle
 from tests.property.half_written import (
@@ -92,7 +92,7 @@ def other_engine(world: World, records: Sequence[Record], count: int) -> None:
             }
             known = result.answers_with(refused)
     # One after the other as Spark does it, but for what it writes again under the same ids when the store refuses a row.
-    for row_ in publisher.rows(envelopes(result, world.plan, SystemClock(), context={}), TP, 1):
+    for row_ in publisher.rows(dead_letters(result, world.plan, SystemClock(), context={}), TP, 1):
         world.log.setdefault((row_.topic, row_.partition), []).append((row_.key, row_.value, row_.headers))
     stages.close()
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from dlq.envelope import Envelope, RawRecord
+from dlq.dialects import Headers, Origin
+from dlq.envelope import Envelope
+from dlq.kind import Kinds
+from dlq.letter import Letter, RawRecord
+from dlq.writing import LetterWriter
 from tidegate.config.pipeline import Pipeline
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import RAW_SCHEMA, BatchResult, PartitionState, RawBatch, Reason, Rejection
 from tidegate.stages.plan import Plan
 
 SOURCE = TopicPartition("flights", 1)
 NOW_MS = 1_700_000_000_123
+
+
+class Written(NamedTuple):
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
 
 
 def plan(**pipeline: Any) -> Plan:
@@ -46,13 +57,33 @@ def record(offset: int = 42, **fields: Any) -> RawRecord:
     )
 
 
-def envelope(offset: int = 42, *, now_ms: int = NOW_MS, failed: Rejection | None = None, **fields: Any) -> Envelope:
-    return Envelope.of(
-        failed or rejection(offset), record(offset, **fields), pipeline="flights", schema="flights@0", now_ms=now_ms
-    )
+def kinds(now_ms: int = NOW_MS) -> Kinds:
+    return Kinds(pipeline="flights", schema="flights@0", now_ms=now_ms)
 
 
-def read_back(written: Any, *, timestamp: int = NOW_MS) -> Envelope:
+def letter(offset: int = 42, *, now_ms: int = NOW_MS, failed: Rejection | None = None, **fields: Any) -> Letter:
+    return Letter.of(failed or rejection(offset), record(offset, **fields), kinds(now_ms))
+
+
+def written(one: Letter, **config: Any) -> Written:
+    """A letter as it goes to its topic. `config`: of the queue."""
+    return Written(*LetterWriter(DeadLetterConfig(**config)).record(one))
+
+
+def envelope(offset: int = 42, **fields: Any) -> Envelope:
+    """What is read of that letter, from wherever it is kept."""
+    return told(letter(offset, **fields))
+
+
+def read_back(one: tuple[bytes | None, bytes | None, Headers], *, timestamp: int = NOW_MS) -> Envelope:
     """An envelope from its Kafka record, as if at dlq-0@7."""
-    key, value, headers = written
-    return Envelope.from_record(key, value, headers, tp=TopicPartition("dlq", 0), offset=7, timestamp=timestamp)
+    return Envelope.from_record(*one, tp=TopicPartition("dlq", 0), offset=7, timestamp=timestamp)
+
+
+def told(one: Letter) -> Envelope:
+    """All that a letter tells, as whoever reads it should find it when nothing was cut."""
+    kind = one.kind
+    origin = Origin(kind.topic, kind.partition, one.offset, one.timestamp, kind.timestamp_type)
+    alike = {name: getattr(kind, name) for name in Envelope.__struct_fields__ if hasattr(kind, name)}
+    own = {name: getattr(one, name) for name in Envelope.__struct_fields__ if hasattr(one, name)}
+    return Envelope(**alike, **own, origin=origin)

@@ -6,15 +6,15 @@ import pytest
 
 from dlq import headers as h
 from dlq.dialects import READERS
-from tests.unit.dlq.dead_letters import envelope, read_back, rejection
-from tidegate.config.queue import DeadLetterConfig
+from tests.unit.dlq.dead_letters import letter, read_back, rejection
+from tests.unit.dlq.dead_letters import written as as_written
 
 FAILED = rejection(42, "bad", stack="Traceback")
 
 
 def written(dialect: str) -> dict[str, bytes | None]:
     """The headers besides tidegate's own."""
-    record = envelope(42, timestamp_type="CreateTime", failed=FAILED).to_record(DeadLetterConfig(dialect=dialect))
+    record = as_written(letter(42, timestamp_type="CreateTime", failed=FAILED), dialect=dialect)
     return {name: value for name, value in record.headers if not name.startswith(h.DLQ_PREFIX)}
 
 
@@ -78,7 +78,7 @@ def test_foreign_dead_letters_are_read(dialect: str) -> None:
 @pytest.mark.parametrize("dialect", ["connect", "spring", "streams"])
 def test_the_last_header_counts(dialect: str) -> None:
     """Where a header is repeated, as tools append them, the last one is read."""
-    newer = envelope(43, failed=rejection(43, "worse")).to_record(DeadLetterConfig(dialect=dialect)).headers
+    newer = as_written(letter(43, failed=rejection(43, "worse")), dialect=dialect).headers
     newer = [header for header in newer if not header[0].startswith(h.DLQ_PREFIX)]
     back = read_back((None, None, [*written(dialect).items(), *newer]))
     assert (back.id, back.message) == ("flights-1-43", "worse")

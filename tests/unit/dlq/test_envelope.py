@@ -13,14 +13,23 @@ from msgspec.structs import replace
 from dlq import headers as h
 from dlq.dialects import DIALECTS
 from dlq.earlier import is_failure_header
-from dlq.envelope import Envelope
+from dlq.kind import Kinds
+from dlq.letter import Letter
 from dlq.limits import MAX_HEADERS_BYTES
-from tests.unit.dlq.dead_letters import NOW_MS, SOURCE, envelope, read_back, record, rejection
-from tidegate.config.queue import DeadLetterConfig
+from tests.unit.dlq.dead_letters import (
+    NOW_MS,
+    SOURCE,
+    envelope,
+    letter,
+    read_back,
+    record,
+    rejection,
+    told,
+    written,
+)
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Reason, Rejection
 
-CONFIG = DeadLetterConfig()
 ORIGINAL_HEADER = st.tuples(
     st.text(st.characters(codec="utf-8"), max_size=20).filter(
         lambda name: not is_failure_header(name) and name != h.TRACEPARENT
@@ -67,21 +76,18 @@ def test_round_trip(
     dialect: Literal["connect", "spring", "streams", "none"],
 ) -> None:
     """An envelope written to Kafka and read again is the same envelope, in every dialect."""
-    written = Envelope.of(
+    made = Letter.of(
         Rejection(offset, stage, reasons, stack, attempt),
         record(offset, key=key, value=value, headers=headers, timestamp_type=timestamp_type),
-        pipeline="flights",
-        schema="flights@0",
-        now_ms=now_ms,
-        context={"engine": "stream"},
+        Kinds(pipeline="flights", schema="flights@0", now_ms=now_ms, context={"engine": "stream"}),
     )
-    assert read_back(written.to_record(DeadLetterConfig(dialect=dialect))) == written
+    assert read_back(written(made, dialect=dialect)) == told(made)
 
 
 def test_bytes_are_kept() -> None:
     """Key, value and the record's own headers are the original bytes, in their order, repeated and null ones too."""
     own = (("a", b"\xff\x00"), ("a", None), ("ü", b"2"))
-    key, value, headers = envelope(key=b"\x00\xff", value=b"\xfe not utf-8", headers=own).to_record(CONFIG)
+    key, value, headers = written(letter(key=b"\x00\xff", value=b"\xfe not utf-8", headers=own))
     assert (key, value) == (b"\x00\xff", b"\xfe not utf-8")
     assert tuple(headers[:3]) == own
 
@@ -95,27 +101,27 @@ def test_id_is_the_place_of_the_record() -> None:
 
 def test_a_replay_that_fails_again() -> None:
     """A replay that fails again keeps its first origin, first failure and replay count, and no old header."""
-    replayed = [*envelope(42).to_record(CONFIG).headers, (h.REPLAYS, b"2"), ("tidegate.replay.of", b"flights-1-42")]
+    replayed = [*written(letter(42)).headers, (h.REPLAYS, b"2"), ("tidegate.replay.of", b"flights-1-42")]
     replayed.append(
         ("tidegate.replay.to", b"flights/1/00000000")
     )  # else a tool that sends the dead letter back makes a repeat
-    again = envelope(
+    again = letter(
         99, now_ms=NOW_MS + 1000, headers=tuple(replayed), failed=rejection(99, "another", stage=Stage.VALIDATE)
     )
     assert again.id == "flights-1-99"
-    assert again.origin == envelope(42).origin
-    assert (again.first_failure, again.last_failure, again.replays) == (NOW_MS, NOW_MS + 1000, 2)
+    assert told(again).origin == envelope(42).origin
+    assert (again.kind.first_failure, again.kind.last_failure, again.kind.replays) == (NOW_MS, NOW_MS + 1000, 2)
     assert again.headers == (("tidegate.replay.of", b"flights-1-42"),)
-    written = again.to_record(CONFIG).headers
-    assert len(written) == len({name for name, _ in written})
-    assert read_back(again.to_record(CONFIG)) == again
+    names = [name for name, _ in written(again).headers]
+    assert len(names) == len(set(names))
+    assert read_back(written(again)) == told(again)
 
 
 @pytest.mark.parametrize("dialect", ["connect", "spring", "streams"])
 def test_failing_again_in_another_tool(dialect: Literal["connect", "spring", "streams"]) -> None:
     """A record that another tool had dead-lettered before keeps the origin which that tool wrote."""
-    written = envelope(42, timestamp_type="CreateTime").to_record(DeadLetterConfig(dialect=dialect)).headers
-    foreign = tuple(header for header in written if not header[0].startswith(h.DLQ_PREFIX))
+    theirs = written(letter(42, timestamp_type="CreateTime"), dialect=dialect).headers
+    foreign = tuple(header for header in theirs if not header[0].startswith(h.DLQ_PREFIX))
     again = envelope(7, tp=TopicPartition("elsewhere", 0), headers=foreign)
     assert again.origin[:3] == ("flights", 1, 42)
     assert again.headers == ()
@@ -123,16 +129,16 @@ def test_failing_again_in_another_tool(dialect: Literal["connect", "spring", "st
 
 def test_headers_do_not_grow() -> None:
     """Failing a hundred times gives as many headers as failing once."""
-    once = current = envelope(42)
+    once = current = letter(42)
     for offset in range(100):
-        current = envelope(offset, headers=tuple(current.to_record(CONFIG).headers))
-    assert len(current.to_record(CONFIG).headers) == len(once.to_record(CONFIG).headers)
+        current = letter(offset, headers=tuple(written(current).headers))
+    assert len(written(current).headers) == len(written(once).headers)
 
 
 def test_a_value_that_is_too_large() -> None:
     """A value over maxValueBytes keeps its beginning, says so, and tells the size and SHA-256 of the whole."""
     whole = bytes(range(256)) * 8
-    _, value, headers = envelope(value=whole).to_record(DeadLetterConfig(max_value_bytes=1000))
+    _, value, headers = written(letter(value=whole), max_value_bytes=1000)
     values = dict(headers)
     assert value == whole[:1000]
     assert (values[h.TRUNCATED], values[h.VALUE_SIZE]) == (b"value", b"2048")
@@ -142,11 +148,10 @@ def test_a_value_that_is_too_large() -> None:
 
 def test_what_was_cut_stays_known() -> None:
     """A dead letter that was cut and fails again still tells the size and digest of the whole value."""
-    config = DeadLetterConfig(max_value_bytes=100)
-    key, value, headers = envelope(value=b"x" * 500).to_record(config)
-    again = envelope(7, key=key, value=value, headers=tuple(headers))
+    key, value, headers = written(letter(value=b"x" * 500), max_value_bytes=100)
+    again = letter(7, key=key, value=value, headers=tuple(headers))
     assert (again.truncated, again.value_size) == (("value",), 500)
-    smaller = read_back(again.to_record(DeadLetterConfig(max_value_bytes=50)))
+    smaller = read_back(written(again, max_value_bytes=50))
     assert (smaller.value, smaller.value_size) == (b"x" * 50, 500)
     assert smaller.value_sha256 == sha256(b"x" * 500).hexdigest()
 
@@ -155,13 +160,13 @@ def test_the_largest_record_still_fits() -> None:
     """With everything at its limit a dead letter stays under the megabyte that a broker takes by default."""
     reasons = tuple(Reason("R", "m" * 5000, rule="r" * 50, field="f" * 5000, found="x" * 5000) for _ in range(200))
     own = (*((f"h{i}", b"x" * 40) for i in range(500)), ("long", b"y" * 500_000), ("last", b"z"))
-    large = envelope(
+    large = letter(
         key=b"k" * 1_000_000,
         value=b"v" * 5_000_000,
         headers=own,
         failed=Rejection(42, Stage.HANDLE, reasons, stack="é" * 100_000),
     )
-    key, value, headers = large.to_record(CONFIG)
+    key, value, headers = written(large)
     size = len(key or b"") + len(value or b"") + sum(len(n.encode()) + len(v or b"") + 10 for n, v in headers)
     assert size < 1_048_588 - 1024
     assert dict(headers)[h.TRUNCATED] == b"headers,key,reasons,value"
@@ -175,7 +180,7 @@ def test_the_largest_record_still_fits() -> None:
 def test_many_small_headers() -> None:
     """Of more headers than fit, the first ones are kept, in their order."""
     own = tuple((f"header-{i:06}", b"x" * 20) for i in range(5000))
-    kept = read_back(envelope(headers=own).to_record(CONFIG)).headers
+    kept = read_back(written(letter(headers=own))).headers
     assert kept == own[: len(kept)]
     assert MAX_HEADERS_BYTES // 2 < sum(len(n) + len(v or b"") for n, v in kept) <= MAX_HEADERS_BYTES
 
@@ -185,25 +190,25 @@ def test_many_small_headers() -> None:
 def test_the_stack_is_cut_in_front(stack: str, limit: int) -> None:
     """A long stack keeps its end, where the error is, in at most maxStackBytes and in whole characters."""
     failed = Rejection(42, Stage.HANDLE, (Reason("E", "m"),), stack=stack)
-    headers = dict(envelope(failed=failed).to_record(DeadLetterConfig(max_stack_bytes=limit)).headers)
-    written = headers[h.STACK]
-    assert written is not None
-    assert len(written) <= limit
-    text = written.decode()
+    headers = dict(written(letter(failed=failed), max_stack_bytes=limit).headers)
+    kept = headers[h.STACK]
+    assert kept is not None
+    assert len(kept) <= limit
+    text = kept.decode()
     assert text == stack or stack.endswith(text.removeprefix("…\n"))
 
 
 def test_broken_text_is_written() -> None:
     """A message with lone surrogates, as broken input gives them, is written escaped and does not stop the pipeline."""
     failed = Rejection(42, Stage.HANDLE, (Reason("E", "bad \udcff", found="\ud800"),), stack="at \udcff")
-    back = read_back(envelope(failed=failed).to_record(CONFIG))
+    back = read_back(written(letter(failed=failed)))
     assert (back.message, back.stack, back.reasons[0].found) == ("bad \\udcff", "at \\udcff", "\\ud800")
 
 
 def test_trace_is_kept() -> None:
     """The record's traceparent is told by the envelope and stays among the record's own headers."""
     trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    back = read_back(envelope(headers=(("traceparent", trace),)).to_record(CONFIG))
+    back = read_back(written(letter(headers=(("traceparent", trace),))))
     assert back.traceparent == trace.decode()
     assert back.headers == (("traceparent", trace),)
 
@@ -243,15 +248,15 @@ def test_a_record_without_any_headers() -> None:
 def test_all_reasons_are_kept() -> None:
     """A record that failed three rules tells all three; the first one names it."""
     reasons = tuple(Reason("RuleViolation", f"rule {n} failed", rule=n) for n in ("a", "b", "c"))
-    back = read_back(envelope(failed=Rejection(42, Stage.VALIDATE, reasons)).to_record(CONFIG))
+    back = read_back(written(letter(failed=Rejection(42, Stage.VALIDATE, reasons))))
     assert back.reasons == reasons
     assert back.message == "rule a failed"
 
 
 def test_source_is_not_changed_by_truncation() -> None:
-    """Writing an envelope does not change it: the same one can be written to a second place."""
-    original = envelope(value=b"x" * 500)
+    """Writing a letter does not change it: the same one can be written to a second place."""
+    original = letter(value=b"x" * 500)
     copy = replace(original)
-    original.to_record(DeadLetterConfig(max_value_bytes=10))
+    written(original, max_value_bytes=10)
     assert original == copy
-    assert original.origin.topic == SOURCE.topic
+    assert original.kind.topic == SOURCE.topic

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlq.policy import Failures, FloodGuard
-from tests.unit.dlq.dead_letters import SOURCE, batch, envelope, rejection, result
+from tests.unit.dlq.dead_letters import SOURCE, batch, letter, rejection, result
 from tidegate.config.errorhandling import FloodGuard as FloodGuardConfig
 from tidegate.errors import FloodGuardTripped
 from tidegate.record import TopicPartition
@@ -25,7 +25,7 @@ def observe(
 def failures(flags: Sequence[bool], *, start: int = 0, step: int = 1, tp: TopicPartition = SOURCE) -> Failures:
     offsets = [start + i * step for i in range(len(flags))]
     rejected = [rejection(o) for o, failed in zip(offsets, flags, strict=True) if failed][::-1]
-    return Failures.of(result(batch(offsets, tp=tp), rejected), [envelope(r.offset, failed=r) for r in rejected])
+    return Failures.of(result(batch(offsets, tp=tp), rejected), [letter(r.offset, failed=r) for r in rejected])
 
 
 def trips_at(flags: Sequence[bool], config: FloodGuardConfig) -> int | None:
@@ -75,14 +75,14 @@ def test_what_it_says() -> None:
     offsets = list(range(10))
     rejected = [rejection(o, f"expected bigint, found {o}") for o in range(4)]
     rejected += [rejection(o, "missing", stack="s") for o in range(4, 6)]
-    envelopes = [envelope(r.offset, failed=r) for r in rejected]
+    letters = [letter(r.offset, failed=r) for r in rejected]
     with pytest.raises(FloodGuardTripped) as error:
-        guard.observe(Failures.of(result(batch(offsets), rejected), envelopes))
+        guard.observe(Failures.of(result(batch(offsets), rejected), letters))
     text = str(error.value)
     assert "6 of 10 records of flights-1 failed (60.0%)" in text
     assert "maxRatio allows 50.0% of 10" in text
-    assert f"4 × {envelopes[0].fingerprint} WrongType: expected bigint, found" in text
-    assert text.index("4 × ") < text.index(f"2 × {envelopes[5].fingerprint}")
+    assert f"4 × {letters[0].kind.fingerprint} WrongType: expected bigint, found" in text
+    assert text.index("4 × ") < text.index(f"2 × {letters[5].kind.fingerprint}")
     assert "no offset moved" in text
 
 

@@ -10,9 +10,8 @@ from structlog.testing import capture_logs
 
 from dlq import headers as h
 from dlq.late import late_records
-from tests.unit.dlq.dead_letters import SOURCE, batch, plan, result
+from tests.unit.dlq.dead_letters import SOURCE, batch, plan, result, told, written
 from tidegate.clock import ManualClock
-from tidegate.config.queue import DeadLetterConfig
 from tidegate.stages.batch import LateRecord, MissedWindow
 
 MISSED = (MissedWindow("per_hour", 0, 3_600_000), MissedWindow("per_day", 0, 86_400_000))
@@ -27,8 +26,8 @@ def late(strategy: str, *, headers: Any = None, records: list[LateRecord] = LATE
 
 def test_separate_stream() -> None:
     """separateStream gives rows for the late topic: the record as it was, event time, watermark and missed windows."""
-    rows, envelopes = late("separateStream", headers=[("own", b"1")])
-    assert envelopes == []
+    rows, letters = late("separateStream", headers=[("own", b"1")])
+    assert letters == []
     assert [(row.topic, row.partition, row.key, row.value, row.timestamp) for row in rows] == [
         ("flights.late", 1, b"k2", b"v2", 50_000),
         ("flights.late", 1, b"k5", b"v5", 50_000),
@@ -63,9 +62,9 @@ def test_old_late_headers_are_replaced() -> None:
 
 def test_send_to_dlq() -> None:
     """sendToDLQ gives dead letters of stage event_time and type LateRecord that tell watermark and windows."""
-    rows, envelopes = late("sendToDLQ")
+    rows, letters = late("sendToDLQ")
     assert rows == []
-    first, partial = envelopes
+    first, partial = map(told, letters)
     assert (first.id, first.stage, first.error_type, first.value) == ("flights-1-2", "event_time", "LateRecord", b"v2")
     assert "is 89999900 ms behind the watermark" in first.message
     assert first.reasons[0].field == "at"
@@ -77,8 +76,8 @@ def test_send_to_dlq() -> None:
 def test_log_and_drop() -> None:
     """logAndDrop writes one log event for the whole batch, with counts and offsets, and no record."""
     with capture_logs() as logs:
-        rows, envelopes = late("logAndDrop")
-    assert (rows, envelopes) == ([], [])
+        rows, letters = late("logAndDrop")
+    assert (rows, letters) == ([], [])
     assert logs == [
         {
             "event": "late.dropped",
@@ -117,6 +116,6 @@ def test_a_record_that_misses_very_many_windows() -> None:
     headers = dict(rows[0].headers)
     assert len(json.loads(headers[h.LATE_WINDOWS])) == 32
     assert headers[h.LATE_WINDOWS_COUNT] == b"10000"
-    _, envelopes = late("sendToDLQ", records=[LateRecord(2, 0, 10**9, many)])
-    written = envelopes[0].to_record(DeadLetterConfig())
-    assert sum(len(value or b"") for _, value in written.headers) < 8192
+    _, letters = late("sendToDLQ", records=[LateRecord(2, 0, 10**9, many)])
+    headers = dict(written(letters[0]).headers)
+    assert sum(len(value or b"") for value in headers.values()) < 8192

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from dlq import headers as h
-from dlq.collect import envelopes
+from dlq.collect import dead_letters
 from dlq.dialects import DIALECTS
 from dlq.late import late_records
 from dlq.publishers import open_publisher
@@ -82,9 +82,9 @@ def written(dialect: str, timestamp_type: str | None) -> Iterator[OutRow]:
         errorHandling={"deadLetterQueue": {"type": "kafka", "config": config}}, lateData={"strategy": "sendToDLQ"}
     )
     clock, context = ManualClock(NOW_MS / 1000), {"engine": "worker", "host": "h1"}
-    dead = envelopes(result, pipeline, clock, context=context, timestamp_type=timestamp_type)
+    dead = dead_letters(result, pipeline, clock, context=context, timestamp_type=timestamp_type)
     late = late_records(result, pipeline, clock, partitions=1)
-    yield from open_publisher(pipeline).rows([*dead, *late.envelopes], SOURCE, 3)
+    yield from open_publisher(pipeline).rows([*dead, *late.letters], SOURCE, 3)
 
 
 def _named(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from dlq.dialects import last_values
-from dlq.envelope import Envelope, RawRecord
+from dlq.letter import Letter, RawRecord
 from dlq.retry.rows import going_back, retry_rows, waiting
-from tests.unit.dlq.dead_letters import SOURCE, batch, plan, rejection
+from tests.unit.dlq.dead_letters import SOURCE, batch, kinds, plan, rejection, told
 from tidegate.clock import ManualClock
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import BatchResult, Deferral, PartitionState
@@ -52,8 +52,8 @@ def test_there_and_back_and_a_dead_letter() -> None:
     assert len(back) == len(values)
 
     record = RawRecord(SOURCE, 120, 5, b"k", b"v", tuple(back))
-    letter = Envelope.of(rejection(120, stage=Stage.HANDLE), record, pipeline="flights", schema="s", now_ms=now)
-    assert (letter.id, letter.origin[:3], letter.attempt) == ("flights-1-120", ("flights", 1, 7), 3)
+    letter = Letter.of(rejection(120, stage=Stage.HANDLE), record, kinds(now))
+    assert (letter.id, told(letter).origin[:3], letter.kind.attempt) == ("flights-1-120", ("flights", 1, 7), 3)
     assert letter.headers == (("own", b"\xff"),)
 
 

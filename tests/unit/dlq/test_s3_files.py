@@ -15,7 +15,8 @@ from dlq.envelope import Envelope
 from dlq.s3.buffer import Buffer
 from dlq.s3.files import SCHEMA, Kept, decode, encode
 from dlq.s3.naming import SUFFIXES, Cut, folder, object_name
-from tests.unit.dlq.dead_letters import NOW_MS, envelope
+from tests.unit.dlq.dead_letters import NOW_MS, envelope, letter
+from tests.unit.dlq.dead_letters import written as as_written
 from tidegate.config.queue import DeadLetterConfig
 from tidegate.errors import ConfigError
 from tidegate.record import TopicPartition
@@ -24,7 +25,7 @@ TP = TopicPartition("flights.dlq", 2)
 
 
 def kept(offset: int, **fields: object) -> Kept:
-    key, value, headers = envelope(offset, **fields).to_record(DeadLetterConfig())
+    key, value, headers = as_written(letter(offset, **fields))
     return Kept(TP, offset, NOW_MS, key, value, headers)
 
 

@@ -82,8 +82,8 @@ def test_windows_are_forgotten_after_their_retention(path: Path) -> None:
         p.take(record(2, SIZE + 20_000 + 1_000))
         assert len(list(p.db.scan(keys.WINDOW, keys.WINDOW + b"\xff"))) == 1
         step = p.take(record(3, 2_000, replay=True))
-        assert [(dead.stage, dead.error_type) for dead in step.dead] == [("event_time", "WindowExpired")]
-        assert "1970-01-01T00:00:10.000Z of totals is forgotten" in step.dead[0].message
+        assert [(dead.kind.stage, dead.kind.error_type) for dead in step.dead] == [("event_time", "WindowExpired")]
+        assert "1970-01-01T00:00:10.000Z of totals is forgotten" in step.dead[0].kind.message
 
 
 def test_a_window_that_opens_and_expires_in_one_batch_leaves_nothing(path: Path) -> None:

@@ -69,7 +69,7 @@ class Ladder:
         step = self.partition.take(*records)
         assert step.result is not None
         ids = {record.offset: name_of(record.value) for record in records}
-        self.dead += [(name_of(e.value), e.error_type, e.attempt) for e in step.dead]
+        self.dead += [(name_of(e.value), e.kind.error_type, e.kind.attempt) for e in step.dead]
         self.deferred += [(ids[one.rejection.offset], one.tries, one.behind) for one in step.result.deferred]
         for rows in step.effects.topics:
             if "..retry." in rows.topic:
