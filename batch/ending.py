@@ -4,22 +4,25 @@
 2. its Spark jobs are cancelled, and nothing of it is written
 3. `GRACE` seconds later the process ends, whatever hangs
 
-Nothing is lost by that: what is not in the store is read again. Spark's JVM ends by itself when its standard input is closed.
+Nothing is lost by that, also in mid-commit: the store's transaction has come whole or not at all, and says itself where the next
+run begins; what Kafka or a lake has got beside it comes again under the same ids and versions. Spark's JVM ends by itself when
+its standard input is closed.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 
 from tidegate.clock import Deadline
+from tidegate.farewell import end
 
 log = structlog.get_logger(__name__)
 GRACE = 30.0
@@ -36,14 +39,22 @@ class Stop(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self.urgent, self.cancels = threading.Event(), False
+        self._asked = SimpleQueue[None]()
 
     def ask(self) -> None:
-        """In the main thread. Raises KeyboardInterrupt when that was asked before, and nothing else would come of it."""
+        """From a signal handler: what it has interrupted may be this very event, which is then locked, so it sets nothing itself.
+        Raises KeyboardInterrupt when that was asked before, and nothing else would come of it."""
         if self.urgent.is_set() or (self.is_set() and not self.cancels):
             raise KeyboardInterrupt
-        if self.is_set():
-            self.urgent.set()
-        self.set()
+        self._asked.put(None)
+
+    def listen(self) -> NoReturn:
+        """Do what is asked for, in a thread of its own."""
+        while True:
+            self._asked.get()
+            if self.is_set():
+                self.urgent.set()
+            self.set()
 
 
 @contextmanager
@@ -86,14 +97,11 @@ def stopping(drain: float) -> Iterator[Stop]:
         stop.wait()
         stop.urgent.wait(drain)
         if not over.wait(GRACE):
-            print(
-                "tidegate: the run was told to stop and hangs; it ends without waiting, and nothing is lost",
-                file=sys.__stderr__,
-            )
-            os._exit(_HUNG)
+            end(_HUNG, "tidegate: the run was told to stop and hangs; it ends without waiting, and nothing is lost\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    threading.Thread(target=last_resort, name="last resort", daemon=True).start()
+    for work, name in ((stop.listen, "signals"), (last_resort, "last resort")):
+        threading.Thread(target=work, name=name, daemon=True).start()
     try:
         yield stop
     finally:

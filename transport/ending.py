@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
 
 from tidegate.clock import Deadline
 
@@ -28,7 +27,6 @@ away, closing producers takes 2, the last commit 1, leaving the group 2."""
 
 _UNRESPONSIVE = 5.0  # seconds later the process ends without Python: a thread may keep the interpreter for itself
 _FAREWELL = 5.0  # seconds for Faust and Python to leave when all is closed; a question to a broker may take 30
-_LAST_WORDS = 1.0  # seconds that the last message may take: nobody may be reading it
 _SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
@@ -85,16 +83,3 @@ def _after(seconds: float, do: Callable[[], None]) -> threading.Timer:
     timer.daemon = True
     timer.start()
     return timer
-
-
-def end(code: int, text: str) -> NoReturn:
-    """Say why, and end the process at once."""
-    speaker = threading.Thread(target=_say, args=(text,), daemon=True)
-    speaker.start()
-    speaker.join(_LAST_WORDS)
-    os._exit(code)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()

@@ -18,12 +18,13 @@ from tidegate.clock import Deadline, SystemClock
 from tidegate.config.loading import placed
 from tidegate.config.pipeline import Telemetry, Worker
 from tidegate.errors import ConfigError, FloodGuardTripped, OffsetOutOfRange, PipelineAborted, TidegateError
+from tidegate.farewell import end
 from tidegate.record import TopicPartition
 from tidegate.telemetry.health import Health
 from tidegate.telemetry.metrics import Metrics
 from tidegate.telemetry.prometheus import PrometheusReporter
 from tidegate.telemetry.server import TelemetryServer
-from transport.ending import GRACE, Ending, end
+from transport.ending import GRACE, Ending
 
 log = structlog.get_logger(__name__)
 STUCK = (

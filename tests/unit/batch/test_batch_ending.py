@@ -27,9 +27,15 @@ def test_what_is_in_hand_has_its_time() -> None:
         assert calls.acquire(timeout=PATIENCE)
 
 
+def listening() -> Stop:
+    stop = Stop()
+    threading.Thread(target=stop.listen, daemon=True).start()
+    return stop
+
+
 def test_a_second_signal_ends_that_time() -> None:
     """Whoever is asked once more raises: nothing else would come of it, as where there is nothing to cancel."""
-    stop, called = Stop(), threading.Event()
+    stop, called = listening(), threading.Event()
     with cancelling(stop, 3600, called.set):
         assert not called.wait(MOMENT), "nobody has asked"
         stop.ask()
@@ -38,15 +44,35 @@ def test_a_second_signal_ends_that_time() -> None:
         assert called.wait(PATIENCE)
         with pytest.raises(KeyboardInterrupt):
             stop.ask()
-    started = Stop()
+    started = listening()
     started.ask()
+    assert started.wait(PATIENCE)
     with pytest.raises(KeyboardInterrupt):
         started.ask()
 
 
-def test_a_command_that_hangs_is_ended() -> None:
-    """In the last resort by itself, with the exit code of a worker's, and it says so."""
+def test_a_signal_that_finds_the_stop_in_use() -> None:
+    """Its handler runs on top of what it has interrupted, which may be about to wait for this very stop: it is heard all the
+    same, and holds nothing up."""
+    stop = listening()
+
+    def interrupted() -> None:
+        with stop._cond:  # type: ignore[attr-defined]  # as threading.Event.wait and .set do
+            stop.ask()
+
+    handler = threading.Thread(target=interrupted, daemon=True)
+    handler.start()
+    handler.join(PATIENCE / 10)
+    assert not handler.is_alive()
+    assert stop.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_command_that_hangs_is_ended(read: bool) -> None:
+    """In the last resort by itself, with the exit code of a worker's, and it says so; also where nobody reads what it says."""
+    full = "import os\nos.set_blocking(2, False)\nwhile True:\n    try: os.write(2, b'x' * 65536)\n    except OSError: break\n"
     code = (
+        f"{'' if read else full + 'os.set_blocking(2, True)'}\n"
         "import threading\nfrom batch import ending\nending.GRACE = 0.2\n"
         "with ending.stopping(0.2):\n    print('begun', flush=True)\n    threading.Event().wait(3600)\n"
     )
@@ -56,5 +82,9 @@ def test_a_command_that_hangs_is_ended() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
         _, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, "told to stop and hangs" in errors) == (70, True)
+    assert (process.returncode, "told to stop and hangs" in errors) == (70, read)
