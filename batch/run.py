@@ -101,8 +101,9 @@ class BatchRun:
         sources, counts = self._ensure_topics()
         guard = Guard("store", self._pipeline.error_handling)
         guard.call(store.prepare)
-        guard.call(store.expect, sources)
-        claims = self._claimed(store, guard, sources, reader)
+        ids = asyncio.run(topic_ids(confluent_options(self._pipeline.kafka), self._source.topics))
+        guard.call(store.expect, sources, ids)
+        claims = self._claimed(store, guard, sources, ids, reader)
         producer = ConfirmedProducer(confluent_options(self._pipeline.kafka))
         sink = BatchSink(self._plan, claims, producer, Guard("kafka", self._pipeline.error_handling))
         uploader = open_uploader(self._pipeline)
@@ -156,13 +157,14 @@ class BatchRun:
         self.report.add_timed_out(windows)
         self._watch.timed_out(windows)
 
-    def _claimed(self, store: Store, guard: Guard, sources: list[TopicPartition], reader: TopicReader) -> Claims:
+    def _claimed(
+        self, store: Store, guard: Guard, sources: list[TopicPartition], ids: Mapping[str, str], reader: TopicReader
+    ) -> Claims:
         """All partitions. In a pipeline that nobody has run before they begin where it says; those that a topic has got
         since begin with their first record, or what was written to them meanwhile would be lost.
 
         Raises OffsetOutOfRange, TopicRecreated: a log that has lost records is said before Spark starts.
         """
-        ids = asyncio.run(topic_ids(confluent_options(self._pipeline.kafka), self._source.topics))
         claims = Claims(self._plan, store, guard, self._owner, ids)
         new = claims.claim(sources)
         if self._source.start_at == "latest" and len(new) == len(sources):

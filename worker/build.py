@@ -103,7 +103,7 @@ class Runtime:
         if self._store is not None:
             guard = Guard("store", self.pipeline.error_handling)
             await guard.call_async(asyncio.to_thread, self._store.prepare)
-            await guard.call_async(asyncio.to_thread, self._store.expect, self._sources())
+            await guard.call_async(asyncio.to_thread, self._store.expect, self._sources(), self._topic_ids)
         self._board.start()
         self.lifecycle.health.check_ready("watermarks", self._board.check)
         if self.pipeline.source is not None and self.pipeline.source.start_at == "latest":
@@ -193,8 +193,10 @@ class Runtime:
         return await topic_ids(self._confluent, [*read, *changelogs, watermarks_topic(self.pipeline)])
 
     async def _grow(self, context: Context) -> None:
-        """A source topic that grew: its changelog and dead-letter topics grow with it, before its records are read."""
-        now = await partition_counts(self._confluent, self.topics)
+        """A source topic that grew: its changelog and dead-letter topics grow with it, before its records are read. None becomes
+        smaller: a broker that says so has not heard of it yet, or the topic is another one, which its id tells."""
+        found = await partition_counts(self._confluent, self.topics)
+        now = {topic: max(count, self._partitions.get(topic, 0)) for topic, count in found.items()}
         if now != self._partitions:
             _say_that_they_grew(self.plan, self._partitions, now)
             self._partitions = now
@@ -206,7 +208,7 @@ class Runtime:
         if self._store is None:
             return
         try:
-            await asyncio.to_thread(self._store.expect, self._sources())
+            await asyncio.to_thread(self._store.expect, self._sources(), self._topic_ids)
         except DependencyError as error:  # their owners' claims will do it, once the database is back
             log.warning("partitions.not_expected", error=str(error))
 

@@ -610,7 +610,7 @@ class StoreSuite(ABC):
         store.claim([TP], "w1")
         store.write(batch_of(plan, TP, [Flight(0), Flight(1, START + SIZE + DELAY)]))
         assert self.finals() == [True, False]
-        store.expect([TP, OTHER])
+        store.expect([TP, OTHER], {})
         assert self.finals() == [False, False]
         assert [(row.epoch, row.owner, row.state.upto) for row in store.partitions()] == [(1, "w1", 1), (0, "", -1)]
         claimed = store.claim([OTHER], "w2")[OTHER]

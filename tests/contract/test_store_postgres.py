@@ -221,7 +221,7 @@ def test_a_writer_that_is_stopped_while_it_sends_rows_is_ended(opened: Open, pos
             session.execute("CREATE TEMPORARY TABLE half (number bigint)")
             with session.cursor().copy("COPY half FROM STDIN") as copy:
                 copy.write(b"1\n")
-                store.expect([TP, other])
+                store.expect([TP, other], {})
                 claimed.update(store.claim([TP], "new"))
 
     claimed: dict[TopicPartition, PartitionRow] = {}

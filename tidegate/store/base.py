@@ -120,10 +120,10 @@ class Store(Protocol):
         Raises ConfigError when a table exists with other columns, StoreUnavailable when the database is away.
         """
 
-    def expect(self, tps: Sequence[TopicPartition]) -> None:
+    def expect(self, tps: Sequence[TopicPartition], topic_ids: Mapping[str, str]) -> None:
         """Make rows (`upto` −1, epoch 0, no owner) for partitions that have none, so that a partition which nobody has
-        opened yet holds windows open, as one that has seen no record does. `tps`: all that the topics have; another row of
-        one of these topics becomes idle.
+        opened yet holds windows open, as one that has seen no record does. `tps`: all that the topics have, as far as is known;
+        a row of one of these topics as it was under another id becomes idle. `topic_ids`: topic → id, "" if not known.
         """
 
     def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:

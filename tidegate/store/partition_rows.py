@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, and_, case, or_, select, tuple_, update
@@ -24,16 +25,23 @@ class PartitionRows:
     def __init__(self, table: Table, pipeline: str, clock: Clock) -> None:
         self._table, self._pipeline, self._clock = table, pipeline, clock
 
-    def expect(self, connection: Connection, tps: Sequence[TopicPartition]) -> None:
-        """Make the rows that are missing. One that is there is not touched: its writer may hold it for long. A row of a partition
-        that these topics have no more (of one that was made anew with fewer) becomes idle: it would be waited for in vain."""
+    def expect(self, connection: Connection, tps: Sequence[TopicPartition], topic_ids: Mapping[str, str]) -> None:
+        """Make the rows that are missing. One that is there is not touched: its writer may hold it for long.
+
+        But for a row of a partition that these topics have no more, as one that was made anew with fewer: it becomes idle, or it
+        would be waited for in vain. A row that nobody has claimed was made idle here, and is no more once the partition is back.
+        """
         known = {row.tp: row for row in self.all(connection)}
         if missing := [tp for tp in tps if tp not in known]:
-            connection.execute(self._insert(connection, missing, epoch=0, owner="").on_conflict_do_nothing())
-        topics = {tp.topic for tp in tps}
-        gone = [known[tp] for tp in known.keys() - set(tps) if tp.topic in topics and not known[tp].state.idle]
-        if gone:
-            self.set_idle(connection, {row.tp: row.epoch for row in gone}, True)
+            fresh = self._insert(connection, missing, epoch=0, owner="", topic_ids=topic_ids)
+            connection.execute(fresh.on_conflict_do_nothing())
+        there, topics = set(tps), {tp.topic for tp in tps}
+        back = [row for tp, row in known.items() if tp in there and row.state.idle and row.epoch == 0]
+        others = [row for tp, row in known.items() if tp not in there and tp.topic in topics and not row.state.idle]
+        gone = [row for row in others if _is_of_another(row, topic_ids.get(row.tp.topic, ""))]
+        for rows, idle in ((back, False), (gone, True)):
+            if rows:
+                self.set_idle(connection, {row.tp: row.epoch for row in rows}, idle)
 
     def fence(self, connection: Connection, tps: Sequence[TopicPartition]) -> None:
         """Whoever has one of these has to claim it again. They are locked already."""
@@ -64,13 +72,21 @@ class PartitionRows:
         ).returning(*columns)
         return [_partition_row(row, row.previous_owner) for row in connection.execute(claim)]
 
-    def _insert(self, connection: Connection, tps: Sequence[TopicPartition], *, epoch: int, owner: str) -> Any:
+    def _insert(
+        self,
+        connection: Connection,
+        tps: Sequence[TopicPartition],
+        *,
+        epoch: int,
+        owner: str,
+        topic_ids: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
         """Fresh rows, in sorted order."""
         fresh = _columns_of(PartitionState())
         rows = [
             {"pipeline": self._pipeline, "topic": tp.topic, "partition": tp.partition, **fresh}
             | {"epoch": epoch, "owner": owner, "previous_owner": "", "updated_at": self._now(connection)}
-            | {"worker_upto": -1}
+            | {"worker_upto": -1, "topic_id": topic_ids.get(tp.topic, "")}
             for tp in sorted(set(tps))
         ]
         return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(self._table).values(rows)
@@ -132,6 +148,12 @@ class PartitionRows:
         """SQLite holds instants as microseconds since the epoch."""
         now = self._clock.time()
         return int(now * 1_000_000) if connection.dialect.name == "sqlite" else datetime.fromtimestamp(now, UTC)
+
+
+def _is_of_another(row: PartitionRow, topic_id: str) -> bool:
+    """Whether it may be a partition of an earlier topic with this name. Kafka takes no partition away: of one that the very same
+    topic is said not to have, whoever was asked has not heard yet."""
+    return not row.state.topic_id or (topic_id != "" and row.state.topic_id != topic_id)
 
 
 def _columns_of(state: PartitionState) -> dict[str, Any]:

@@ -81,9 +81,9 @@ class SqlStore(SqlReading):
 
     # The contract.
 
-    def expect(self, tps: Sequence[TopicPartition]) -> None:
+    def expect(self, tps: Sequence[TopicPartition], topic_ids: Mapping[str, str]) -> None:
         with self._transaction() as connection:
-            self._rows.expect(connection, tps)
+            self._rows.expect(connection, tps, topic_ids)
 
     def claim(self, tps: Sequence[TopicPartition], owner: str) -> dict[TopicPartition, PartitionRow]:
         with self._transaction(reads=True) as connection:

@@ -35,6 +35,21 @@ async def test_only_a_topic_that_has_gone_ends_it_and_the_worker(tmp_path: Any) 
 
 
 @in_a_loop
+async def test_a_broker_that_has_not_heard_of_new_partitions(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic never has fewer than it had: what is known of them stays, and nobody is told otherwise."""
+    runtime = Runtime(plan_of(worker={"stateDir": str(tmp_path)}).pipeline)
+    runtime._partitions = {"flights": 3}
+
+    async def lagging(*_: Any) -> dict[str, int]:
+        return {"flights": 1}
+
+    monkeypatch.setattr("worker.build.partition_counts", lagging)
+    await runtime._grow(cast(Any, None))  # which would be told
+    assert [tp.partition for tp in runtime._sources()] == [0, 1, 2]
+    await runtime.take_down()
+
+
+@in_a_loop
 async def test_a_worker_that_is_told_to_end_while_it_starts() -> None:
     """A broker that is away, say: what was not begun need not be ended, and does not fail."""
     await Runtime(plan_of().pipeline).take_down()
