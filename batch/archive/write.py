@@ -99,7 +99,7 @@ class ArchiveRun:
         self._pipeline, self._watch, self._stretch = pipeline, watch, stretch
         self._archive = Archive(place)
         self._archive.check("--to")
-        self._log = KafkaRange(pipeline.kafka, f"{pipeline.pipeline_id}-archive")
+        self._log = KafkaRange.of(pipeline, "archive")
         self._guard = Guard("archive", pipeline.error_handling)
         self._report = ArchiveReport(pipeline.pipeline_id, place)
 

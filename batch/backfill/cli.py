@@ -96,7 +96,7 @@ def _log(pipeline: Pipeline, source: str | None) -> LogRange | None:
 
     if source is None:
         return None
-    kafka = KafkaRange(pipeline.kafka, f"{pipeline.pipeline_id}-backfill")
+    kafka = KafkaRange.of(pipeline, "backfill")
     if source == "kafka":
         return kafka
     archive = Archive(source)

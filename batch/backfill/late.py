@@ -88,7 +88,7 @@ class LateBackfill:
     def _gather(self, wanted: dict[TopicPartition, LateAccount]) -> dict[TopicPartition, Found]:
         """Step 2: the partitions whose late records were all found, each from the first place that had them."""
         found: dict[TopicPartition, Found] = {}
-        kafka = KafkaRange(self._pipeline.kafka, f"{self._pipeline.pipeline_id}-backfill")
+        kafka = KafkaRange.of(self._pipeline, "backfill")
         if wanted:
             self._of_kafka.call(
                 kafka.bounds, list(wanted)

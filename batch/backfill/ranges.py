@@ -11,6 +11,7 @@ from confluent_kafka import Message
 from batch.backfill.splits import Split
 from dlq.late_reading import LateSource
 from tidegate.config.kafka import Kafka
+from tidegate.config.pipeline import Pipeline
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import RawBatch
 from tidegate.store.reading import TopicReader
@@ -30,15 +31,23 @@ class LogRange(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KafkaRange:
-    """The source topics. Raises BrokerUnavailable, ConfigError."""
+    """The source topics. `topics`: those in the file. Raises BrokerUnavailable, ConfigError."""
 
     kafka: Kafka
     group: str
+    topics: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, purpose: str) -> KafkaRange:
+        topics = pipeline.source.topics if pipeline.source is not None else ()
+        return cls(pipeline.kafka, f"{pipeline.pipeline_id}-{purpose}", topics)
 
     def bounds(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        """A topic is gone only if it has left the file, too: of another one a broker may not have heard yet, and windows
+        recomputed without it would lack its records."""
         with TopicReader(self.kafka, self.group) as reader:
-            there = {topic: reader.partitions(topic) for topic in {tp.topic for tp in tps}}
-            return {tp: reader.bounds(tp) for tp in tps if tp.partition in there[tp.topic]}
+            there = {topic: reader.partitions(topic) for topic in {tp.topic for tp in tps} - set(self.topics)}
+            return {tp: reader.bounds(tp) for tp in tps if tp.topic in self.topics or tp.partition in there[tp.topic]}
 
     def read(self, split: Split, most: int) -> Iterator[RawBatch]:
         with TopicReader(self.kafka, self.group) as reader:

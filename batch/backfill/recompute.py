@@ -71,7 +71,7 @@ class RecomputeBackfill:
         self._sink = require_shadow(pipeline)
         self._plan: Plan = compile_plan(pipeline)
         self._pipeline, self._watch, self._split, self._pool = pipeline, watch, split or SPLIT, pool
-        self._log = log or KafkaRange(pipeline.kafka, f"{pipeline.pipeline_id}-backfill")
+        self._log = log or KafkaRange.of(pipeline, "backfill")
         self._of_store = Patience(Guard("store", pipeline.error_handling))
         self._of_kafka = Patience(Guard("kafka", pipeline.error_handling))
         self._owner = f"backfill:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

@@ -55,7 +55,7 @@ class Topic:
             "schema": [{"name": "id", "type": "bigint"}],
         }
         self.pipeline = Pipeline.model_validate(document)
-        self.log = KafkaRange(self.pipeline.kafka, "archive")
+        self.log = KafkaRange.of(self.pipeline, "archive")
 
     def feed(self, random: Random, count: int) -> None:
         """Records over three days, out of order; with and without key, value and headers; of bytes that are no text."""
@@ -235,7 +235,7 @@ def test_a_backfill_reaches_further_than_retention(scene: LateScene, tmp_path: P
     for tp in scene.tps[:3]:
         lose(scene.servers, tp.topic, tp.partition, -1)
     assert not scene.backfill().complete
-    log = ArchivedLog(Archive(place), KafkaRange(scene.pipeline.kafka, "backfill"))
+    log = ArchivedLog(Archive(place), KafkaRange.of(scene.pipeline, "backfill"))
     assert scene.backfill(source=log).complete
     truth = Truth([replace(one, id=None) for one in make_log(2000)[1]])
     same_rows(scene.results(), {"overall": truth.rows("overall", late=True)})

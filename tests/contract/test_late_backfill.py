@@ -108,7 +108,7 @@ def test_whatever_became_of_late_records(make: Make, strategy: str, from_source:
     `--source kafka` looks in the source whatever there is."""
     scene = make(lateData={"strategy": strategy})
     scene.read()
-    log = KafkaRange(scene.pipeline.kafka, "backfill") if from_source else None
+    log = KafkaRange.of(scene.pipeline, "backfill") if from_source else None
     report = scene.backfill(source=log)
     check(scene)
     assert {row["source"] for row in report.document()["partitions"]} == {found_in, None}

@@ -15,14 +15,17 @@ from confluent_kafka.admin import AdminClient
 
 from batch.backfill.diff_report import DiffReport
 from batch.backfill.pool import Here
+from batch.backfill.ranges import KafkaRange
 from batch.backfill.recompute import RecomputeBackfill
 from tests.contract import late_handlers
 from tests.contract.late_scene import LateScene, Told
 from tests.contract.same_numbers_log import HOP_SIZE, PIPELINE, START, Meant, Truth, make_log
 from tests.contract.test_same_numbers import same_rows
 from tests.reference import Record
+from tidegate.config.kafka import Kafka
 from tidegate.config.pipeline import Pipeline
-from tidegate.errors import ConfigError
+from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.record import TopicPartition
 from tidegate.store.shadow import Range
 
 if TYPE_CHECKING:
@@ -236,6 +239,14 @@ def test_a_topic_that_is_not_there_any_more(make: Make) -> None:
         scene.tps[0].topic: True,
     }
     assert scene.query("SELECT sum(records) FROM by_key_partials WHERE topic = 'gone'") == records
+
+
+def test_a_topic_of_the_file_that_a_broker_does_not_know(kafka: KafkaTopics) -> None:
+    """It is no topic that has gone: the broker may not have heard of it yet."""
+    log = KafkaRange(Kafka.model_validate({"bootstrapServers": kafka.bootstrap_servers}), "backfill", ("later",))
+    with pytest.raises(BrokerUnavailable):
+        log.bounds([TopicPartition("later", 0)])
+    assert replace(log, topics=()).bounds([TopicPartition("later", 0)]) == {}
 
 
 def test_records_that_the_stages_or_the_database_refuse(make: Make) -> None:

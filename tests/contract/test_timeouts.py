@@ -234,7 +234,7 @@ def test_windows_that_have_gone_are_not_computed_anew(scene: LateScene) -> None:
     assert refused.value.field == "--from"
     _, _, diffs = backfill().compute(Range(first, upto + 10**9))
     assert {state for diff in diffs for state in diff.windows} == {"same"}
-    report = scene.backfill(source=KafkaRange(scene.pipeline.kafka, "backfill")).document()
+    report = scene.backfill(source=KafkaRange.of(scene.pipeline, "backfill")).document()
     assert (report["complete"], report["missingAfter"]) == (True, 0)
     assert {row["source"] for row in report["partitions"]} == {"source", None}
     with psycopg.connect(scene.url) as connection:
