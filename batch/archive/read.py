@@ -37,8 +37,12 @@ class ArchivedLog:
                 hint="tidegate batch archive PIPELINE --to …",
             )
         for tp in tps:
-            low, high = here[tp]
             stretches = self.known[tp]
+            if tp not in here:
+                if stretches:
+                    found[tp] = stretches[0].start, stretches[-1].end
+                continue
+            low, high = here[tp]
             if stretches and stretches[-1].end < low:
                 raise ConfigError(
                     f"{tp}: between the archive, which ends before offset {stretches[-1].end}, and the log, which begins at "

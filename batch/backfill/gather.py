@@ -87,8 +87,8 @@ def from_source(plan: Plan, log: LogRange, accounts: Accounts, told: Told) -> di
     """
     amender, found = Amender(plan), dict[TopicPartition, Found]()
     try:
-        for tp, (low, _) in log.bounds(list(accounts)).items():
-            if low == 0 or plan.pipeline.dedupe is None:
+        for tp, (low, high) in log.bounds(list(accounts)).items():
+            if high > accounts[tp].upto and (low == 0 or plan.pipeline.dedupe is None):
                 scan = _Scan(plan, accounts[tp])
                 for raw in log.read(Split(tp, low, accounts[tp].upto + 1), plan.records_at_once):
                     told(len(raw))

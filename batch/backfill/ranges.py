@@ -23,7 +23,8 @@ class LogRange(Protocol):
     """Sent to the tasks: it holds no connection."""
 
     def bounds(self, tps: Sequence[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        """Per partition the first offset that is there, and the one after the last; of one whose log is gone nothing."""
+        """Per partition the first offset that is there, and the one after the last, which may come before what was read of it;
+        of one whose log is gone nothing."""
 
     def read(self, split: Split, most: int) -> Iterator[RawBatch]:
         """The split's records in offset order, at most `most` at a time."""

@@ -107,7 +107,8 @@ class RecomputeBackfill:
         """Steps 2 to 4. Whether the log has its beginning in every partition."""
         found = self._of_kafka.call(self._log.bounds, [account.tp for account in accounts])
         ends = {account.tp: account.upto + 1 for account in accounts}
-        bounds = {tp: (found[tp][0] if tp in found else end, end) for tp, end in ends.items()}
+        lows = {tp: low for tp, (low, high) in found.items() if high >= ends[tp]}
+        bounds = {tp: (lows.get(tp, end), end) for tp, end in ends.items()}
         size = None if self._plan.pipeline.dedupe is not None else self._split
         splits = cut(bounds, size)
         few = sum(split.end - split.start for split in splits) < _FEW or len(splits) == 1

@@ -24,7 +24,7 @@ from batch.backfill.splits import Split
 from tests.contract.late_scene import LateScene, Told
 from tests.contract.same_numbers_log import PIPELINE, Truth, make_log
 from tests.contract.test_same_numbers import same_rows
-from tests.harness import produce
+from tests.harness import produce, wait_until
 from tidegate.config.pipeline import Pipeline
 from tidegate.errors import ConfigError, OffsetOutOfRange
 from tidegate.record import TopicPartition
@@ -216,6 +216,21 @@ def test_the_log_from_the_archive(topic: Topic, place: str, seed: int) -> None:
         assert all(len(batch) <= 40 for batch in found[:2])
     with pytest.raises(ConfigError, match="has nothing of the pipeline's topics"):
         ArchivedLog(Archive(f"{place}/elsewhere"), topic.log).bounds([tp])
+
+
+def test_a_topic_that_is_gone_is_what_the_archive_has_of_it(topic: Topic, tmp_path: Path, seed: int) -> None:
+    """And one that was never archived is not there."""
+    place = str(tmp_path / "archive")
+    topic.feed(Random(seed), 100)
+    topic.archive(place)
+    tp, other = TopicPartition(topic.name, 0), TopicPartition("never", 0)
+    log = ArchivedLog(Archive(place), replace(topic.log, topics=()))
+    (whole,) = log.bounds([tp]).values()
+    admin = AdminClient({"bootstrap.servers": topic.servers})
+    for done in admin.delete_topics([topic.name]).values():
+        done.result(30)
+    wait_until(lambda: topic.name not in admin.list_topics(timeout=10).topics, 30, "the topic is gone")
+    assert log.bounds([tp, other]) == {tp: whole}
 
 
 @pytest.fixture
