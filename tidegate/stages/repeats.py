@@ -9,7 +9,7 @@ unsent: dlq/replay/outcome.py writes that down before the rest of its chunk is s
 
 Others copy headers: Kafka Streams and Spring give them to whatever they make of a record, in other topics or in the same. So a
 replay also says where it was sent, and the CRC-32 of its key and value as sent. A position counts only where that names this very
-partition, and makes a repeat only of a record with that content.
+partition, and on a record with that content.
 
 What is remembered follows from the log alone. Where the log has lost its beginning, a record whose first sending is lost with it
 is the first: it counts once, too.
@@ -18,9 +18,10 @@ is the first: it counts once, too.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from typing import NamedTuple
 from zlib import crc32
 
@@ -45,12 +46,11 @@ _DECODER = msgspec.msgpack.Decoder(list[tuple[bytes, int]])
 
 
 class Sight(NamedTuple):
-    """A replay that says it was sent to this partition. `sent`: what it says of its content."""
+    """A replay as a job has sent it to this partition."""
 
     row: int
     job: bytes
     position: int
-    sent: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def drop_repeats(raw: RawBatch, memory: bytes) -> Fresh:
     if not seen:
         return Fresh(records, 0, replayed, memory)
     remembered = Memory(memory)
-    repeats = [sight.row for sight in seen if remembered.see(sight.job, sight.position) and _is_itself(records, sight)]
+    repeats = [sight.row for sight in seen if remembered.see(sight.job, sight.position)]
     if repeats:
         kept = np.ones(len(raw), dtype=np.bool_)
         kept[repeats] = False
@@ -110,7 +110,7 @@ def passages(raw: RawBatch) -> list[tuple[bytes, int]]:
 
 def sent_to(tp: TopicPartition, key: bytes | None, value: bytes | None) -> bytes:
     """The header REPLAY_TO of a record."""
-    return b"%s%08x" % (_place(tp), _checksum(key, value))
+    return b"%s%08x" % (_place(tp), crc32(value or b"", crc32(key or b"")))
 
 
 @lru_cache(maxsize=1024)
@@ -118,18 +118,8 @@ def _place(tp: TopicPartition) -> bytes:
     return f"{tp.topic}/{tp.partition}/".encode()
 
 
-def _checksum(key: bytes | None, value: bytes | None) -> int:
-    return crc32(value or b"", crc32(key or b""))
-
-
-def _is_itself(records: pa.RecordBatch, sight: Sight) -> bool:
-    """Whether the record is what the job has sent, and not one that was made of it."""
-    key, value = records.column("key")[sight.row].as_py(), records.column("value")[sight.row].as_py()
-    return sight.sent == b"%08x" % _checksum(key, value)
-
-
 def _sights(raw: RawBatch) -> tuple[int, list[Sight]]:
-    """How many records are replays; and those that were sent to this partition by a job."""
+    """How many records are replays; and those that were sent to this partition by a job, and not made of one."""
     headers = raw.records.column("headers")
     if headers.null_count == len(headers):
         return 0, []
@@ -146,19 +136,19 @@ def _sights(raw: RawBatch) -> tuple[int, list[Sight]]:
     if not whole.any():
         return int((replays > 0).sum()), []
     jobs, places = (values.take(pa.array(np.flatnonzero(told & whole[rows]))).to_pylist() for told in (is_job, is_to))
-    return int((replays > 0).sum()), list(_read(np.flatnonzero(whole).tolist(), jobs, places, _place(raw.tp)))
+    at = np.flatnonzero(whole)
+    keys, contents = (raw.records.column(name).take(pa.array(at)).to_pylist() for name in ("key", "value"))
+    itself = map(sent_to, repeat(raw.tp), keys, contents)
+    own = [(row, job) for row, job, place, sent in zip(at.tolist(), jobs, places, itself, strict=True) if place == sent]
+    return int((replays > 0).sum()), list(_read(own))
 
 
-def _read(
-    rows: Sequence[int], jobs: Sequence[bytes | None], places: Sequence[bytes | None], here: bytes
-) -> Iterator[Sight]:
+def _read(own: Iterable[tuple[int, bytes | None]]) -> Iterator[Sight]:
     """What cannot be read is no job's replay, and goes its way."""
-    for row, written, place in zip(rows, jobs, places, strict=True):
-        if written is None or place is None or not place.startswith(here):
-            continue
-        job, _, position = written.partition(b"/")
+    for row, written in own:
+        job, _, position = (written or b"").partition(b"/")
         if len(job) == 2 * JOB_BYTES and position.isdigit() and len(position) <= _LONGEST:
             try:
-                yield Sight(row, binascii.unhexlify(job), int(position), place[len(here) :])
+                yield Sight(row, binascii.unhexlify(job), int(position))
             except binascii.Error:
                 continue

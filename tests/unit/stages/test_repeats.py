@@ -123,6 +123,13 @@ def test_a_position_of_another_topic_moves_nothing() -> None:
     assert accepted(result) == [0, 1]
 
 
+def test_what_was_made_of_a_replay_moves_nothing() -> None:
+    """It may be there before the replay itself: of one that a transaction which was aborted had sent, say."""
+    ahead = sent(f"{JOB}/500")[0]._replace(value=b'{"at": 1}')
+    result = run(stages_of(), [ahead, *sent(f"{JOB}/400", f"{JOB}/500", start=1)])
+    assert accepted(result) == [0, 1, 2]
+
+
 def test_the_jobs_that_were_there_last_are_remembered() -> None:
     """Of more than are remembered the one that was there longest ago is forgotten, whichever came first."""
     jobs = [f"{n:016x}" for n in range(repeats.MOST + 1)]
