@@ -22,6 +22,8 @@ Kafka lacks a part: the other engine has written all that it had for Kafka befor
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from tidegate.calls import Calls
@@ -145,8 +147,9 @@ class StoreClaim:
         self._row = PartitionRow(self._tp, state, row.epoch, self._owner, worker_upto=state.upto)
 
     def _require_same(self, ours: PartitionState, theirs: PartitionState) -> None:
-        """Both have counted the same records the same way. (`upto` may differ where `startAt` has skipped some.)"""
-        compared = [(s.ledger, s.high_water, s.dedupe_clock) for s in (ours, theirs)]
+        """Both have counted the same records the same way. (`upto` may differ where `startAt` has skipped some, and `replayed`
+        where an older version has written one of the two.)"""
+        compared = [(replace(s.ledger, replayed=0), s.high_water, s.dedupe_clock) for s in (ours, theirs)]
         if compared[0] != compared[1]:
             raise ConfigError(
                 f"at offset {theirs.upto} of {self._tp} the state would not be what the database has",

@@ -18,7 +18,7 @@ from tests.unit.worker.pieces import COUNTS, TP, small_plan
 from tidegate.calls import Calls
 from tidegate.clock import Deadline, ManualClock
 from tidegate.config.errorhandling import ErrorHandling
-from tidegate.errors import BrokerUnavailable, ProducerFenced, StoreFenced, StoreUnavailable
+from tidegate.errors import BrokerUnavailable, ConfigError, ProducerFenced, StoreFenced, StoreUnavailable
 from tidegate.ledger import Ledger
 from tidegate.resilience import Registry
 from tidegate.resilience.guard import Guard
@@ -271,6 +271,29 @@ class TestTheClaim:
                 await claim.write(self.step(9))
                 await claim.write(self.step(5))
                 assert world.events == ["claim", "store"]
+
+        run()
+
+    def test_a_state_of_a_version_that_did_not_count_replays(self) -> None:
+        """A worker that went back to it for a while has left the state without them, and the database with: it goes on. What has
+        become of the records must be the same."""
+
+        @in_a_loop
+        async def run() -> None:
+            with ThreadPoolExecutor(1) as executor:
+                world = World()
+                claim = self.claim(world, executor)
+                await claim.claim()
+                first, again = self.step(4), self.step(4)
+                first.state = replace(first.state, ledger=replace(first.state.ledger, replayed=2))
+                await claim.write(first)
+                await claim.write(again)
+                await claim.write(self.step(9, after=4))
+                assert world.events == ["claim", "store", "store"]
+                other = self.step(9)
+                other.state = replace(other.state, ledger=replace(other.state.ledger, accepted=9, duplicate=1))
+                with pytest.raises(ConfigError, match="would not be what the database has"):
+                    await claim.write(other)
 
         run()
 
