@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import confluent_kafka
 import numpy as np
@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable, OffsetOutOfRange
+from tidegate.headers import headers_of
 from tidegate.reach import quiet
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import RawBatch
@@ -134,14 +135,13 @@ class StretchReader:
         return int(low), int(high)
 
     def _batch(self, tp: TopicPartition, records: Sequence[Message]) -> RawBatch:
-        headers: list[Any] = [record.headers() for record in records]  # pairs, or None; its stub allows a dict too
         raw = RawBatch.of(
             tp,
             [record.offset() for record in records],
             [record.timestamp()[1] for record in records],
             [record.key() for record in records],
             [record.value() for record in records],
-            headers,
+            [headers_of(record) for record in records],
         )
         places = {(record.topic(), record.partition()) for record in (records[0], records[-1])}
         if places != {(tp.topic, tp.partition)} or (np.diff(raw.records.column(0).to_numpy()) <= 0).any():

@@ -15,6 +15,7 @@ from dlq.envelope import Envelope
 from dlq.late import ERROR_TYPE
 from dlq.letter import RawRecord
 from tidegate.config.topics import dead_letter_topic, late_topic
+from tidegate.headers import headers_of
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import MissedWindow
 from tidegate.stages.plan import Plan
@@ -57,8 +58,7 @@ class LateReading:
 
     def read(self, message: Message) -> LateSource | None:
         """None for a record that is no late one of this pipeline, or that is not whole any more (cut to fit)."""
-        pairs: Any = message.headers() or []
-        headers: Headers = list(pairs.items() if isinstance(pairs, dict) else pairs)
+        headers = headers_of(message)
         values = last_values(headers)
         key, value = _bytes(message.key()), _bytes(message.value())
         if self._as_dead_letters:

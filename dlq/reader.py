@@ -14,6 +14,7 @@ from dlq.original import Original
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.headers import headers_of
 from tidegate.reach import quiet, why_unreachable
 from tidegate.record import TopicPartition
 from tidegate.store.reading import committed_offsets
@@ -211,8 +212,7 @@ def dead_letter(message: Message) -> DeadLetter:
 def _placed(message: Message) -> Placed:
     # A record that was read has all of these; the client's types also cover those that are yet to be written.
     partition, offset = cast(int, message.partition()), cast(int, message.offset())
-    headers = cast(Headers, message.headers() or [])
-    return Placed(partition, offset, message.timestamp()[1], message.key(), message.value(), headers)
+    return Placed(partition, offset, message.timestamp()[1], message.key(), message.value(), headers_of(message))
 
 
 def unavailable(kafka: Kafka, reasons: list[str], otherwise: str) -> BrokerUnavailable:

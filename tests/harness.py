@@ -20,6 +20,8 @@ from typing import Any
 import yaml
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from tidegate.headers import headers_of
+
 ROOT = Path(__file__).parent.parent
 PATIENCE = 2.0
 """Tests run side by side, and each takes longer than alone. Waiting longer costs nothing when all is well."""
@@ -254,7 +256,7 @@ def free_port() -> int:
 
 
 def _message(message: Any) -> Message:
-    headers = tuple((key, value or b"") for key, value in message.headers() or ())
+    headers = tuple((key, value or b"") for key, value in headers_of(message))
     return Message(
         message.topic(),
         message.partition(),

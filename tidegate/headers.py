@@ -1,6 +1,9 @@
-"""Header names that the stages themselves read. All that a dead letter carries is in dlq/headers.py."""
+"""Header names that the stages themselves read, and how headers are read. All that a dead letter carries is in dlq/headers.py."""
 
 from __future__ import annotations
+
+from operator import methodcaller
+from typing import Any, Final, Protocol
 
 REPLAY_OF = "tidegate.replay.of"
 """Id of the dead letter that this record is a replay of: the record is never late and never moves the high water."""
@@ -23,3 +26,35 @@ RETRY_FROM = "tidegate.retry.from"
 
 RETRY_BEHIND = "tidegate.retry.behind"
 """Of a record that waited for its turn: the offset at which the first of its line had been put away then."""
+
+UNREADABLE: Final = "\ufffd"
+"""The one header, without a value, of a record that has any header whose name is no UTF-8.
+
+Clients in C or Go write such records. Of their headers confluent-kafka tells nothing at all, so the worker, which could know
+more, does not use more: both engines see the same record, and a dead letter shows that there was something.
+"""
+
+_headers = methodcaller("headers")
+"""Called from C on purpose. confluent-kafka returns its list with the error pending and a null pointer for the name in it; a call
+from C is checked for that, the bytecode of a call that has run often is not: the error comes somewhere later, or a crash."""
+
+
+class _Message(Protocol):
+    """confluent-kafka's; the stages do not know it."""
+
+    def headers(self) -> Any: ...
+
+    def set_headers(self, value: Any, /) -> None: ...
+
+
+def headers_of(message: _Message) -> list[tuple[str, bytes | None]]:
+    """The headers of a record that confluent-kafka has read, in their order. Nothing else may call `message.headers()`."""
+    try:
+        return _headers(message) or []
+    except (SystemError, UnicodeDecodeError) as error:
+        if not isinstance(error.__cause__ or error, UnicodeDecodeError):
+            raise
+    message.set_headers(
+        [(UNREADABLE, None)]
+    )  # the next call would give the list with the null pointer, without an error
+    return [(UNREADABLE, None)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from confluent_kafka import Message
 
@@ -12,6 +12,7 @@ from batch.backfill.splits import Split
 from dlq.late_reading import LateSource
 from tidegate.config.kafka import Kafka
 from tidegate.config.pipeline import Pipeline
+from tidegate.headers import headers_of
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import RawBatch
 from tidegate.store.reading import TopicReader
@@ -59,10 +60,11 @@ class KafkaRange:
 
 def record_of(message: Message) -> LateSource:
     """A record of the source as it is."""
-    headers: Any = tuple(message.headers() or ())
     tp = TopicPartition(message.topic() or "", message.partition() or 0)
     key, value = message.key(), message.value()
-    return LateSource(tp, message.offset() or 0, message.timestamp()[1], key, value, headers, (), False)
+    return LateSource(
+        tp, message.offset() or 0, message.timestamp()[1], key, value, tuple(headers_of(message)), (), False
+    )
 
 
 def chunked(records: Iterable[LateSource], size: int) -> Iterator[list[LateSource]]:

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq import headers as h
-from dlq.dialects import Headers, last_values
+from dlq.dialects import last_values
 from dlq.dialects.base import text
 from dlq.index.letters import indexed_fingerprint, indexed_id
 from dlq.reader import dead_letter, reader_options, unavailable
@@ -25,7 +25,7 @@ from dlq.replay.jobs import Bounds
 from dlq.replay.targets import QUIET
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable
-from tidegate.headers import REPLAY_JOB
+from tidegate.headers import REPLAY_JOB, headers_of
 from tidegate.record import TopicPartition
 from tidegate.store.reading import committed_offsets
 
@@ -107,7 +107,7 @@ class DeadLetterTail:
 
     def _look_at(self, message: Message) -> None:
         self._reach(message, cast(int, message.offset()) + 1)
-        values = last_values(cast(Headers, message.headers() or []))
+        values = last_values(headers_of(message))
         place = text(values, REPLAY_JOB)
         if place is None or not place.startswith(self._prefix):
             return

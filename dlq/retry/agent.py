@@ -23,7 +23,6 @@ from confluent_kafka import Consumer, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from dlq.bounded import send_offsets
-from dlq.dialects import Headers
 from dlq.reader import assign_committed, member_options
 from dlq.replay.targets import QUIET
 from dlq.retry.rows import going_back, waiting
@@ -33,6 +32,7 @@ from tidegate.config.kafka import confluent_options
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import retry_prefix
 from tidegate.errors import BrokerUnavailable, TidegateError
+from tidegate.headers import headers_of
 from tidegate.record import TopicPartition
 from tidegate.telemetry import metric_defs as m
 from tidegate.telemetry.metrics import Metrics
@@ -173,7 +173,7 @@ class RetryAgent:
         now, due = int(self._clock.time() * 1000), list[Message]()
         for line in self._lines.values():
             while line.messages and len(due) < _MOST:
-                wait = waiting(_headers(line.messages[0]))
+                wait = waiting(headers_of(line.messages[0]))
                 if wait is not None and wait.due > now:
                     break
                 due.append(line.popleft())
@@ -222,14 +222,14 @@ class RetryAgent:
 
     def _target(self, consumer: Consumer, message: Message) -> TopicPartition | None:
         """Where it goes back to: a source topic of the pipeline and nowhere else, whatever its headers say."""
-        wait = waiting(_headers(message))
+        wait = waiting(headers_of(message))
         if wait is not None and 0 <= wait.source.partition < self._partitions(consumer, wait.source):
             return wait.source
         log.error("retry.not_ours", place=f"{_place(message)}@{message.offset()}", says=str(wait and wait.source))
         return None
 
     def _produce(self, message: Message, target: TopicPartition) -> None:
-        headers = going_back(_headers(message))
+        headers = going_back(headers_of(message))
         while True:
             try:
                 self._producer.produce(
@@ -244,7 +244,3 @@ class RetryAgent:
 
 def _place(message: Message) -> TopicPartition:
     return TopicPartition(cast(str, message.topic()), cast(int, message.partition()))
-
-
-def _headers(message: Message) -> Headers:
-    return cast(Headers, message.headers() or [])

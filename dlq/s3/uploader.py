@@ -24,7 +24,6 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from dlq.dialects import Headers
 from dlq.envelope import Envelope
 from dlq.reader import assign_committed, member_options
 from dlq.s3.bucket import Bucket
@@ -37,6 +36,7 @@ from dlq.trim import delete_before
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import dead_letter_topic, letters_topic
 from tidegate.errors import BrokerUnavailable, BucketUnavailable, CircuitOpen, DependencyError, TidegateError
+from tidegate.headers import headers_of
 from tidegate.record import TopicPartition
 from tidegate.resilience.guard import Guard
 from tidegate.telemetry.metrics import Metrics
@@ -177,8 +177,7 @@ class Uploader:
         if buffer is None or offset is None:
             return
         if error is None:
-            headers = cast(Headers, message.headers() or [])
-            kept = Kept(buffer.tp, offset, message.timestamp()[1], message.key(), message.value(), headers)
+            kept = Kept(buffer.tp, offset, message.timestamp()[1], message.key(), message.value(), headers_of(message))
             buffer.add(kept, time.monotonic())
         elif error.code() == KafkaError._PARTITION_EOF and not buffer.records and 0 <= buffer.committed < offset:
             with suppress(BrokerUnavailable):  # so that only what waits is behind the group's offset, not markers

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from tidegate.demo.truth import REPLAYED_SCHEMA
 from tidegate.errors import StackError
-from tidegate.headers import REPLAY_OF
+from tidegate.headers import REPLAY_OF, headers_of
 
 _TIMEOUT = 60.0  # s for all of it
 
@@ -57,11 +57,10 @@ def _messages(bootstrap_servers: str, topic: str, ends: Mapping[int, int]) -> It
 
 
 def _row(message: Message) -> tuple[int | None, int | None, int, int, int]:
-    headers = dict(message.headers() or [])
-    of = headers.get(REPLAY_OF)
+    of = dict(headers_of(message)).get(REPLAY_OF)
     if of is None:
         raise StackError(f"offset {message.offset()} of partition {message.partition()} is no flight and no replay")
-    origin = place_of(of if isinstance(of, str) else of.decode())
+    origin = place_of(of.decode())
     return message.partition(), message.offset(), message.timestamp()[1], *origin
 
 

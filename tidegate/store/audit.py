@@ -9,6 +9,7 @@ from confluent_kafka import Message
 
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import dead_letter_topic, late_topic
+from tidegate.headers import headers_of
 from tidegate.record import Stage, TopicPartition
 from tidegate.store.base import PartitionRow
 from tidegate.store.distinct import DistinctOffsets
@@ -152,9 +153,7 @@ def parse_id(record_id: str) -> tuple[TopicPartition, int] | None:
 
 
 def _headers(message: Message) -> dict[str, bytes]:
-    headers = message.headers() or []
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return {name: value for name, value in pairs if isinstance(value, bytes)}
+    return {name: value for name, value in headers_of(message) if value is not None}
 
 
 def _off(difference: int) -> str:

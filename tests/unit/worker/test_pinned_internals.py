@@ -18,7 +18,7 @@ from aiokafka.consumer.subscription_state import Subscription, SubscriptionState
 from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultRecordBatchPy
 from faust.app import App
 from faust.transport import consumer as faust_consumer
 from faust.transport.drivers import aiokafka as driver
@@ -46,7 +46,8 @@ USED: dict[type, tuple[str, ...]] = {
     ConsumerMessage: ("generation_id", "tracked", "acked"),
     aiokafka.AIOKafkaConsumer: ("_fetcher", "_closed"),
     Fetcher: ("_subscriptions", "_records", "_closed", "_create_fetch_waiter", "fetched_records"),
-    PartitionRecords: ("_consumer_record",),
+    PartitionRecords: ("_consumer_record", "_records", "_records_iterator", "_unpack_records", "next_fetch_offset"),
+    _DefaultRecordBatchPy: ("_read_msg", "_buffer", "_pos"),
     SubscriptionState: ("fetch_context", "reassignment_in_progress", "subscription"),
     Subscription: ("assignment",),
     TopicPartitionState: ("has_valid_position", "position", "lso", "highwater", "timestamp"),
@@ -79,6 +80,7 @@ def test_signatures_are_as_overridden() -> None:
     ]
     assert aiokafka.producer.sender.BACKOFF_OVERRIDE == worker.producer._RETRY_AFTER_MARKERS
     assert "return BACKOFF_OVERRIDE" in inspect.getsource(aiokafka.producer.sender)
+    assert "MemoryRecords(" in inspect.getsource(Fetcher)
     assert "PartitionRecords(" in inspect.getsource(Fetcher)
     assert list(inspect.signature(PartitionRecords._consumer_record).parameters) == ["self", "tp", "record"]
     skipping = r"generation_id\s*!=\s*self\.app\.consumer_generation_id"
