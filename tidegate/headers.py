@@ -54,7 +54,6 @@ def headers_of(message: _Message) -> list[tuple[str, bytes | None]]:
     except (SystemError, UnicodeDecodeError) as error:
         if not isinstance(error.__cause__ or error, UnicodeDecodeError):
             raise
-    message.set_headers(
-        [(UNREADABLE, None)]
-    )  # the next call would give the list with the null pointer, without an error
+    # The next call would give the list with the null pointer, and no error.
+    message.set_headers([(UNREADABLE, None)])
     return [(UNREADABLE, None)]

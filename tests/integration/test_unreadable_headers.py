@@ -110,7 +110,7 @@ def test_it_may_be_in_a_dead_letter_topic(log: Log) -> None:
     letter = read_one(log.kafka, topic, 0, BAD)
     assert letter is not None
     assert full_document(letter)["headers"] == [{"name": UNREADABLE, "value": None, "valueEncoding": None}]
-    assert index_row(placed[BAD], log.tp, Masker(()))["offset"] == BAD
+    assert index_row(placed[BAD], log.tp, Masker(()))["dlq_offset"] == BAD
     with TopicReader(log.kafka, "g") as reader:
         reader.start({log.tp: BAD})
         message = next(reader.to_the_end())

@@ -16,6 +16,9 @@ from confluent_kafka import TopicPartition
 from tests.harness import running, wait_until
 from tests.scene import MINUTE, Scene, events, record
 from tests.truth import Aggregate
+from tests.unreadable import NotUtf8, produce_rows
+from tidegate.headers import UNREADABLE
+from tidegate.record import OutRow
 from transport.ending import GRACE
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.postgres]
@@ -270,15 +273,20 @@ def test_one_partition_that_is_stuck_beside_others_that_move(make_scene: Callabl
 
 
 def test_a_dead_letter_says_all_that_is_needed(make_scene: Callable[..., Scene]) -> None:
-    """Original bytes and headers, the reason, and where it came from."""
+    """Original bytes and headers, the reason, and where it came from; of headers that cannot be read, that there were some."""
     scene = make_scene(partitions=1)
     meant = next(events(Random(1), 1, bad=False))["meant"]
-    scene.feed([record(replace(meant, amount=2000), headers=[("source", b"till 3"), ("trace", b"\xff\x00")])])
+    one = record(replace(meant, amount=2000), headers=[("source", b"till 3"), ("trace", b"\xff\x00")])
+    scene.feed([one])
+    produce_rows(scene.servers, [OutRow(scene.topic, 0, one["key"], one["value"], [(NotUtf8("é"), b"1")])])
+    scene.remember([one], [(0, 1)])
     worker = scene.worker()
     with running(worker):
-        wait_until(lambda: scene.applied() == 1, 60, f"applied\n{worker.tail()}")
+        wait_until(lambda: scene.applied() == 2, 60, f"applied\n{worker.tail()}")
         scene.check(20)
-    (letter,) = scene.read(".dlq")
+    letter, unreadable = scene.read(".dlq")
+    assert [header for header in unreadable.headers if "." not in header[0]] == [(UNREADABLE, b"")]
+    assert unreadable.value == letter.value
     assert json.loads(letter.value or b"")["amount"] == 2000
     assert ("source", b"till 3") in letter.headers
     assert ("trace", b"\xff\x00") in letter.headers
