@@ -4,7 +4,7 @@ aiokafka copies every record into a dataclass of eleven fields: 29 % of the time
 interpreter. The unpacked record has the same `offset`, `timestamp`, `key`, `value` and `headers`.
 
 Its extension stops for good at a header whose name is no UTF-8. From the record batch with that one on, what was fetched is
-unpacked again, this batch by aiokafka's Python twin of the extension: at a tenth of the speed, until the next batch.
+unpacked again, this batch by aiokafka's Python twin of the extension: 3 µs a record instead of 0.2, until the next batch.
 """
 
 from __future__ import annotations

@@ -103,6 +103,16 @@ def test_no_other_private_name_is_used() -> None:
     assert used <= listed
 
 
+def test_headers_are_read_in_one_place() -> None:
+    """Nobody asks confluent-kafka's message for its headers but the function that knows how: else some records are a crash."""
+    root = Path(inspect.getfile(worker)).parents[1]
+    sources = [
+        path for name in ("tidegate", "transport", "dlq", "worker", "batch") for path in root.glob(f"{name}/**/*.py")
+    ]
+    assert len(sources) > 300
+    assert [path.name for path in sources if re.search(r"\w\.headers\(\)(?!`)", path.read_text())] == []
+
+
 def test_transactions_are_compressed_as_quickly_as_can_be() -> None:
     """aiokafka's own packer takes our level of lz4, not its own, which takes seven times as long."""
     batch = DefaultRecordBatchBuilder(2, _LZ4, 1, 0, 0, 0, 1 << 20)
