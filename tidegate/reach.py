@@ -26,6 +26,13 @@ _EXPIRED = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _A_WHILE = 0.5  # seconds: with TLS 1.3 a broker refuses a client's certificate after the handshake
 
 
+class _Socket(ssl.SSLSocket):
+    """Closes itself. One whose other side goes away while it is made is given to nobody who could close it."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def why_unreachable(kafka: Kafka, otherwise: str, timeout: float = 5.0) -> ConfigError | BrokerUnavailable:
     """The reason why this cluster does not answer: a ConfigError when a setting is wrong, BrokerUnavailable when the
     cluster is away. `otherwise`: what the client said. `timeout` in seconds, for each step."""
@@ -85,6 +92,7 @@ def _wrong_tls(kafka: Kafka, host: str, server: str, connection: socket.socket) 
     if kafka.tls is None:
         return _is_tls(server, connection)
     context: ssl.SSLContext = aiokafka_options(kafka)["ssl_context"]
+    context.sslsocket_class = _Socket
     try:
         with context.wrap_socket(connection, server_hostname=host) as secured:
             return _refusal(kafka, server, secured)
@@ -104,6 +112,7 @@ def _is_tls(server: str, connection: socket.socket) -> ConfigError | None:
     """Whether the other side speaks TLS although the file does not say so. Nothing is sent over this connection."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.sslsocket_class = _Socket
     try:
         with closing(context.wrap_socket(connection)):
             pass
