@@ -119,7 +119,8 @@ def test_each_is_there_once(kafka: KafkaTopics, s3: S3Server, form: str) -> None
 def test_gathered_until_there_are_enough(kafka: KafkaTopics, s3: S3Server) -> None:
     """What comes singly is gathered into few objects; what is gathered when the process ends is written then."""
     scene = Scene(kafka, s3, partitions=1, bufferRecords=30, bufferAge="1 hour")
-    with scene.uploading():
+    with scene.uploading() as uploader:
+        wait_until(lambda: uploader._buffers, 30, "the partition is its own: what is there then comes in one go")
         for _ in range(4):
             scene.fail(10)
             time.sleep(0.2)
