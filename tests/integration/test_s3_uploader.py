@@ -120,12 +120,18 @@ def test_gathered_until_there_are_enough(kafka: KafkaTopics, s3: S3Server) -> No
     """What comes singly is gathered into few objects; what is gathered when the process ends is written then."""
     scene = Scene(kafka, s3, partitions=1, bufferRecords=30, bufferAge="1 hour")
     with scene.uploading() as uploader:
-        wait_until(lambda: uploader._buffers, 30, "the partition is its own: what is there then comes in one go")
-        for _ in range(4):
-            scene.fail(10)
-            time.sleep(0.2)
-        wait_until(lambda: len(scene.kept()) >= 27, 20, "the first thirty, less those of another pipeline")
-        assert len(scene.kept()) < scene.expected().total()
+
+        def gathered() -> int:
+            return sum(len(buffer.records) for buffer in uploader._buffers.values())
+
+        scene.fail(20)
+        wait_until(lambda: gathered() == 20, 30, "what is too little for an object waits")
+        assert not scene.kept()
+        scene.fail(10)
+        wait_until(lambda: len(scene.kept()) == 27, 20, "the first thirty, less those of another pipeline")
+        scene.fail(10)
+        wait_until(lambda: gathered() == 10, 20, "the rest waits in turn")
+        assert len(scene.kept()) == 27
     assert scene.found() == scene.expected()
     assert len(s3.objects(scene.bucket)) <= 6  # two cuts, three hours each
 
