@@ -185,7 +185,11 @@ class ReplayScene:
 
     def carry_out(self, job: Job, *, refuses: Refuses = lambda message: False, by_hand: ByHand | None = None) -> Job:
         """Turns of the job, and of the worker, until it is over or waits for somebody."""
-        run, until = self.start(job, by_hand), time.monotonic() + 60
+        return self.go_on(self.start(job, by_hand), refuses=refuses)
+
+    def go_on(self, run: Run, *, refuses: Refuses = lambda message: False) -> Job:
+        """As `carry_out`, of one that is at work."""
+        job, until = run.job, time.monotonic() + 60
         try:
             while (after := run.turn()) is not None:
                 if after:  # nothing is to be sent: it waits for the worker

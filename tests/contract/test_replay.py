@@ -15,7 +15,7 @@ from dlq.replay import run, sender
 from dlq.replay.jobs import LeaseLost
 from tests.contract.replay_scene import Killed, ReplayScene
 from tests.harness import produce
-from tidegate.errors import BrokerUnavailable, ConfigError
+from tidegate.errors import BrokerUnavailable, ConfigError, StoreUnavailable
 from tidegate.ledger import Ledger
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -82,6 +82,29 @@ def test_killed_at_every_step(replays: ReplayScene, monkeypatch: pytest.MonkeyPa
     taken = replays.taken_over(monkeypatch)
     assert taken.id == job.id
     assert replays.carry_out(taken).state == "done"
+    assert replays.outcomes(job) == {"ok": 100}
+    assert replays.sent() == Counter({replays.id_of(n): 1 for n in range(100)})
+
+
+def test_the_database_goes_away_when_a_chunk_has_been_sent(
+    replays: ReplayScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka has the chunk, and the database does not know: the same agent goes on behind it once the database is back."""
+    monkeypatch.setattr(run, "_CHUNK", 40)
+    replays.letters(range(100))
+    job = replays.job(canary=False)
+    at_work = replays.start(job)
+    assert at_work.turn() is not None
+
+    def away(*_: Any) -> None:
+        raise StoreUnavailable("the database is away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(at_work._outcomes, "sent", away)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                at_work.turn()
+    assert replays.go_on(at_work).state == "done"
     assert replays.outcomes(job) == {"ok": 100}
     assert replays.sent() == Counter({replays.id_of(n): 1 for n in range(100)})
 
