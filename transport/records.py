@@ -51,7 +51,7 @@ class UnpackedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokaf
         return record
 
 
-class FetchedRecords(MemoryRecords):  # type: ignore[misc]
+class FetchedRecords(MemoryRecords):  # type: ignore[misc]  # aiokafka is untyped
     """A response's record batches, and the bytes that they are in."""
 
     def __init__(self, data: bytes) -> None:
@@ -86,7 +86,7 @@ def _place_of(data: bytes, offset: int) -> tuple[int, int]:
             return at, end
 
 
-class _ReadableBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
+class _ReadableBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka is untyped
     """A batch in which a record with an unreadable header has the one header that tidegate.headers says."""
 
     _buffer: bytearray

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from dlq.index.filters import LetterFilter
 from dlq.replay import run, sender
-from dlq.replay.jobs import LeaseLost
+from dlq.replay.jobs import Job, LeaseLost
 from tests.contract.replay_scene import Killed, ReplayScene
 from tests.harness import produce
 from tidegate.errors import BrokerUnavailable, ConfigError, StoreUnavailable
@@ -48,15 +48,21 @@ def test_each_once_and_what_became_of_it(replays: ReplayScene) -> None:
     assert (group["state"], group["open"], group["reopened"]) == ("open", 30, 0)
 
 
+def _begun(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch) -> tuple[Job, run.Run]:
+    """A job of 100 letters in chunks of 40, and its owner, who has taken the first turn."""
+    monkeypatch.setattr(run, "_CHUNK", 40)
+    replays.letters(range(100))
+    job = replays.job(canary=False)
+    owner = replays.start(job)
+    assert owner.turn() is not None
+    return job, owner
+
+
 @both_databases
 @pytest.mark.parametrize("moment", ["before the commit", "after the commit", "after it is written down"])
 def test_killed_at_every_step(replays: ReplayScene, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     """Whenever its owner is killed, the next one sends what is missing, and nothing twice."""
-    monkeypatch.setattr(run, "_CHUNK", 40)
-    replays.letters(range(100))
-    job = replays.job(canary=False)
-    first = replays.start(job)
-    assert first.turn() is not None
+    job, first = _begun(replays, monkeypatch)
 
     def killed(*_: Any) -> Any:
         raise Killed
@@ -90,11 +96,7 @@ def test_the_database_goes_away_when_a_chunk_has_been_sent(
     replays: ReplayScene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kafka has the chunk, and the database does not know: the same agent goes on behind it once the database is back."""
-    monkeypatch.setattr(run, "_CHUNK", 40)
-    replays.letters(range(100))
-    job = replays.job(canary=False)
-    at_work = replays.start(job)
-    assert at_work.turn() is not None
+    job, at_work = _begun(replays, monkeypatch)
 
     def away(*_: Any) -> None:
         raise StoreUnavailable("the database is away")

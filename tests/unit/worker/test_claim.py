@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,9 +28,13 @@ from worker.commit import StoreClaim
 class TestTheClaim:
     """A worker's hold on one partition in the store."""
 
-    def claim(self, world: World, executor: ThreadPoolExecutor) -> StoreClaim:
+    @contextmanager
+    def opened(self) -> Iterator[tuple[World, StoreClaim]]:
+        """A store that remembers what was asked of it, and a claim that is not made yet."""
         guard = Guard("store", ErrorHandling.model_validate(QUIET), clock=ManualClock(), registry=Registry())
-        return StoreClaim(cast(Any, world), guard, TP, "me", Calls(executor))
+        with ThreadPoolExecutor(1) as executor:
+            world = World()
+            yield world, StoreClaim(cast(Any, world), guard, TP, "me", Calls(executor))
 
     def step(self, upto: int, *, after: int = -1) -> Any:
         def state(upto: int) -> PartitionState:
@@ -42,9 +48,7 @@ class TestTheClaim:
 
         @in_a_loop
         async def run() -> None:
-            with ThreadPoolExecutor(1) as executor:
-                world = World()
-                claim = self.claim(world, executor)
+            with self.opened() as (world, claim):
                 assert (claim.upto, claim.read) == (-1, 0)
                 await claim.claim()
                 await claim.write(self.step(4))
@@ -59,9 +63,7 @@ class TestTheClaim:
 
         @in_a_loop
         async def run() -> None:
-            with ThreadPoolExecutor(1) as executor:
-                world = World()
-                claim = self.claim(world, executor)
+            with self.opened() as (world, claim):
                 await claim.claim()
                 await claim.write(self.step(9))
                 await claim.write(self.step(9))
@@ -76,9 +78,7 @@ class TestTheClaim:
 
         @in_a_loop
         async def run() -> None:
-            with ThreadPoolExecutor(1) as executor:
-                world = World()
-                claim = self.claim(world, executor)
+            with self.opened() as (world, claim):
                 await claim.claim()
                 first, again = self.step(4), self.step(4)
                 first.state = replace(first.state, ledger=replace(first.state.ledger, replayed=2))
@@ -98,9 +98,7 @@ class TestTheClaim:
 
         @in_a_loop
         async def run() -> None:
-            with ThreadPoolExecutor(1) as executor:
-                world = World()
-                claim = self.claim(world, executor)
+            with self.opened() as (world, claim):
                 await claim.claim()
                 world.faults = {"store": [StoreUnavailable("away")]}
                 with pytest.raises(StoreUnavailable):
