@@ -10,7 +10,6 @@ from confluent_kafka import Consumer, TopicPartition
 from benchmarks.dlq_index import fill, letters, postgres
 from benchmarks.results import Section, thousands
 from benchmarks.stack import Bench
-from dlq.dialects import Headers
 from dlq.index.database import IndexDatabase
 from dlq.index.filters import LetterFilter
 from dlq.index.letters import index_row
@@ -23,6 +22,7 @@ from dlq.service import DeadLetterIndex, open_index
 from tidegate import record as names
 from tidegate.config.pipeline import Pipeline
 from tidegate.garbage import collect_rarely
+from tidegate.headers import Headers
 
 _LETTERS, _PREVIEW_SECONDS, _RATE = 100_000, 15, 10_000
 _BATCH = 10_000

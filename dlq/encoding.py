@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import starmap
+from typing import Final
 
 import msgspec
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from dlq.limits import MAX_REASONS_BYTES, cut_text, well_formed
 from tidegate.stages.batch import Reason
@@ -16,24 +16,11 @@ from tidegate.stages.batch import Reason
 _LONG_TEXT_BYTES = 1024  # of a text in a reason, once the reasons do not fit
 
 
-class ReasonDocument(msgspec.Struct, omit_defaults=True, rename="camel"):
-    """A reason in the header's JSON. The fields are those of `Reason`, in its order."""
-
-    error_type: str
-    message: str
-    rule: str | None = None
-    field: str | None = None
-    found: str | None = None
-
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DECODER = msgspec.json.Decoder(list[ReasonDocument])
-_ENCODE = msgspec.json.Encoder().encode
+_DECODER = msgspec.json.Decoder(tuple[Reason, ...])
 
-
-def encode_reasons(reasons: Sequence[Reason]) -> bytes:
-    """The reasons as a JSON list of objects; what a reason does not say is left out."""
-    return _ENCODE(list(starmap(ReasonDocument, map(astuple, reasons))))
+encode_reasons: Final[Callable[[Sequence[Reason]], bytes]] = msgspec.json.Encoder().encode
+"""The reasons as a JSON list of objects; what a reason does not say is left out."""
 
 
 def decode_reasons(data: bytes | None) -> tuple[Reason, ...]:
@@ -41,10 +28,9 @@ def decode_reasons(data: bytes | None) -> tuple[Reason, ...]:
     if data is None:
         return ()
     try:
-        documents = _DECODER.decode(data)
+        return _DECODER.decode(data)
     except (msgspec.DecodeError, RecursionError):
         return ()
-    return tuple(Reason(d.error_type, d.message, d.rule, d.field, d.found) for d in documents)
 
 
 def encode_fitting_reasons(reasons: Sequence[Reason]) -> bytes:

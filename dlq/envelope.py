@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 
 from dlq import headers as h
-from dlq.dialects import UNKNOWN, Headers, Origin, last_values
+from dlq.dialects import UNKNOWN, Origin, last_values
 from dlq.dialects.base import number, text
 from dlq.encoding import decode_reasons, parse_iso_utc
 from dlq.fingerprint import fingerprint
 from dlq.original import Original
+from tidegate.headers import Headers
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import Reason
 

@@ -13,12 +13,12 @@ import structlog
 
 from dlq import headers as h
 from dlq.collect import milliseconds, pick, schema_name
-from dlq.dialects import Headers
 from dlq.kind import Kinds
 from dlq.letter import Letter, RawRecord
 from dlq.placement import target_partition
 from tidegate.clock import Clock
 from tidegate.config.topics import late_topic
+from tidegate.headers import Headers
 from tidegate.record import OutRow, Stage, record_id
 from tidegate.stages.batch import BatchResult, LateRecord, MissedWindow, Reason, Rejection
 from tidegate.stages.plan import Plan

@@ -9,13 +9,13 @@ import msgspec
 from confluent_kafka import Message
 
 from dlq import headers as h
-from dlq.dialects import Headers, last_values
+from dlq.dialects import last_values
 from dlq.dialects.base import number
 from dlq.envelope import Envelope
 from dlq.late import ERROR_TYPE
 from dlq.letter import RawRecord
 from tidegate.config.topics import dead_letter_topic, late_topic
-from tidegate.headers import headers_of
+from tidegate.headers import Headers, headers_of
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import MissedWindow
 from tidegate.stages.plan import Plan

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from dlq import headers as h
-from dlq.dialects import UNKNOWN, Foreign, Headers, Origin, last_values, read_foreign
+from dlq.dialects import UNKNOWN, Foreign, Origin, last_values, read_foreign
 from dlq.dialects.base import text
 from dlq.earlier import Earlier, kept_headers, read_earlier
+from tidegate.headers import Headers
 from tidegate.record import TopicPartition, record_id
 
 SILENT = Foreign(Origin(UNKNOWN, -1, -1), None, None, None, None, None)

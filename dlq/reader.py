@@ -8,13 +8,12 @@ from typing import Any, NamedTuple, cast
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from dlq.dialects import Headers
 from dlq.envelope import Envelope
 from dlq.original import Original
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.kafka import Kafka, confluent_options
 from tidegate.errors import BrokerUnavailable, ConfigError
-from tidegate.headers import headers_of
+from tidegate.headers import Headers, headers_of
 from tidegate.reach import quiet, why_unreachable
 from tidegate.record import TopicPartition
 from tidegate.store.reading import committed_offsets

@@ -40,15 +40,18 @@ _headers = methodcaller("headers")
 from C is checked for that, the bytecode of a call that has run often is not: the error comes somewhere later, or a crash."""
 
 
+Header = tuple[str, bytes | None]
+"""Name and value."""
+
+Headers = list[Header]
+
+
 class _Message(Protocol):
     """confluent-kafka's; the stages do not know it."""
 
     def headers(self) -> Any: ...
 
     def set_headers(self, value: Any, /) -> None: ...
-
-
-Headers = list[tuple[str, bytes | None]]
 
 
 def headers_of(message: _Message) -> Headers:

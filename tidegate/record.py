@@ -8,6 +8,9 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from tidegate.headers import Headers
+from tidegate.recordformat import PackedHeaders
+
 
 class Stage(StrEnum):
     """One record's way, in order. These values appear unchanged in code, envelopes, logs, metrics and the README."""
@@ -59,7 +62,7 @@ class OutRow(msgspec.Struct, frozen=True, gc=False):  # a named tuple takes six 
     partition: int
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, bytes | None]]
+    headers: Headers | PackedHeaders
     timestamp: int | None = None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from worker.producer import Rows
+from worker.records import Rows
 from worker.statedb import PartitionDB
 
 

@@ -2,7 +2,7 @@
 transaction.
 
 1. begin    only if this producer is not fenced
-2. write    all rows, packed into record batches by aiokafka's bulk path (per record, `send` is ten times slower)
+2. write    all rows, packed into record batches (worker/packing.py; per record, `send` is ten times slower)
 3. commit   all of it becomes visible to `read_committed` readers at once, or nothing does
 
 A failure leaves the outcome to the broker: whoever starts the next producer with the same id aborts what is open and
@@ -13,36 +13,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka import errors as kafka_errors
-from aiokafka.codec import lz4_encode
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge
 from tidegate.record import TopicPartition
+from worker.packing import pack
+from worker.records import Rows
 
 # After a commit the broker still writes markers and refuses the next transaction; aiokafka then waits 20 ms, which
 # would be most of a small transaction.
 _RETRY_AFTER_MARKERS = 0.003
 aiokafka.producer.sender.BACKOFF_OVERRIDE = _RETRY_AFTER_MARKERS
 
-# aiokafka takes lz4's highest level but three, for which Java's clients take the quick form: 2.9 ms for the changelog of 12 288
-# records instead of 0.4, and a seventh fewer bytes.
-_LZ4_LEVEL = 1
-import_module(DefaultRecordBatchBuilder.__module__).lz4_encode = partial(lz4_encode, level=_LZ4_LEVEL)  # type: ignore[attr-defined]  # a name of the compiled packer
-
 _MAX_SEQUENCE = (
     2_000_000_000  # aiokafka numbers rows per partition and goes negative at 2³¹; a new producer starts at 0
 )
-_BATCH_BYTES = 900_000  # uncompressed; below the 1 048 588 bytes that a broker takes by default
 _CLOSE_TIMEOUT = 2.0  # seconds; what is under way takes milliseconds, and a broker that is away takes nothing
 
 _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch, kafka_errors.InvalidProducerIdMapping)
@@ -52,35 +43,6 @@ _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooL
 def transactional_id(pipeline_id: str, tp: TopicPartition) -> str:
     """The id that fences: whoever initialises it last owns the partition."""
     return f"tidegate/{pipeline_id}/{tp.topic}/{tp.partition}"  # no name has a slash: two pipelines never share an id
-
-
-@dataclass(slots=True)
-class Rows:
-    """Records for one partition of one topic. `keys` and `values` have the same length; a null value is a tombstone.
-
-    `timestamps` are in ms since the epoch; without them the rows carry the time of sending.
-    """
-
-    topic: str
-    partition: int
-    keys: list[bytes | None]
-    values: list[bytes | None]
-    headers: Sequence[list[tuple[str, bytes | None]]] | None = None  # the packer takes lists only
-    timestamps: list[int] | None = None
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __iter__(self) -> Iterator[tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes | None]], int | None]]:
-        none: list[tuple[str, bytes | None]] = []
-        headers = self.headers if self.headers is not None else [none] * len(self.keys)
-        timestamps = self.timestamps if self.timestamps is not None else [None] * len(self.keys)
-        return iter(zip(self.keys, self.values, headers, timestamps, strict=True))
-
-    @property
-    def largest(self) -> int:
-        """Bytes of the largest row, headers included."""
-        return max((_row_size(*row[:3]) for row in self), default=0)
 
 
 class PartitionProducer:
@@ -95,13 +57,12 @@ class PartitionProducer:
         kafka_options: Mapping[str, Any],
         transactional_id: str,
         *,
-        compression: str | None = "lz4",
         transaction_timeout: float = 60.0,
         timeout: float = 30.0,
     ) -> None:
         self.transactional_id = transactional_id
         self._options, self._timeout = kafka_options, timeout
-        self._compression, self._transaction_timeout = compression, transaction_timeout
+        self._transaction_timeout = transaction_timeout
         self._producer: AIOKafkaProducer | None = None
         self._rows_sent: defaultdict[tuple[str, int], int] = defaultdict(int)
 
@@ -119,8 +80,6 @@ class PartitionProducer:
             acks="all",
             enable_idempotence=True,
             linger_ms=0,
-            compression_type=self._compression,
-            max_batch_size=_BATCH_BYTES,
             request_timeout_ms=int(min(self._timeout, 10.0) * 1000),
         )
         try:
@@ -224,7 +183,7 @@ async def _write(producer: AIOKafkaProducer, topic: str, partition: int, parts: 
     futures = []
     last = -1
     try:
-        for batch in _pack(producer, parts):
+        for batch in pack(parts):
             futures.append((await producer.send_batch(batch, topic, partition=partition), batch.record_count()))
         for future, count in futures:
             last = (await future).offset + count - 1
@@ -234,26 +193,6 @@ async def _write(producer: AIOKafkaProducer, topic: str, partition: int, parts: 
         for future, _ in futures:
             future.cancel()  # a no-op for what is done; the rest has failed with the first
     return last
-
-
-def _pack(producer: AIOKafkaProducer, parts: Sequence[Rows]) -> Iterator[Any]:
-    """Record batches of at most `_BATCH_BYTES` before compression; a larger row is a batch of its own."""
-    batch = producer.create_batch()
-    append = batch.append
-    for part in parts:
-        for key, value, headers, timestamp in part:
-            if append(timestamp=timestamp, key=key, value=value, headers=headers) is None:
-                batch.close()
-                yield batch
-                batch = producer.create_batch()
-                append = batch.append
-                append(timestamp=timestamp, key=key, value=value, headers=headers)
-    batch.close()
-    yield batch
-
-
-def _row_size(key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> int:
-    return len(key or b"") + len(value or b"") + sum(len(name) + len(data or b"") for name, data in headers)
 
 
 async def _close(producer: AIOKafkaProducer) -> None:

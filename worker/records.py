@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+from tidegate.headers import Headers
 from tidegate.record import OutRow
-from worker.producer import Rows
+from tidegate.recordformat import PackedHeaders
+
+
+@dataclass(slots=True)
+class Rows:
+    """Records for one partition of one topic. `keys` and `values` have the same length; a null value is a tombstone.
+
+    `headers`: of each row, all in one of the two forms; none without them. `timestamps` are in ms since the epoch; without
+    them the rows carry the time of sending.
+    """
+
+    topic: str
+    partition: int
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Headers] | list[PackedHeaders] | None = None
+    timestamps: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[tuple[bytes | None, bytes | None, Headers | PackedHeaders, int | None]]:
+        none: Headers = []
+        headers = self.headers if self.headers is not None else [none] * len(self.keys)
+        timestamps = self.timestamps if self.timestamps is not None else [None] * len(self.keys)
+        return iter(zip(self.keys, self.values, headers, timestamps, strict=True))
+
+    @property
+    def packed(self) -> bool:
+        """Whether the headers are in Kafka's form."""
+        return self.headers is not None and len(self.headers) > 0 and isinstance(self.headers[0], PackedHeaders)
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest row, headers included."""
+        return max((_size(*row[:3]) for row in self), default=0)
 
 
 def by_partition(out: Sequence[OutRow]) -> list[Rows]:
@@ -19,8 +56,27 @@ def by_partition(out: Sequence[OutRow]) -> list[Rows]:
             partition,
             [row.key for row in rows],
             [row.value for row in rows],
-            [row.headers for row in rows],
+            _in_one_form([row.headers for row in rows]),
             None if rows[0].timestamp is None else [row.timestamp or 0 for row in rows],
         )
         for (topic, partition), rows in grouped.items()
     ]
+
+
+def _in_one_form(headers: list[Headers | PackedHeaders]) -> list[Headers] | list[PackedHeaders]:
+    """As they are, or all packed if some are."""
+    packed = [one for one in headers if isinstance(one, PackedHeaders)]
+    if not packed:
+        return [one for one in headers if isinstance(one, list)]
+    if len(packed) == len(headers):
+        return packed
+    return [one if isinstance(one, PackedHeaders) else PackedHeaders.of(one) for one in headers]
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers | PackedHeaders) -> int:
+    own = (
+        len(headers.data)
+        if isinstance(headers, PackedHeaders)
+        else sum(len(name) + len(data or b"") for name, data in headers)
+    )
+    return len(key or b"") + len(value or b"") + own

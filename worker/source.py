@@ -70,7 +70,7 @@ class SourceStages:
         self._counts = partition_counts
         self._connection = connect()
         self._stages = StagePipeline(plan, handlers)
-        self._publisher = open_publisher(plan)
+        self._publisher = open_publisher(plan, packed=True)
         self._flood = FloodGuard(plan.pipeline.error_handling.flood_guard)
         self.windows = {a.name: WindowTable(a, self._connection) for a in plan.aggregations}
         self.emitter = Emitter(plan, tp, db, self.windows, self._connection, partition_counts)

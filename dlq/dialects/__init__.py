@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlq.dialects.arroyo import Arroyo
-from dlq.dialects.base import UNKNOWN, Dialect, Foreign, Headers, Origin, Reader, WriteAt, last_values
+from dlq.dialects.base import UNKNOWN, Dialect, Foreign, Origin, Reader, last_values
 from dlq.dialects.connect import Connect
 from dlq.dialects.none import NoDialect
 from dlq.dialects.share import Share
@@ -46,10 +46,8 @@ __all__ = [
     "UNKNOWN",
     "Dialect",
     "Foreign",
-    "Headers",
     "Origin",
     "Reader",
-    "WriteAt",
     "dialect_of",
     "last_values",
     "read_foreign",

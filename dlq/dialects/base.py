@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple, Protocol
 
 from dlq.kind import Kind
-
-Headers = list[tuple[str, bytes | None]]
+from dlq.template import Layout
 
 UNKNOWN = "unknown"  # what another tool's dead letter does not say
 
@@ -20,10 +19,6 @@ class Origin(NamedTuple):
     offset: int
     timestamp: int | None = None
     timestamp_type: str | None = None
-
-
-WriteAt = Callable[[int, int | None], Headers]
-"""The headers of a letter whose record was at this offset, with this timestamp (Kafka's, ms; None: not known)."""
 
 
 class Foreign(NamedTuple):
@@ -51,9 +46,8 @@ class Reader(Protocol):
 class Dialect(Reader, Protocol):
     """A dialect that is also written."""
 
-    def write(self, kind: Kind, stack: str | None) -> WriteAt:
-        """What writes the headers that this tool would have written on letters of one kind; what they share is put into
-        bytes once. `stack`: the kind's, cut to the limit."""
+    def write(self, kind: Kind, stack: str | None) -> Layout:
+        """The headers that this tool would have written on letters of one kind. `stack`: the kind's, cut to the limit."""
 
 
 def last_values(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, bytes]:

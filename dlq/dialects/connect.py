@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dlq.dialects.base import Foreign, Headers, WriteAt, text, textual_origin
+from dlq.dialects.base import Foreign, text, textual_origin
 from dlq.kind import Kind
+from dlq.template import Layout, Slot
 
 TOPIC = "__connect.errors.topic"
 PARTITION = "__connect.errors.partition"
@@ -25,9 +26,9 @@ class Connect:
     name: ClassVar[str] = "connect"
     prefixes: ClassVar[tuple[str, ...]] = ("__connect.errors.",)
 
-    def write(self, kind: Kind, stack: str | None) -> WriteAt:
+    def write(self, kind: Kind, stack: str | None) -> Layout:
         number = b"%d" % kind.partition
-        shared: Headers = [
+        layout: Layout = [
             (TOPIC, kind.topic.encode()),
             (PARTITION, number),
             (CONNECTOR, kind.pipeline.encode()),
@@ -35,9 +36,9 @@ class Connect:
             (STAGE, kind.stage.encode()),
             (EXCEPTION_CLASS, kind.error_type.encode()),
             (EXCEPTION_MESSAGE, kind.message.encode()),
+            (OFFSET, Slot.OFFSET),
         ]
-        last: Headers = [] if stack is None else [(EXCEPTION_STACK, stack.encode())]
-        return lambda offset, timestamp: [*shared, (OFFSET, b"%d" % offset), *last]
+        return layout if stack is None else [*layout, (EXCEPTION_STACK, stack.encode())]
 
     def read(self, values: dict[str, bytes]) -> Foreign | None:
         origin = textual_origin(values, TOPIC, PARTITION, OFFSET)

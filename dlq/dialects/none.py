@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dlq.dialects.base import Foreign, WriteAt
+from dlq.dialects.base import Foreign
 from dlq.kind import Kind
+from dlq.template import Layout
 
 
 class NoDialect:
@@ -14,8 +15,8 @@ class NoDialect:
     name: ClassVar[str] = "none"
     prefixes: ClassVar[tuple[str, ...]] = ()
 
-    def write(self, kind: Kind, stack: str | None) -> WriteAt:
-        return lambda offset, timestamp: []
+    def write(self, kind: Kind, stack: str | None) -> Layout:
+        return []
 
     def read(self, values: dict[str, bytes]) -> Foreign | None:
         return None

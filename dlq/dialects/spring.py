@@ -8,8 +8,9 @@ from __future__ import annotations
 import struct
 from typing import ClassVar
 
-from dlq.dialects.base import Foreign, Headers, Origin, WriteAt, text
+from dlq.dialects.base import Foreign, Origin, text
 from dlq.kind import Kind
+from dlq.template import Layout, Slot
 
 TOPIC = "kafka_dlt-original-topic"
 PARTITION = "kafka_dlt-original-partition"
@@ -38,24 +39,19 @@ class Spring:
     name: ClassVar[str] = "spring"
     prefixes: ClassVar[tuple[str, ...]] = ("kafka_dlt-", "kafka_original-", "kafka_exception-", "retry_topic-")
 
-    def write(self, kind: Kind, stack: str | None) -> WriteAt:
-        place: Headers = [(TOPIC, kind.topic.encode()), (PARTITION, _INT32.pack(kind.partition))]
-        failure: Headers = [
+    def write(self, kind: Kind, stack: str | None) -> Layout:
+        layout: Layout = [
+            (TOPIC, kind.topic.encode()),
+            (PARTITION, _INT32.pack(kind.partition)),
+            (OFFSET, Slot.OFFSET_INT64),
             (CONSUMER_GROUP, kind.pipeline.encode()),
             (EXCEPTION_CLASS, kind.error_type.encode()),
             (EXCEPTION_MESSAGE, kind.message.encode()),
+            (TIMESTAMP, Slot.TIMESTAMP_INT64),
         ]
-        last: Headers = []
         if kind.timestamp_type is not None:
-            last.append((TIMESTAMP_TYPE, kind.timestamp_type.encode()))
-        if stack is not None:
-            last.append((EXCEPTION_STACK, stack.encode()))
-
-        def at(offset: int, timestamp: int | None) -> Headers:
-            moment: Headers = [] if timestamp is None else [(TIMESTAMP, _INT64.pack(timestamp))]
-            return [*place, (OFFSET, _INT64.pack(offset)), *failure, *moment, *last]
-
-        return at
+            layout.append((TIMESTAMP_TYPE, kind.timestamp_type.encode()))
+        return layout if stack is None else [*layout, (EXCEPTION_STACK, stack.encode())]
 
     def read(self, values: dict[str, bytes]) -> Foreign | None:
         values = values if TOPIC in values else _with_names_of_dead_letters(values)

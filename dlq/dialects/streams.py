@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dlq.dialects.base import Foreign, Headers, WriteAt, text, textual_origin
+from dlq.dialects.base import Foreign, text, textual_origin
 from dlq.kind import Kind
+from dlq.template import Layout, Slot
 
 TOPIC = "__streams.errors.topic"
 PARTITION = "__streams.errors.partition"
@@ -21,15 +22,15 @@ class Streams:
     name: ClassVar[str] = "streams"
     prefixes: ClassVar[tuple[str, ...]] = ("__streams.errors.",)
 
-    def write(self, kind: Kind, stack: str | None) -> WriteAt:
-        place: Headers = [(TOPIC, kind.topic.encode()), (PARTITION, b"%d" % kind.partition)]
-        failure: Headers = [
+    def write(self, kind: Kind, stack: str | None) -> Layout:
+        layout: Layout = [
+            (TOPIC, kind.topic.encode()),
+            (PARTITION, b"%d" % kind.partition),
+            (OFFSET, Slot.OFFSET),
             (EXCEPTION, f"{kind.error_type}: {kind.message}".encode()),
             (MESSAGE, kind.message.encode()),
         ]
-        if stack is not None:
-            failure.append((STACK, stack.encode()))
-        return lambda offset, timestamp: [*place, (OFFSET, b"%d" % offset), *failure]
+        return layout if stack is None else [*layout, (STACK, stack.encode())]
 
     def read(self, values: dict[str, bytes]) -> Foreign | None:
         origin = textual_origin(values, TOPIC, PARTITION, OFFSET)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from dlq import headers as h
-from dlq.dialects import Headers, dialect_of, last_values
+from dlq.dialects import dialect_of, last_values
 from dlq.dialects.base import text
 from dlq.envelope import Envelope
 from dlq.fingerprint import normalise
@@ -18,7 +18,7 @@ from dlq.index.masking import Masker
 from dlq.index.tables import OPEN
 from dlq.limits import cut_text, well_formed
 from dlq.reader import DeadLetter
-from tidegate.headers import REPLAY_OF
+from tidegate.headers import REPLAY_OF, Headers
 from tidegate.record import TopicPartition
 
 OWN = "tidegate"

@@ -15,13 +15,14 @@ from tidegate.config.topics import letters_topic
 from tidegate.stages.plan import Plan
 
 
-def open_publisher(plan: Plan) -> Publisher:
-    """The publisher that the pipeline asks for."""
+def open_publisher(plan: Plan, *, packed: bool = False) -> Publisher:
+    """The publisher that the pipeline asks for. `packed`: its rows have their headers in Kafka's form, for a producer that takes
+    them so; else as a client of Kafka takes them."""
     queue = plan.pipeline.error_handling.dead_letter_queue
     if not queue.enabled:
         return StopPublisher()
     topic = letters_topic(plan.pipeline)
-    publishers: list[Publisher] = [] if topic is None else [KafkaPublisher(topic, queue.config)]
+    publishers: list[Publisher] = [] if topic is None else [KafkaPublisher(topic, queue.config, packed=packed)]
     if queue.goes_to("log"):
         publishers.append(LogPublisher())
     if queue.goes_to("none"):

@@ -15,20 +15,21 @@ class KafkaPublisher:
     """Rows for the dead-letter topic, keyed as the record was.
 
     Their Kafka timestamp is the time of the failure, so that the topic's retention counts from there: a record from
-    2013 that fails today would be deleted at once by its own.
+    2013 that fails today would be deleted at once by its own. `packed`: with headers in Kafka's form.
     """
 
-    def __init__(self, topic: str, config: DeadLetterConfig) -> None:
-        self._topic, self._config = topic, config
+    def __init__(self, topic: str, config: DeadLetterConfig, *, packed: bool) -> None:
+        self._topic, self._config, self._packed = topic, config, packed
 
     @property
     def topic(self) -> str:
         return self._topic
 
     def rows(self, letters: Sequence[Letter], source: TopicPartition, partitions: int) -> list[OutRow]:
-        rows, writer = [], LetterWriter(self._config)
+        rows, writer = list[OutRow](), LetterWriter(self._config)
+        write = writer.packed if self._packed else writer.record
         for letter in letters:
-            key, value, headers = writer.record(letter)
+            key, value, headers = write(letter)
             partition = target_partition(source, key, partitions)
             rows.append(OutRow(self._topic, partition, key, value, headers, letter.kind.last_failure))
         return rows

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dlq import headers as h
-from dlq.dialects import Headers
 from dlq.document import moment
 from dlq.index.tables import OPEN
 from dlq.limits import header_size
@@ -16,7 +15,7 @@ from dlq.replay.mend import Mend, Mended
 from dlq.replay.names import CANCELLED, GONE, INVALID, PARKED
 from dlq.replay.raw import Chosen
 from dlq.replay.targets import Targets
-from tidegate.headers import REPLAY_JOB, REPLAY_OF, REPLAY_TO
+from tidegate.headers import REPLAY_JOB, REPLAY_OF, REPLAY_TO, Headers
 from tidegate.record import TopicPartition
 from tidegate.stages.repeats import sent_to
 

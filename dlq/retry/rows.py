@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dlq import headers as h
 from dlq.collect import milliseconds, pick
-from dlq.dialects import Headers, last_values
+from dlq.dialects import last_values
 from dlq.dialects.base import number, text
 from dlq.earlier import is_failure_header, read_earlier
 from dlq.encoding import iso_utc
@@ -16,7 +16,7 @@ from dlq.limits import MAX_MESSAGE_BYTES, cut_text, well_formed
 from dlq.placement import target_partition
 from tidegate.clock import Clock
 from tidegate.config.topics import retry_topics
-from tidegate.headers import RETRY_ATTEMPT, RETRY_BEHIND, RETRY_FROM, RETRY_OF
+from tidegate.headers import RETRY_ATTEMPT, RETRY_BEHIND, RETRY_FROM, RETRY_OF, Headers
 from tidegate.record import OutRow, TopicPartition, record_id
 from tidegate.stages.batch import BatchResult, Deferral
 from tidegate.stages.plan import Plan

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from dlq.dialects.base import Headers
 from dlq.s3.files import Kept
 from dlq.s3.naming import Cut
 from tidegate.config.queue import DeadLetterConfig
+from tidegate.headers import Headers
 from tidegate.record import TopicPartition
 
 

@@ -16,13 +16,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dlq.dialects import Headers
 from dlq.document import encoded, full_document, safe_json
 from dlq.envelope import Envelope
 from dlq.original import Original
 from dlq.reader import DeadLetter
 from dlq.s3.naming import SUFFIXES
 from tidegate.errors import ConfigError
+from tidegate.headers import Headers
 from tidegate.record import TopicPartition
 
 CONTENT_TYPES = {"parquet": "application/vnd.apache.parquet", "json": "application/x-ndjson"}

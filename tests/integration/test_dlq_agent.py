@@ -16,7 +16,6 @@ import psycopg
 import pytest
 import typer.testing
 
-from dlq.dialects import Headers
 from dlq.index.filters import LetterFilter
 from dlq.service import open_index
 from tests.harness import WorkerProcess, produce, read_topic, running, wait_until
@@ -27,6 +26,7 @@ from tests.unit.dlq.dead_letters import rejection, written
 from tests.unit.dlq.test_foreign_dead_letters import FIXTURES
 from tidegate.cli.main import app as tidegate
 from tidegate.config.loading import load_pipeline
+from tidegate.headers import Headers
 from tidegate.stages.batch import Reason
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow]

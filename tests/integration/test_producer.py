@@ -20,7 +20,8 @@ from tests.aio import in_a_loop
 from tidegate.calls import Calls
 from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge
-from worker.producer import PartitionProducer, Rows
+from worker.producer import PartitionProducer
+from worker.records import Rows
 from worker.restore import Restored, restore
 from worker.settle import settle
 from worker.statedb import PartitionDB

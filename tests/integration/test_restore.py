@@ -18,7 +18,8 @@ from tidegate.clock import Deadline
 from tidegate.config.topic_settings import STATE, topic_settings, trouble_with
 from tidegate.errors import BrokerUnavailable, ConfigError
 from tidegate.topics import TopicSpec, ensure_topics, partition_counts
-from worker.producer import PartitionProducer, Rows
+from worker.producer import PartitionProducer
+from worker.records import Rows
 from worker.restore import restore
 from worker.statedb import PartitionDB
 

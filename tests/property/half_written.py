@@ -33,7 +33,7 @@ from tidegate.store.answers import decode_answers
 from tidegate.store.audit import parse_id
 from tidegate.store.base import PartitionRow, Store, StoreBatch
 from worker.observe import Observer
-from worker.producer import Rows
+from worker.records import Rows
 from worker.source_partition import SourcePartition
 from worker.statedb import PartitionDB
 from worker.windows import BEGINNING, FOREVER

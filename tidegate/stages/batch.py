@@ -119,8 +119,11 @@ class NothingSeen:
         return [None] * len(keys)
 
 
-class Reason(msgspec.Struct, frozen=True):  # a frozen dataclass takes several times as long to make
-    """One failure of one record. `field` is a column or a path in the value; `found` shows what was there (shortened)."""
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):  # a frozen dataclass is slower to make
+    """One failure of one record. `field` is a column or a path in the value; `found` shows what was there (shortened).
+
+    As JSON it is what stands in a dead letter's header: names in camelCase, what it does not say left out.
+    """
 
     error_type: str  # MalformedJson, WrongType, MissingField, RuleViolation, FutureEventTime, ...
     message: str

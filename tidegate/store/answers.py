@@ -17,7 +17,7 @@ from tidegate.errors import TidegateError
 from tidegate.record import TopicPartition
 from tidegate.stages.batch import Answers, Rejection
 
-_VERSION = 1
+_VERSION = 2  # 1 had the reasons' names in another spelling
 _HEAD = struct.Struct(">BI")  # version, CRC-32 of the rest
 _LENGTH = struct.Struct(">Q")
 _CODEC = pa.Codec("lz4")

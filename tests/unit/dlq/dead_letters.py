@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from dlq.dialects import Headers, Origin
+from dlq.dialects import Origin
 from dlq.envelope import Envelope
 from dlq.kind import Kinds
 from dlq.letter import Letter, RawRecord
 from dlq.writing import LetterWriter
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.queue import DeadLetterConfig
+from tidegate.headers import Headers
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import RAW_SCHEMA, BatchResult, PartitionState, RawBatch, Reason, Rejection
 from tidegate.stages.plan import Plan
@@ -66,8 +67,11 @@ def letter(offset: int = 42, *, now_ms: int = NOW_MS, failed: Rejection | None =
 
 
 def written(one: Letter, **config: Any) -> Written:
-    """A letter as it goes to its topic. `config`: of the queue."""
-    return Written(*LetterWriter(DeadLetterConfig(**config)).record(one))
+    """A letter as it goes to its topic, which is the same in both forms. `config`: of the queue."""
+    writer = LetterWriter(DeadLetterConfig(**config))
+    found, (*rest, headers) = Written(*writer.record(one)), writer.packed(one)
+    assert found == (*rest, list(headers))
+    return found
 
 
 def envelope(offset: int = 42, **fields: Any) -> Envelope:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from dlq.dialects import Headers, Origin
+from dlq.dialects import Origin
 from tests.unit.dlq.dead_letters import read_back
+from tidegate.headers import Headers
 
 
 class Fixture(NamedTuple):

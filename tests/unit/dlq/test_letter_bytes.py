@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from dlq import headers as h
 from dlq.collect import dead_letters
@@ -69,7 +70,7 @@ _LATE = [
 ]
 
 
-def written(dialect: str, timestamp_type: str | None) -> Iterator[OutRow]:
+def written(dialect: str, timestamp_type: str | None, *, packed: bool) -> Iterator[OutRow]:
     """The rows of one batch in which each case fails, and of one with late records."""
     rows = [
         {"offset": n, "timestamp": 1_000 + n, "key": b"k%d" % n, "value": b"v%d" % n, "headers": None, **changed}
@@ -84,7 +85,7 @@ def written(dialect: str, timestamp_type: str | None) -> Iterator[OutRow]:
     clock, context = ManualClock(NOW_MS / 1000), {"engine": "worker", "host": "h1"}
     dead = dead_letters(result, pipeline, clock, context=context, timestamp_type=timestamp_type)
     late = late_records(result, pipeline, clock, partitions=1)
-    yield from open_publisher(pipeline).rows([*dead, *late.letters], SOURCE, 3)
+    yield from open_publisher(pipeline, packed=packed).rows([*dead, *late.letters], SOURCE, 3)
 
 
 def _named(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -109,16 +110,17 @@ def _text(data: bytes | None) -> str | None:
     return f"{len(data)} bytes, SHA-256 {sha256(data).hexdigest()}"
 
 
-def all_shown() -> Iterator[dict[str, Any]]:
+def all_shown(*, packed: bool) -> Iterator[dict[str, Any]]:
     """Each letter as the default has it, and a few in every dialect, without the type of the topic's timestamps, too."""
-    yield from map(shown, written("connect", "LogAppendTime"))
+    yield from map(shown, written("connect", "LogAppendTime", packed=packed))
     for dialect in sorted(DIALECTS):
-        rows = list(written(dialect, None))
+        rows = list(written(dialect, None, packed=packed))
         yield from (shown(rows[number]) for number in _FEW)
 
 
-def test_letters_are_what_they_were() -> None:
+@pytest.mark.parametrize("packed", [False, True], ids=["as clients take them", "as Kafka has them"])
+def test_letters_are_what_they_were(packed: bool) -> None:
     """Key, value and headers of letters of every kind are what the file has, which was written on 2026-11-26."""
     golden = [json.loads(line) for line in GOLDEN.read_text().splitlines()]
-    for number, (found, wanted) in enumerate(zip(all_shown(), golden, strict=True)):
+    for number, (found, wanted) in enumerate(zip(all_shown(packed=packed), golden, strict=True)):
         assert found == wanted, f"line {number + 1} of {GOLDEN.name}"

@@ -30,7 +30,7 @@ from worker.commit import commit
 from worker.context import Delivery
 from worker.effects import Effects
 from worker.observe import Observer
-from worker.producer import Rows
+from worker.records import Rows
 from worker.restore import Restored
 from worker.source_partition import SourcePartition
 from worker.statedb import PartitionDB

@@ -25,6 +25,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import ConsumerMessage
 
 import worker.producer
+from worker.packing import Batch
 
 _HEADER = 61  # bytes of a record batch before its records
 _LZ4 = 3  # in its attributes
@@ -85,6 +86,15 @@ def test_signatures_are_as_overridden() -> None:
     assert list(inspect.signature(PartitionRecords._consumer_record).parameters) == ["self", "tp", "record"]
     skipping = r"generation_id\s*!=\s*self\.app\.consumer_generation_id"
     assert re.search(skipping, inspect.getsource(faust.streams))
+
+
+def test_batches_have_what_the_sender_asks_of_them() -> None:
+    """Our batches stand in for aiokafka's, which only `send` appends to."""
+    asked = set(
+        re.findall(r"\b_?builder\.(\w+)", inspect.getsource(MessageBatch) + inspect.getsource(MessageAccumulator))
+    )
+    assert asked - set(dir(Batch)) == {"append"}
+    assert asked >= {"record_count", "closed", "close", "_set_producer_state", "_build"}
 
 
 def test_versions_are_the_pinned_ones() -> None:

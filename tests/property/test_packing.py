@@ -1,0 +1,94 @@
+"""Rows whose headers are packed by us become the very record batches that aiokafka makes of the same rows."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import hypothesis.strategies as st
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from hypothesis import given
+
+import worker.packing
+from tidegate.headers import Header
+from tidegate.record import OutRow
+from tidegate.recordformat import PackedHeaders
+from worker.packing import Batch, pack
+from worker.records import Rows, by_partition
+
+_FIELDS = st.none() | st.binary(max_size=80) | st.builds(lambda n: b"x" * n, st.integers(8_000, 70_000))
+_HEADERS = st.lists(st.tuples(st.text(max_size=70), _FIELDS), max_size=5)
+_TIMES = st.integers(0, 2**41) | st.sampled_from([1_700_000_000_000, 1_700_000_000_001])
+_ROWS = st.lists(st.tuples(_FIELDS, _FIELDS, _HEADERS, _TIMES), min_size=1, max_size=6)
+
+Row = tuple[bytes | None, bytes | None, list[Header], int]
+
+_PRODUCER = (71, 3, 900)  # id, epoch, sequence
+
+
+def rows_of(rows: list[Row], *, packed: bool) -> Rows:
+    keys, values, headers, timestamps = map(list, zip(*rows, strict=True))
+    ready = [PackedHeaders.of(each) for each in headers] if packed else headers
+    return Rows("t", 0, keys, values, ready, timestamps)
+
+
+def built(batches: list[Batch]) -> list[bytes]:
+    for batch in batches:
+        batch._set_producer_state(*_PRODUCER)
+    return [bytes(batch._build()) for batch in batches]
+
+
+@given(_ROWS)
+def test_the_bytes_are_aiokafkas(rows: list[Row]) -> None:
+    """Records, times, compression, check sum and the producer's numbers: each byte of the batch."""
+    batches = list(pack([rows_of(rows, packed=True)]))
+    theirs = DefaultRecordBatchBuilder(2, 3, 1, *_PRODUCER, 1 << 30)
+    for number, (key, value, headers, timestamp) in enumerate(rows):
+        assert theirs.append(number, timestamp, key, value, headers) is not None
+    assert built(batches) == [bytes(theirs.build())]
+    assert [batch.record_count() for batch in batches] == [len(rows)]
+
+
+@given(_ROWS, st.integers(100, 100_000), st.booleans())
+def test_batches_keep_to_their_size(rows: list[Row], limit: int, packed: bool) -> None:
+    """However small a batch may be: all rows come in their order, and only a row that is larger goes alone beyond it."""
+    with mock.patch.object(worker.packing, "_BATCH_BYTES", limit):
+        batches = list(pack([rows_of(rows, packed=packed)]))
+    assert all(batch.record_count() > 0 for batch in batches)
+    found = []
+    for batch, data in zip(batches, built(batches), strict=True):
+        read = MemoryRecords(data).next_batch()
+        assert read is not None
+        assert read.validate_crc()
+        records = list(read)
+        assert [record.offset for record in records] == list(range(batch.record_count()))
+        sizes = [
+            len(record.key or b"") + len(record.value or b"") + len(PackedHeaders.of(record.headers).data)
+            for record in records
+        ]
+        assert len(records) == 1 or sum(sizes) <= limit
+        found += [(record.key, record.value, record.headers, record.timestamp) for record in records]
+    assert found == rows
+
+
+@given(_HEADERS)
+def test_packed_headers_are_read_back(headers: list[Header]) -> None:
+    """To iterate over packed headers gives what was packed."""
+    packed = PackedHeaders.of(headers)
+    assert list(packed) == headers
+    assert len(packed) == len(headers)
+
+
+def test_rows_in_both_forms() -> None:
+    """Where some rows of a partition have their headers packed and others have not, all are written in their order."""
+    mixed = [
+        OutRow("t", 0, b"a", b"1", [("h", b"x")], 5),
+        OutRow("t", 1, b"b", b"2", PackedHeaders.of([("h", b"y")]), 5),
+        OutRow("t", 0, b"c", b"3", PackedHeaders.of([("h", None)]), 5),
+        OutRow("t", 2, b"d", b"4", [], 5),
+    ]
+    found = {}
+    for rows in by_partition(mixed):
+        (data,) = built(list(pack([rows])))
+        found[rows.partition] = [(record.key, record.headers) for record in MemoryRecords(data).next_batch() or ()]
+    assert found == {0: [(b"a", [("h", b"x")]), (b"c", [("h", None)])], 1: [(b"b", [("h", b"y")])], 2: [(b"d", [])]}
