@@ -58,7 +58,7 @@ class Template:
             return self._whole.pack(values)
         own, dialect = self._packed
         parts = PackedHeaders.of(ahead), own.pack(values), PackedHeaders.of(more), dialect.pack(values)
-        return PackedHeaders(sum(part.count for part in parts), b"".join(part.data for part in parts))
+        return PackedHeaders(sum(part.count for part in parts), [piece for part in parts for piece in part.pieces])
 
     @cached_property
     def _flat(self) -> tuple[_Flat, _Flat]:
@@ -126,4 +126,4 @@ class _Packed:
                 size = len(value)
                 pieces[at] = SMALL[size] if size < FEW else varint(size)
                 pieces[at + 1] = value
-        return PackedHeaders(count, b"".join(pieces))
+        return PackedHeaders(count, pieces)

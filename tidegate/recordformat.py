@@ -38,21 +38,27 @@ def _length(data: bytes) -> bytes:
 
 
 class PackedHeaders(msgspec.Struct, frozen=True, gc=False):
-    """A record's headers in bytes: `count` of them. To iterate over them is to read them."""
+    """A record's headers in bytes: `count` of them, in pieces that are put together with the rest of it. To iterate over them
+    is to read them."""
 
     count: int
-    data: bytes
+    pieces: list[bytes]
 
     @classmethod
     def of(cls, headers: Iterable[Header]) -> PackedHeaders:
         packed = [pack_header(name, value) for name, value in headers]
-        return cls(len(packed), b"".join(packed))
+        return cls(len(packed), packed)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(map(len, self.pieces))
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[Header]:
-        at, data = 0, self.data
+        at, data = 0, b"".join(self.pieces)
         for _ in range(self.count):
             name, at = _read(data, at)
             value, at = _read(data, at)
@@ -84,7 +90,7 @@ def pack_record(
             _NULL if value is None else _length(value),
             value or b"",
             SMALL[count] if count < FEW else varint(count),
-            headers.data,
+            *headers.pieces,
         )
     )
     return _length(body), body

@@ -74,9 +74,7 @@ def _in_one_form(headers: list[Headers | PackedHeaders]) -> list[Headers] | list
 
 
 def _size(key: bytes | None, value: bytes | None, headers: Headers | PackedHeaders) -> int:
-    own = (
-        len(headers.data)
-        if isinstance(headers, PackedHeaders)
-        else sum(len(name) + len(data or b"") for name, data in headers)
-    )
-    return len(key or b"") + len(value or b"") + own
+    told = len(key or b"") + len(value or b"")
+    if isinstance(headers, PackedHeaders):
+        return told + headers.size
+    return told + sum(len(name) + len(data or b"") for name, data in headers)

@@ -63,7 +63,7 @@ def test_batches_keep_to_their_size(rows: list[Row], limit: int, packed: bool) -
         records = list(read)
         assert [record.offset for record in records] == list(range(batch.record_count()))
         sizes = [
-            len(record.key or b"") + len(record.value or b"") + len(PackedHeaders.of(record.headers).data)
+            len(record.key or b"") + len(record.value or b"") + PackedHeaders.of(record.headers).size
             for record in records
         ]
         assert len(records) == 1 or sum(sizes) <= limit

@@ -79,8 +79,8 @@ def test_any_damage_is_an_error() -> None:
 
 def test_answers_of_another_version_are_an_error() -> None:
     """A version that this one does not know is named, before anything is guessed from its bytes."""
-    data = bytes([2]) + encode_answers(ANSWERS)[1:]
-    with pytest.raises(TidegateError, match="version 2, where this tidegate knows 1"):
+    data = bytes([1]) + encode_answers(ANSWERS)[1:]
+    with pytest.raises(TidegateError, match="version 1, where this tidegate knows 2"):
         decode_answers(data, TP)
 
 

@@ -8,6 +8,8 @@ _BYTES = (bytes, bytearray, memoryview)
 
 def shown(found: object) -> str:
     """At most 120 printable characters of what was there; bytes that are no UTF-8 appear as escapes."""
+    if isinstance(found, float):
+        return str(found)  # always short and printable
     if isinstance(found, _BYTES):
         text = bytes(found[: MAX_SHOWN * 4]).decode("utf-8", "backslashreplace")
         cut = len(found) > MAX_SHOWN * 4

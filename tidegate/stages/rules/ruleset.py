@@ -107,6 +107,9 @@ class RuleSet:
             tally.samples = [(offset, one.found or "") for offset, one in zip(at[:MAX_SAMPLES], found, strict=False)]
             if tally.rejects:
                 passed[failing] = False
+                if not reasons:  # as a rule no other has failed
+                    reasons = dict(zip(at, zip(found), strict=True))
+                    continue
                 for offset, reason in zip(at, found, strict=True):
                     reasons[offset] = (*reasons.get(offset, ()), reason)
         return Checked(passed, [Rejection(at, Stage.VALIDATE, reasons[at]) for at in sorted(reasons)], tallies)
@@ -152,12 +155,15 @@ class RuleSet:
             at = pa.array(indices)
             found = check.found([rows.column(name).take(at) for name in check.columns])
         expected, field = check.expectation, check.field or None
+        broke = verdict.broke[indices]
+        if not broke.any():
+            return [Reason("RuleViolation", expected, name, field, one) for one in found]
         broken = f"{expected}, but it {_NOT_EVALUATED}"
         return [
             Reason("ExpressionError", broken, name, field, one)
-            if broke
+            if is_broken
             else Reason("RuleViolation", expected, name, field, one)
-            for one, broke in zip(found, verdict.broke[indices].tolist(), strict=True)
+            for one, is_broken in zip(found, broke.tolist(), strict=True)
         ]
 
     def _abort(self, name: str, check: Check[Any], rows: pa.Table, verdict: _Verdict, row: int) -> PipelineAborted:
