@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, Page
 from dlq.console.app import create_app
 from dlq.service import DeadLetterIndex
 from tests.console_scene import Scene, scene, some_failures
-from tests.contract.replay_scene import ReplayScene
+from tests.contract.replay_scene import ReplayScene, replay_scene
 from tests.harness import wait_until
 from tests.providers.chromium import chromium
 from tests.providers.kafka import KafkaTopics
@@ -72,15 +72,9 @@ def served(index: DeadLetterIndex) -> Iterator[str]:
 @pytest.fixture
 def make_replays(kafka: KafkaTopics, tmp_path: Path) -> Iterator[Callable[..., ReplayScene]]:
     """`make_replays(**settings)`: topics of its own and an index of its own."""
-    scenes: list[ReplayScene] = []
-
-    def make_(**settings: object) -> ReplayScene:
-        scenes.append(ReplayScene(kafka, f"sqlite:///{tmp_path / 'index.sqlite'}", **settings))
-        return scenes[-1]
-
-    yield make_
-    for made in scenes:
-        made.close()
+    url = f"sqlite:///{tmp_path / 'index.sqlite'}"
+    with ExitStack() as scenes:
+        yield lambda **settings: scenes.enter_context(replay_scene(kafka, url, **settings))
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 
 from dlq.index.database import IndexDatabase
 from dlq.replay.agent import ReplayAgent
-from tests.contract.replay_scene import ReplayScene
+from tests.contract.replay_scene import ReplayScene, replay_scene
 from tests.harness import wait_until
 from tests.providers.kafka import KafkaTopics
 from tidegate.errors import TidegateError
@@ -22,10 +22,16 @@ from tidegate.local.postgres import EmbeddedPostgres
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.slow, pytest.mark.chaos]
 
 
-def test_both_go_away(own_kafka: EmbeddedKafka, own_postgres: EmbeddedPostgres, chaos: str) -> None:
+@pytest.fixture
+def scene(own_kafka: EmbeddedKafka, own_postgres: EmbeddedPostgres) -> Iterator[ReplayScene]:
+    """On servers of its own."""
+    with replay_scene(KafkaTopics(own_kafka.bootstrap_servers), own_postgres.url) as made:
+        yield made
+
+
+def test_both_go_away(scene: ReplayScene, own_kafka: EmbeddedKafka, own_postgres: EmbeddedPostgres, chaos: str) -> None:
     """Whatever is away in the middle of a job, and for how long: each letter is sent once, and each gets its outcome."""
     away, number = (15.0, 4000) if chaos == "long" else (1.5, 400)
-    scene = ReplayScene(KafkaTopics(own_kafka.bootstrap_servers), own_postgres.url)
     scene.letters(range(number))
     job = scene.job(owner="", canary=False, rate=100)
     database = IndexDatabase(own_postgres.url, scene.pipeline.dead_letters)
@@ -57,4 +63,3 @@ def test_both_go_away(own_kafka: EmbeddedKafka, own_postgres: EmbeddedPostgres, 
         database.close()
     assert scene.outcomes(job) == {"ok": number}
     assert scene.sent() == Counter({scene.id_of(n): 1 for n in range(number)})
-    scene.close()

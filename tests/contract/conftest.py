@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.contract.postgres_stores import PLAN, Open, sql
-from tests.contract.replay_scene import ReplayScene
+from tests.contract.replay_scene import ReplayScene, replay_scene
 from tests.providers.kafka import KafkaTopics
 from tests.providers.postgres import Database
 from tidegate.clock import ManualClock
@@ -26,15 +27,8 @@ def make_replays(
     """`make_replays(**settings)`: a scene with an index in a fresh database: SQLite, or what a test is parametrised with."""
     sqlite = getattr(request, "param", "sqlite") == "sqlite"
     url = f"sqlite:///{tmp_path / 'index.sqlite'}" if sqlite else request.getfixturevalue("postgres").url
-    scenes: list[ReplayScene] = []
-
-    def make_(**settings: Any) -> ReplayScene:
-        scenes.append(ReplayScene(kafka, url, **settings))
-        return scenes[-1]
-
-    yield make_
-    for made in scenes:
-        made.close()
+    with ExitStack() as scenes:
+        yield lambda **settings: scenes.enter_context(replay_scene(kafka, url, **settings))
 
 
 @pytest.fixture

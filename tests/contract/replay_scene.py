@@ -6,7 +6,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -47,20 +48,26 @@ class Killed(BaseException):
     """Stands for a SIGKILL: nothing catches it."""
 
 
-class ReplayScene:
-    """A pipeline with topics of its own. `settings`: of the block `deadLetters`."""
+@contextmanager
+def replay_scene(kafka: KafkaTopics, url: str, **settings: Any) -> Iterator[ReplayScene]:
+    """A scene, closed whatever happens in it or while it is made: a connection that is left open fails the next test."""
+    with ExitStack() as opened:
+        yield ReplayScene(opened, kafka, url, **settings)
 
-    def __init__(self, kafka: KafkaTopics, url: str, **settings: Any) -> None:
+
+class ReplayScene:
+    """A pipeline with topics of its own. `settings`: of the block `deadLetters`. `opened`: closes what it opens."""
+
+    def __init__(self, opened: ExitStack, kafka: KafkaTopics, url: str, **settings: Any) -> None:
         self.kafka, self.url, self.rule = kafka, url, "small"
         self.id = f"c-{uuid.uuid4().hex[:8]}"
         self.source = kafka.topic(partitions=PARTITIONS, name=f"{self.id}.source")
         self.dlq = kafka.topic(partitions=PARTITIONS, name=f"{self.id}.dlq")
         self.configure(**settings)
-        self._database = IndexDatabase(url, self.pipeline.dead_letters)
-        self._database.prepare()
-        self._writer = IndexWriter(self._database)
-        self._opened = open_index(self.pipeline)
-        self.index: DeadLetterIndex = self._opened.__enter__()
+        database = opened.enter_context(closing(IndexDatabase(url, self.pipeline.dead_letters)))
+        database.prepare()
+        self._writer = IndexWriter(database)
+        self.index: DeadLetterIndex = opened.enter_context(open_index(self.pipeline))
         self._positions = dict.fromkeys(range(PARTITIONS), 0)
         self._replays = dict.fromkeys(range(PARTITIONS), b"")
 
@@ -179,9 +186,9 @@ class ReplayScene:
         """Turns of the job until one more chunk is sent, as of an agent that ends then."""
         run = self.start(job)
         chunks = run.job.chunks
-        while run.job.chunks == chunks:
-            run.turn()
-        run.close()
+        with closing(run):
+            while run.job.chunks == chunks:
+                run.turn()
 
     def carry_out(self, job: Job, *, refuses: Refuses = lambda message: False, by_hand: ByHand | None = None) -> Job:
         """Turns of the job, and of the worker, until it is over or waits for somebody."""
@@ -190,13 +197,11 @@ class ReplayScene:
     def go_on(self, run: Run, *, refuses: Refuses = lambda message: False) -> Job:
         """As `carry_out`, of one that is at work."""
         job, until = run.job, time.monotonic() + 60
-        try:
+        with closing(run):
             while (after := run.turn()) is not None:
                 if after:  # nothing is to be sent: it waits for the worker
                     self.work(refuses)
                 assert time.monotonic() < until, self.outcomes(job)
-        finally:
-            run.close()
         return self.index.jobs.get(job.id)
 
     def outcomes(self, job: Job) -> dict[str, int]:
@@ -211,10 +216,6 @@ class ReplayScene:
 
     def open(self) -> int:
         return int(self.index.reader.stats()["open"])
-
-    def close(self) -> None:
-        self._opened.__exit__(None, None, None)
-        self._database.close()
 
     def _dead(self, raw: RawRecord, n: int) -> dict[str, Any]:
         failed = Rejection(
