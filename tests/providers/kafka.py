@@ -15,6 +15,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from tests.harness import wait_until
 from tests.providers.availability import docker_answers, or_unavailable
 from tidegate.local.kafka import EmbeddedKafka
 from tidegate.local.process import tail
@@ -89,6 +90,8 @@ class KafkaTopics:
         for done in self._admin.create_topics([new], request_timeout=_TIMEOUT).values():
             done.result(_TIMEOUT)
         self._created.append(name)
+        # The controller has made it then; what the broker says of its topics comes later, on a busy machine.
+        wait_until(lambda: name in self._admin.list_topics(timeout=_TIMEOUT).topics, _TIMEOUT, f"{name} is there", 0.02)
         return name
 
     def delete(self) -> None:

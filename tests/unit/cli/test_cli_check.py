@@ -215,17 +215,20 @@ sinks: [{{type: postgres, url: "{postgres}", schema: {schema}}}, {{type: kafka}}
 """
 
 
-def live(path: Path, code: int, **fields: str) -> dict[str, dict[str, Any]]:
-    """The answers of `check --live`, by what was asked."""
+def live(
+    path: Path, code: int, *, template: str = LIVE, timeout: float = 60, **fields: str
+) -> dict[str, dict[str, Any]]:
+    """The answers of `check --live`, by what was asked. `timeout`: seconds for each, all of which only what is away takes."""
     defaults = {"name": "live-check", "topic": "live-check-source", "schema": "public"}
-    written(path, LIVE.format(**{**defaults, **fields}))
-    document = json.loads(tidegate("check", path, "--live", "--json", "--timeout", "3", code=code))
+    written(path, template.format(**{**defaults, **fields}))
+    document = json.loads(tidegate("check", path, "--live", "--json", "--timeout", timeout, code=code))
     return {answer["what"]: answer for answer in document["live"]}
 
 
 def test_live_says_why_nothing_answers(tmp_path: Path) -> None:
     """A broker and a database that are away are named with the reason, without the password; exit code 1."""
-    answers = live(tmp_path / "a.yaml", 1, kafka="127.0.0.1:1", postgres="postgresql://u:geheim12@127.0.0.1:1/db")
+    away = {"kafka": "127.0.0.1:1", "postgres": "postgresql://u:geheim12@127.0.0.1:1/db"}
+    answers = live(tmp_path / "a.yaml", 1, timeout=3, **away)
     assert "connection refused" in answers["kafka 127.0.0.1:1"]["text"]
     assert "Connection refused" in answers["postgres 127.0.0.1/db"]["text"]
     assert not any(answer["good"] for answer in answers.values())
@@ -264,13 +267,10 @@ def test_live_says_what_growth_means(tmp_path: Path, kafka: KafkaTopics, postgre
     """Where groups are made by the record's key, a topic with more partitions than before splits results on Kafka."""
     topic = kafka.topic(partitions=6)
     kafka.topic(name=f"{topic}..changelog.{topic}", partitions=3, config={"cleanup.policy": "compact"})
-    fields = {"kafka": kafka.bootstrap_servers, "postgres": postgres.url, "name": topic}
-    text = LIVE.replace("topics: [{topic}]", "topics: [" + topic + "], key: {{column: k}}").replace(
-        "window: {{size: 1 hour}}", "window: {{size: 1 hour}}, groupBy: [k]"
-    )
-    written(tmp_path / "a.yaml", text.format(schema="public", **fields))
-    document = json.loads(tidegate("check", tmp_path / "a.yaml", "--live", "--json", "--timeout", "3", code=0))
-    (growth,) = [answer for answer in document["live"] if answer["what"] == f"growth of {topic}"]
+    keyed = LIVE.replace("topics: [{topic}]", "topics: [{topic}], key: {{column: k}}")
+    fields = {"kafka": kafka.bootstrap_servers, "postgres": postgres.url, "topic": topic, "name": topic}
+    template = keyed.replace("window: {{size: 1 hour}}", "window: {{size: 1 hour}}, groupBy: [k]")
+    growth = live(tmp_path / "a.yaml", 0, template=template, **fields)[f"growth of {topic}"]
     assert "3 partitions and has 6" in growth["text"]
     assert "counts gives on Kafka" in growth["text"]
 
