@@ -3,7 +3,7 @@
 A chunk is settled in this order, so that nothing is called accepted too early:
 
 1. passed    the group's committed offset is behind the chunk's last offset in every partition: all of it is applied, and
-             its dead letters were written before that (worker/commit.py)
+             its dead letters were written before that (worker/commit.py); or the topic has been deleted
 2. ends      only then the ends of the dead-letter topics are asked for
 3. read      the topics are read up to those ends: what has not come back by then was not dead-lettered
 """
@@ -11,6 +11,7 @@ A chunk is settled in this order, so that nothing is called accepted too early:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
@@ -21,16 +22,20 @@ from dlq.dialects import last_values
 from dlq.dialects.base import text
 from dlq.index.letters import indexed_fingerprint, indexed_id
 from dlq.reader import dead_letter, reader_options, unavailable
-from dlq.replay.jobs import Bounds
-from dlq.replay.targets import QUIET
+from dlq.replay.deleted import DeletedTopics
+from dlq.replay.jobs import Bounds, Chunk
+from dlq.replay.names import OK, SENT
+from dlq.replay.targets import QUIET, Targets
+from tidegate.clock import Clock
 from tidegate.config.kafka import Kafka, confluent_options
-from tidegate.errors import BrokerUnavailable
+from tidegate.errors import BrokerUnavailable, ConfigError
 from tidegate.headers import REPLAY_JOB, headers_of
 from tidegate.record import TopicPartition
 from tidegate.store.reading import committed_offsets
 
 _TIMEOUT = 15.0  # seconds
 _POLL_RECORDS, _POLL_SECONDS = 2_000, 0.1
+_DELETED = 5.0  # seconds between looks whether what nobody has read yet is still there
 _DIGITS = 18  # of a position; anybody can write the header, and Python refuses to read thousands of them
 
 
@@ -131,8 +136,8 @@ class Positions:
         self._options = confluent_options(kafka) | QUIET | {"enable.auto.commit": False}
         self._consumers: dict[str, Consumer] = {}
 
-    def passed(self, group: str, bounds: Bounds) -> bool:
-        """Whether the group has committed offsets behind all of these. Raises BrokerUnavailable."""
+    def unread(self, group: str, bounds: Bounds) -> set[TopicPartition]:
+        """The partitions in which the group has not committed an offset behind this one. Raises BrokerUnavailable."""
         if group not in self._consumers:
             self._consumers[group] = Consumer(self._options | {"group.id": group})
         try:
@@ -140,8 +145,78 @@ class Positions:
             found = committed_offsets(self._consumers[group], asked, _TIMEOUT)
         except KafkaException as error:
             raise BrokerUnavailable(f"the offsets of group {group}: {error.args[0].str()}") from error
-        return all(one.offset > bounds[TopicPartition(one.topic, one.partition)] for one in found)
+        offsets = {TopicPartition(one.topic, one.partition): one.offset for one in found}
+        return {tp for tp, offset in offsets.items() if offset <= bounds[tp]}
 
     def close(self) -> None:
         for consumer in self._consumers.values():
             consumer.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A chunk that is waited for no more. `outcome`: of what has not come back when the dead-letter topics are read up to
+    these `ends`; but what was sent to the topics that have been `deleted` was perhaps never read."""
+
+    chunk: Chunk
+    outcome: str
+    ends: Bounds = field(default_factory=dict)
+    deleted: frozenset[str] = frozenset()
+
+
+class WayBack:
+    """What comes back of one job. One thread. All methods raise BrokerUnavailable."""
+
+    def __init__(self, kafka: Kafka, topics: Sequence[str], job: str, targets: Targets, clock: Clock) -> None:
+        self.tail = DeadLetterTail(kafka, topics, job)
+        self._positions, self._deleted = Positions(kafka), DeletedTopics(kafka, clock)
+        self._targets, self._clock = targets, clock
+        self._passed: Passed | None = None
+        self._look_again = 0.0
+
+    def read(self) -> Passed | None:
+        """Act 3, for a moment: read on. The chunk that had passed, when all that can have come back of it has been read."""
+        passed = self._passed
+        reached = self.tail.read({} if passed is None else passed.ends, wait=passed is not None)
+        if passed is None or not reached:
+            return None
+        self._passed = None
+        return passed
+
+    def look(self, chunk: Chunk) -> Passed | None:
+        """Acts 1 and 2, unless a chunk has passed and is yet to be read for. The chunk at once, if nobody is known to read it."""
+        if self._passed is not None:
+            return None
+        by_group: dict[str, Bounds] = {}
+        for tp, offset in chunk.bounds.items():
+            group = self._targets.group_of(tp.topic)
+            if group is not None:
+                by_group.setdefault(group, {})[tp] = offset
+        if not by_group:
+            return Passed(chunk, SENT)
+        unread = {tp.topic for group, bounds in by_group.items() for tp in self._positions.unread(group, bounds)}
+        deleted = self._deleted_among(unread)
+        if unread == deleted:
+            self._passed = Passed(chunk, OK, self.tail.ends(), deleted)
+        return None
+
+    def require_there(self, topics: set[str]) -> None:
+        """Raises ConfigError for one that has been deleted."""
+        for topic in sorted(self._deleted.among(topics)):
+            raise ConfigError(
+                "the topic to replay to was deleted",
+                value=topic,
+                expected="a topic of this cluster",
+                hint="resume the job, and what goes to other topics is sent; cancel it, and the rest can go elsewhere: --to",
+            )
+
+    def close(self) -> None:
+        self.tail.close()
+        self._positions.close()
+
+    def _deleted_among(self, unread: set[str]) -> frozenset[str]:
+        now = self._clock.monotonic()
+        if not unread or now < self._look_again:
+            return frozenset()
+        self._look_again = now + _DELETED
+        return self._deleted.among(unread)

@@ -4,22 +4,23 @@ sent again and accepted   `ok`: the letter is resolved
 sent again and failed     `failed_again`: the newer letter stands for it; once that is indexed, this one is replaced
 and not for the first time `loop`: the same, of a letter that was a replay's own, sent as it was, failing as it did before
 sent, not followed        `sent`: to a topic whose readers are not known; the letter is resolved
+sent, and not read        `gone`: the topic was deleted meanwhile; it stays open
 not sent                  `parked` (the letter, too), `invalid`, `gone`, `cancelled`: it stays open
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Update, bindparam, select, update
 
 from dlq.index.database import IndexDatabase
 from dlq.index.lifecycle import Lifecycle
 from dlq.index.tables import OPEN, PARKED, REPLACED, RESOLVED
 from dlq.replay.follow import Again
 from dlq.replay.jobs import CANCELLED, CANCELLING, DONE, Chunk, Job, Jobs
-from dlq.replay.names import FAILED, FAILED_AGAIN, LOOP
+from dlq.replay.names import FAILED, FAILED_AGAIN, GONE, LOOP
 from dlq.replay.names import PARKED as NOT_SENT_PARKED
 from dlq.replay.outgoing import Unsent
 from tidegate.clock import Clock
@@ -104,18 +105,33 @@ class Outcomes:
                     rows[FAILED_AGAIN].append((position, FAILED_AGAIN, why, again.topic, again.id))
             return {outcome: self._set(connection, job, some) for outcome, some in rows.items()}
 
-    def settled(self, job: Job, chunk: Chunk, outcome: str, follow: Mapping[Any, int]) -> int:
-        """All of the chunk that has not come back was accepted (`ok`), or is not followed (`sent`). Returns how many."""
+    def settled(
+        self, job: Job, chunk: Chunk, outcome: str, follow: Mapping[Any, int], deleted: Collection[str] = ()
+    ) -> dict[str, int]:
+        """All of the chunk that has not come back was accepted (`ok`), or is not followed (`sent`); but what was sent to topics
+        that have been `deleted` is `gone`. Returns how many are new, by outcome."""
         r = self._replays.c
         mine = (r.job == job.id) & r.position.between(chunk.first, chunk.last)
         with self._database.transaction() as connection:
             self._jobs.write(connection, job, chunks=[other for other in job.chunks if other != chunk], follow=follow)
-            statement = update(self._replays).where(mine, r.outcome.is_(None)).values(outcome=outcome)
-            number = connection.execute(statement).rowcount
+            rest = update(self._replays).where(mine, r.outcome.is_(None))
+            gone = sum(connection.execute(self._gone(rest, job, topic)).rowcount for topic in sorted(deleted))
+            number = connection.execute(rest.values(outcome=outcome)).rowcount
             which = self._letters.c.letter.in_(select(r.letter).where(mine, r.outcome == outcome))
             note = f"replayed by job {job.id}"
             self._lifecycle.close(connection, which, actor=_actor(job), state=RESOLVED, note=note)
-        return int(number)
+        return {GONE: int(gone), outcome: int(number)}
+
+    def _gone(self, rest: Update, job: Job, topic: str) -> Update:
+        """Those among `rest` that were sent to this topic."""
+        if job.request.to is None:  # else all were
+            letters = self._letters.c
+            to_it = select(letters.letter).where(
+                letters.letter == self._replays.c.letter, letters.origin_topic == topic
+            )
+            rest = rest.where(to_it.exists())
+        why = f"topic {topic!r}, to which it was sent, was deleted; whether it had been read there is not known"
+        return rest.values(outcome=GONE, detail=why)
 
     def replace(self, job: Job, *, even_unindexed: bool = False) -> int:
         """Close letters whose replay failed again, once the newer letter is in the index: else the group would be called

@@ -96,6 +96,7 @@ def preview(
     """Nothing is written or sent. Raises ConfigError, BrokerUnavailable, StoreUnavailable, DependencyError."""
     result = Preview(busy=count_busy(request.wanted, database))
     targets = Targets(pipeline, request.to)
+    targets.require_there()
     mend = Mend(pipeline, request.assignments) if request.assignments else None
     preparer = Preparer(targets, pipeline.dead_letters.max_replays, job="preview", mend=mend, by_hand=by_hand)
     masker, reader = Masker(pipeline.dead_letters.masking), RawReader(pipeline.kafka, Archive(pipeline, database))

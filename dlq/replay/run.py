@@ -5,12 +5,12 @@ repeats reading and asking, never sending (dlq/replay/sender.py).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from dlq.replay.choice import first_topic, next_chosen
-from dlq.replay.follow import DeadLetterTail, Positions
+from dlq.replay.follow import Passed, WayBack
 from dlq.replay.jobs import (
     CANCELLING,
     FORGOTTEN,
@@ -26,7 +26,7 @@ from dlq.replay.jobs import (
     Jobs,
 )
 from dlq.replay.mend import Mend
-from dlq.replay.names import FAILED, OK, SENT
+from dlq.replay.names import FAILED, GONE, OK, SENT
 from dlq.replay.outcome import Outcomes
 from dlq.replay.outgoing import ByHand, Preparer, cut
 from dlq.replay.raw import RawReader
@@ -36,6 +36,7 @@ from dlq.s3.archive import Archive
 from tidegate.clock import Clock, SystemClock
 from tidegate.config.pipeline import Pipeline
 from tidegate.config.topics import indexed_topics
+from tidegate.errors import BrokerUnavailable
 
 log = structlog.get_logger(__name__)
 _CHUNK = 4_000  # letters in a transaction at most
@@ -44,14 +45,6 @@ _CANARY = (1, 11)  # letters whose outcome is known before the next step is take
 _ENOUGH = 100  # known outcomes before their ratio says something, without a canary
 _LOOK = 0.2  # seconds between looks at what came back
 _UNINDEXED = 15.0  # seconds that the end of a job waits for the index to have the newer letters
-
-
-@dataclass(slots=True)
-class _Awaited:
-    """A chunk that has passed: it is settled when the dead-letter topics are read up to these ends."""
-
-    chunk: Chunk
-    ends: Bounds
 
 
 class Run:
@@ -78,10 +71,9 @@ class Run:
         limit = pipeline.dead_letters.max_replays
         self._preparer = Preparer(self._targets, limit, job=job.id, mend=self._mend, by_hand=hand)
         self._raw = RawReader(pipeline.kafka, Archive(pipeline, jobs.database))
-        self._tail = DeadLetterTail(pipeline.kafka, indexed_topics(pipeline), job.id)
-        self._positions = Positions(pipeline.kafka)
+        self._back = WayBack(pipeline.kafka, indexed_topics(pipeline), job.id, self._targets, self._clock)
+        self._tail = self._back.tail
         self._sender: Sender | None = None
-        self._awaited: _Awaited | None = None
         self._outcome_counts: dict[str, int] | None = None
         self._not_before = 0.0
         self._idle_since: float | None = None
@@ -107,8 +99,7 @@ class Run:
         if self.job.state == CANCELLING:
             self._outcomes.cancel_rest(self.job)
         elif self.job.state == RUNNING and (reason := self._too_many_failures() or self._forgotten(sender)):
-            log.warning("replay.stopped", job=self.job.id, reason=reason)
-            self._outcomes.turned(self.job, STOPPED, reason)
+            self._stop(reason)
             return 0.0
         sent = self.job.state == RUNNING and self._send_next(sender)
         if sent or settled:
@@ -116,9 +107,14 @@ class Run:
         return None if self._has_ended() else _LOOK
 
     def close(self) -> None:
-        for part in (self._raw, self._tail, self._positions, self._sender, self._mend):
+        for part in (self._raw, self._back, self._sender, self._mend):
             if part is not None:
                 part.close()
+
+    def _stop(self, reason: str) -> None:
+        log.warning("replay.stopped", job=self.job.id, reason=reason)
+        self._outcomes.turned(self.job, STOPPED, reason)
+        self.job = replace(self.job, state=STOPPED, reason=reason)
 
     def _begin(self) -> None:
         """The reading of what comes back starts where the topics end before anything is sent."""
@@ -179,6 +175,7 @@ class Run:
         most = self._how_many()
         if not most:
             return False
+        self._targets.require_there()
         chosen = next_chosen(self._jobs.database, self.job.id, self.job.sent, _CHUNK)
         if not chosen:  # these have been decided already
             self._sent(min(self.job.sent + _CHUNK, self.job.total), {})
@@ -193,8 +190,10 @@ class Run:
         if outgoing:
             try:
                 sender.send(outgoing, upto)
-            except BaseException:
+            except BaseException as error:
                 self._sender = None
+                if isinstance(error, BrokerUnavailable):
+                    self._back.require_there({record.target.topic for record in outgoing})
                 raise
             bounds = sender.bounds
         self._sent(upto, bounds)
@@ -228,37 +227,29 @@ class Run:
         """Whether a chunk was settled."""
         if not self.job.chunks:
             return False
-        awaited = self._awaited
-        reached = self._tail.read({} if awaited is None else awaited.ends, wait=awaited is not None)
+        passed = self._back.read()
         # Anybody can write the header: what cannot have been sent cannot have come back.
         sent = max(self.job.sent, self.job.doubtful)
         if found := {at: again for at, again in self._tail.take().items() if at <= sent}:
             for outcome, letters in self._outcomes.came_back(self.job, found, self._tail.next).items():
                 self._counted(outcome, letters)
-        if awaited is not None:
-            if not reached:
-                return False
-            self._awaited = None
-            self._settle(awaited.chunk, OK)
-            return True
-        return self._look_whether_passed(self.job.chunks[0])
+        passed = passed or self._back.look(self.job.chunks[0])
+        if passed is None:
+            return False
+        self._settle(passed)
+        return True
 
-    def _look_whether_passed(self, chunk: Chunk) -> bool:
-        by_group: dict[str, Bounds] = {}
-        for tp, offset in chunk.bounds.items():
-            group = self._targets.group_of(tp.topic)
-            if group is not None:
-                by_group.setdefault(group, {})[tp] = offset
-        if not by_group:
-            self._settle(chunk, SENT)
-            return True
-        if all(self._positions.passed(group, bounds) for group, bounds in by_group.items()):
-            self._awaited = _Awaited(chunk, self._tail.ends())
-        return False
-
-    def _settle(self, chunk: Chunk, outcome: str) -> None:
-        self._counted(outcome, self._outcomes.settled(self.job, chunk, outcome, self._tail.next))
+    def _settle(self, passed: Passed) -> None:
+        chunk, deleted = passed.chunk, passed.deleted
+        counts = self._outcomes.settled(self.job, chunk, passed.outcome, self._tail.next, deleted)
+        for outcome, letters in counts.items():
+            self._counted(outcome, letters)
         self.job = replace(self.job, chunks=tuple(other for other in self.job.chunks if other != chunk))
+        if counts[GONE] and self.job.state == RUNNING:
+            self._stop(
+                f"{' and '.join(map(repr, sorted(deleted)))} was deleted before what was sent to it was known to be read: those "
+                "letters stay open (outcome gone) and can be replayed elsewhere (--to)"
+            )
 
     def _too_many_failures(self) -> str | None:
         known, failed = self._known(), sum(self._counts().get(outcome, 0) for outcome in FAILED)

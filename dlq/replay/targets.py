@@ -52,17 +52,20 @@ class Targets:
     """The allow-list as the cluster has it now."""
 
     def __init__(self, pipeline: Pipeline, to: str | None = None) -> None:
-        """`to`: all letters go there. Raises ConfigError when it is not allowed or does not exist, BrokerUnavailable."""
+        """`to`: all letters go there. Raises ConfigError when it is not allowed, BrokerUnavailable."""
         if to is not None:
             require_allowed(pipeline, to)
         groups = allowed(pipeline)
         self._to = to
-        wanted = {to: groups[to]} if to is not None else groups
-        self._targets = _look_up(pipeline.kafka, wanted)
+        self._groups = {to: groups[to]} if to is not None else groups
+        self._targets = _look_up(pipeline.kafka, self._groups)
         self.max_bytes = min((target.max_bytes for target in self._targets.values()), default=1_048_588)
         """What the least of them takes as one record."""
-        if to is not None and to not in self._targets:
-            raise ConfigError("topic does not exist", field="--to", value=to, expected="a topic of this cluster")
+
+    def require_there(self) -> None:
+        """Raises ConfigError when all letters go to a topic that does not exist."""
+        if self._to is not None and self._to not in self._targets:
+            raise ConfigError("topic does not exist", field="--to", value=self._to, expected="a topic of this cluster")
 
     @property
     def topics(self) -> list[str]:
@@ -70,8 +73,8 @@ class Targets:
         return sorted(self._targets)
 
     def group_of(self, topic: str) -> str | None:
-        target = self._targets.get(topic)
-        return None if target is None else target.group
+        """Also of a topic that is not there any more: what was sent to it has still been read by nobody else."""
+        return self._groups.get(topic)
 
     def place(self, origin: Origin, key: bytes | None, *, key_is_new: bool) -> TopicPartition | str:
         """Where a letter goes, or why nowhere.
@@ -83,6 +86,8 @@ class Targets:
         if target is None:
             if topic == UNKNOWN or self._to is not None:
                 return "it does not say where it came from; --to names a topic for it"
+            if topic in self._groups:
+                return f"it came from topic {topic!r}, which does not exist (any more); --to names another for it"
             return f"it came from topic {topic!r}, which is no source of this pipeline and not in deadLetters.replayTargets"
         # A partition that the topic does not have leaves the choice to the key.
         number = target.partitions if key_is_new and key is not None else max(0, origin.partition)
