@@ -5,17 +5,15 @@
 3. offsets   of what was sent, in the same transaction
 
 The group's metadata goes with the offsets (KIP-447), so that Kafka refuses the transaction of a process that has lost the
-partition. Nothing is sent twice, nothing is forgotten, and a key's records keep their order within a delay.
+partition. Nothing is sent twice, nothing is forgotten, and a key's records keep their order within a delay. A record that its
+topic does not take holds up its partition and no other (dlq/retry/line.py).
 """
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import cast
 
 import structlog
@@ -25,6 +23,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from dlq.bounded import send_offsets
 from dlq.reader import assign_committed, member_options
 from dlq.replay.targets import QUIET
+from dlq.retry.line import MOST, Line
 from dlq.retry.rows import going_back, waiting
 from dlq.trim import Trimmer
 from tidegate.clock import Clock, SystemClock
@@ -40,34 +39,22 @@ from tidegate.telemetry.metrics import Metrics
 log = structlog.get_logger(__name__)
 _POLL = 0.2  # seconds; nothing is sent later than that after it is due
 _POLL_RECORDS = 500
-_AHEAD_RECORDS, _AHEAD_BYTES = 1_000, 4_194_304  # of one partition, read and not yet due
-_MOST = 2_000  # records of one transaction
 _TIMEOUT = 15.0  # seconds for each act of a transaction
 _TRANSACTION = 15_000  # ms; a killed process's transaction holds up readers of the source topics for so long
 _OUTAGE = (0.5, 10.0)  # seconds: first and longest wait after a failure
 _NEW_TOPICS = 5_000  # ms between looks for retry topics that a worker has made
 
 
-@dataclass(slots=True)
-class _Line:
-    """What is read of one partition, in offset order."""
+Shares = dict[TopicPartition, list[Message]]
+"""What is due of each partition, from its head on."""
 
-    messages: deque[Message] = field(default_factory=deque)
-    nbytes: int = 0
-    paused: bool = False
 
-    @property
-    def is_full(self) -> bool:
-        return len(self.messages) >= _AHEAD_RECORDS or self.nbytes >= _AHEAD_BYTES
+class NotTaken(BrokerUnavailable):
+    """A topic does not take its records, whatever others do. `in_transaction`: one has begun, and is to be aborted."""
 
-    def append(self, message: Message) -> None:
-        self.messages.append(message)
-        self.nbytes += len(message)
-
-    def popleft(self) -> Message:
-        message = self.messages.popleft()
-        self.nbytes -= len(message)
-        return message
+    def __init__(self, message: str, *, in_transaction: bool = False) -> None:
+        super().__init__(message)
+        self.in_transaction = in_transaction
 
 
 class RetryAgent:
@@ -77,7 +64,7 @@ class RetryAgent:
         self.group = f"{pipeline.pipeline_id}-dlq-retry"
         self._pipeline, self._metrics, self._clock = pipeline, metrics, clock or SystemClock()
         self._sources = frozenset(pipeline.source.topics if pipeline.source else ())
-        self._lines: dict[TopicPartition, _Line] = {}
+        self._lines: dict[TopicPartition, Line] = {}
         self._unassigned: KafkaException | None = None
         self._counts: dict[str, int] = {}  # partitions of the source topics
         self._trimmer = Trimmer(pipeline.kafka, self._clock)
@@ -125,8 +112,8 @@ class RetryAgent:
                     raise self._unassigned
                 for message in messages:
                     self._take(message)
-                while (due := self._due()) and not self._stopping.is_set():
-                    self._send(consumer, due)
+                while not self._stopping.is_set() and (due := self._due()) and self._try(consumer, due):
+                    pass
                 self._hold_back(consumer)
                 self._trimmer.trim()
         finally:
@@ -151,7 +138,7 @@ class RetryAgent:
 
     def _assigned(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         def begin(one: KafkaPartition) -> None:
-            self._lines[TopicPartition(one.topic, one.partition)] = _Line()
+            self._lines[TopicPartition(one.topic, one.partition)] = Line()
 
         self._unassigned = assign_committed(consumer, partitions, _TIMEOUT, begin) or self._unassigned
 
@@ -168,16 +155,30 @@ class RetryAgent:
         if line is not None:
             line.append(message)
 
-    def _due(self) -> list[Message]:
-        """The heads of all partitions that are due, and those behind them that are."""
-        now, due = int(self._clock.time() * 1000), list[Message]()
-        for line in self._lines.values():
-            while line.messages and len(due) < _MOST:
-                wait = waiting(headers_of(line.messages[0]))
-                if wait is not None and wait.due > now:
-                    break
-                due.append(line.popleft())
-        return due
+    def _due(self) -> Shares:
+        """What goes next: the heads of all partitions that are due, and those behind them that are; else those of one partition
+        that goes alone."""
+        now, together, left = self._clock.monotonic(), Shares(), MOST
+        for tp, line in self._lines.items():
+            if line.alone is None and (share := self._head(line, left)):
+                together[tp] = share
+                left -= len(share)
+        if together:
+            return together
+        for tp, line in self._lines.items():
+            if line.alone is not None and line.not_before <= now and (share := self._head(line, line.alone)):
+                return {tp: share}
+        return {}
+
+    def _head(self, line: Line, most: int) -> list[Message]:
+        """Those of its records that are due, taken off."""
+        now, share = int(self._clock.time() * 1000), list[Message]()
+        while line.messages and len(share) < most:
+            wait = waiting(headers_of(line.messages[0]))
+            if wait is not None and wait.due > now:
+                break
+            share.append(line.popleft())
+        return share
 
     def _hold_back(self, consumer: Consumer) -> None:
         """A partition of which enough is read rests; the poll goes on, and with it the membership."""
@@ -189,18 +190,40 @@ class RetryAgent:
 
     # Sending
 
-    def _send(self, consumer: Consumer, due: Sequence[Message]) -> None:
+    def _try(self, consumer: Consumer, shares: Shares) -> bool:
+        """Whether it was sent; what is not taken is given back to its lines. Raises KafkaException, BrokerUnavailable when Kafka
+        does not even take it that nothing was sent: begin anew."""
+        try:
+            self._send(consumer, shares)
+        except (KafkaException, NotTaken) as error:
+            self._counts.clear()  # a topic may have been deleted: it is asked for, also after a new beginning
+            if not isinstance(error, NotTaken) or error.in_transaction:
+                self._producer.abort_transaction(_TIMEOUT)
+            now = self._clock.monotonic()
+            for tp, share in shares.items():
+                line = self._lines[tp]
+                line.not_taken(share, now, with_others=len(shares) > 1)
+                if line.not_before > now:
+                    place = f"{tp}@{share[0].offset()}"
+                    log.warning("retry.not_taken", place=place, seconds=line.not_before - now, error=str(error))
+            return False
+        for tp in shares:
+            self._lines[tp].taken()
+        return True
+
+    def _send(self, consumer: Consumer, shares: Shares) -> None:
         """Acts 2 and 3. Raises KafkaException, BrokerUnavailable: nothing is sent then, or the outcome is unknown, and Kafka
-        knows it."""
-        sent, offsets = list[TopicPartition](), dict[TopicPartition, int]()
+        knows it. NotTaken: nothing is sent."""
+        due = [message for share in shares.values() for message in share]
+        targets = [self._target(consumer, message) for message in due]
+        sent = [target for target in targets if target is not None]
+        offsets = {tp: cast(int, share[-1].offset()) + 1 for tp, share in shares.items()}
         self._producer.begin_transaction()
-        for message in due:
-            offsets[_place(message)] = cast(int, message.offset()) + 1
-            target = self._target(consumer, message)
+        for message, target in zip(due, targets, strict=True):
             if target is not None:
                 self._produce(message, target)
-                sent.append(target)
-        self._producer.flush(_TIMEOUT)
+        if left := self._producer.flush(_TIMEOUT):
+            raise NotTaken(f"{left} records were not taken within {_TIMEOUT:g} s", in_transaction=True)
         places = [KafkaPartition(tp.topic, tp.partition, offset) for tp, offset in offsets.items()]
         send_offsets(self._producer, places, consumer.consumer_group_metadata())
         self._producer.commit_transaction(_TIMEOUT)
@@ -211,12 +234,12 @@ class RetryAgent:
         log.debug("retry.sent", records=len(sent), skipped=len(due) - len(sent))
 
     def _partitions(self, consumer: Consumer, source: TopicPartition) -> int:
-        """How many its topic has; 0 for one that is no source of the pipeline's. Raises BrokerUnavailable when that is not known:
-        what has nowhere to go is given up."""
+        """How many its topic has; 0 for one that is no source of the pipeline's. Raises NotTaken when that is not known: what has
+        nowhere to go is given up."""
         if source.topic in self._sources and source.partition >= self._counts.get(source.topic, 0):  # it has grown
             found = consumer.list_topics(source.topic, timeout=_TIMEOUT).topics[source.topic]
             if found.error is not None:
-                raise BrokerUnavailable(f"records wait to go back to topic {source.topic!r}: {found.error.str()}")
+                raise NotTaken(f"records wait to go back to topic {source.topic!r}: {found.error.str()}")
             self._counts[source.topic] = len(found.partitions)
         return self._counts.get(source.topic, 0)
 

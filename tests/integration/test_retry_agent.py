@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from dlq.retry.agent import RetryAgent
 from tests.harness import ROOT, Message, WorkerProcess, produce, read_topic, running, wait_until
@@ -182,7 +183,7 @@ import sys, time
 from pathlib import Path
 from dlq.retry import agent
 from tidegate.config.loading import load_pipeline
-agent._MOST = 40  # many small transactions
+agent.MOST = 40  # many small transactions
 agent.RetryAgent(load_pipeline(Path(sys.argv[1]))).start()
 time.sleep(60)
 """
@@ -282,3 +283,45 @@ def test_the_whole_way(
     assert failed == first
     assert {m.header("tidegate.dlq.attempt") for m in letters} == {"3"}
     assert len(letters) == never
+
+
+def test_what_a_topic_does_not_take_holds_up_no_other_partition(
+    kafka: KafkaTopics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that its topic refuses, or whose topic is gone, waits, and with it those behind it in its partition of the retry
+    topic; all others go on, before it and in other partitions. When the topic takes it, they all go back, each once."""
+    monkeypatch.setattr("dlq.retry.agent._TIMEOUT", 4.0)
+    scene, now = Waiting(kafka, ("1s", "7m")), time.time()
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    other = kafka.topic(2)
+    scene.document["source"] = {"topics": [scene.source, other]}
+    to_other = {"tidegate.retry.topic": other.encode()}
+
+    def takes(size: int) -> None:
+        entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, scene.source, incremental_configs=[entry])
+        for done in admin.incremental_alter_configs([resource]).values():
+            done.result(30)
+
+    takes(30_000)
+    scene.wait(range(20), due=now - 5)
+    scene.wait(range(20, 21), due=now - 5, filler=Random(0).randbytes(40_000))  # in partition 0
+    scene.wait(range(21, 40), due=now - 5)
+    scene.wait(range(300, 302), due=now - 5, topic=1, **to_other)
+    expected = Counter([*range(20), *range(21, 40, 2)])
+    with scene.agent():
+        wait_until(lambda: scene.numbers() == expected, 30, "all but those behind it")
+        wait_until(lambda: len(read_topic(kafka.bootstrap_servers, other)) == 2, 30, "those of the other topic")
+        for done in admin.delete_topics([other]).values():
+            done.result(30)
+        scene.wait(range(302, 303), due=now, topic=1, **to_other)  # in partition 0
+        scene.wait(range(200, 220), due=now, topic=1)
+        expected.update(range(201, 220, 2))
+        wait_until(lambda: scene.numbers() == expected, 30, "what comes later, in the other partition")
+        takes(1_000_000)
+        expected.update(range(20, 40, 2))
+        wait_until(lambda: scene.numbers() == expected, 30, "what was too large, and those behind it")
+        kafka.topic(2, name=other)
+        expected.update(range(200, 220, 2))
+        wait_until(lambda: scene.numbers() == expected, 30, "those behind the one of the other topic")
+        assert [message.key for message in read_topic(kafka.bootstrap_servers, other)] == [b"302"]
