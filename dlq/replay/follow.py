@@ -194,9 +194,9 @@ class WayBack:
                 by_group.setdefault(group, {})[tp] = offset
         if not by_group:
             return Passed(chunk, SENT)
-        unread = {tp.topic for group, bounds in by_group.items() for tp in self._positions.unread(group, bounds)}
-        deleted = self._deleted_among(unread)
-        if unread == deleted:
+        unread = {tp for group, bounds in by_group.items() for tp in self._positions.unread(group, bounds)}
+        deleted = self._deleted_among({tp: chunk.bounds[tp] for tp in unread})
+        if deleted == {tp.topic for tp in unread}:
             self._passed = Passed(chunk, OK, self.tail.ends(), deleted)
         return None
 
@@ -214,9 +214,11 @@ class WayBack:
         self.tail.close()
         self._positions.close()
 
-    def _deleted_among(self, unread: set[str]) -> frozenset[str]:
+    def _deleted_among(self, unread: Bounds) -> frozenset[str]:
         now = self._clock.monotonic()
         if not unread or now < self._look_again:
             return frozenset()
         self._look_again = now + _DELETED
-        return self._deleted.among(unread)
+        deleted = self._deleted.among({tp.topic for tp in unread})
+        rest = {tp: at for tp, at in unread.items() if tp.topic not in deleted}
+        return deleted | self._deleted.made_anew(rest) if rest else deleted

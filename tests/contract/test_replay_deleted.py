@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from dlq.replay import follow, sender
 from dlq.replay.deleted import DeletedTopics
 from dlq.replay.run import Run
 from tests.contract.replay_scene import ReplayScene
+from tests.harness import produce
 from tests.providers.kafka import KafkaTopics
 from tidegate.errors import ConfigError
 
@@ -31,6 +33,13 @@ def delete(kafka: KafkaTopics, topic: str) -> None:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     for done in admin.delete_topics([topic]).values():
         done.result(30)
+
+
+def committed(kafka: KafkaTopics, topic: str, offset: int) -> None:
+    """By the readers of `other_target`."""
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": f"{topic}-readers"})
+    consumer.commit(offsets=[TopicPartition(topic, 0, offset)], asynchronous=False)
+    consumer.close()
 
 
 def unread(run: Run) -> None:
@@ -68,8 +77,8 @@ def test_what_nobody_has_read_there_stays_open(
 
 
 def test_what_went_to_other_topics_is_followed(replays: ReplayScene, kafka: KafkaTopics) -> None:
-    """Of a chunk that went to several topics only what was sent to the deleted one is not accepted. The job stops, and can be
-    resumed."""
+    """Of a chunk that went to several topics only what was sent to the deleted one is not accepted, also when that has been made
+    anew and is read. The job stops, and can be resumed."""
     topic = other_target(replays, kafka)
     replays.letters(range(4))
     replays.letters(range(10, 13), topic=topic)
@@ -78,6 +87,9 @@ def test_what_went_to_other_topics_is_followed(replays: ReplayScene, kafka: Kafk
     run.turn()
     assert run.job.sent == job.total
     delete(kafka, topic)
+    kafka.topic(name=topic)
+    produce(kafka.bootstrap_servers, topic, [{"value": b"another"}])
+    committed(kafka, topic, 1)
     found = replays.go_on(run, refuses=lambda m: m.json["n"] == 3)
     assert (found.state, replays.outcomes(found)) == ("stopped", {"ok": 3, "failed_again": 1, "gone": 3})
     gone = {result["id"] for result in replays.index.jobs.results(job.id, outcome="gone")}
