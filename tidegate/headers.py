@@ -56,7 +56,11 @@ class _Message(Protocol):
 
 def headers_of(message: _Message) -> Headers:
     """The headers of a record that confluent-kafka has read, in their order. Nothing else may call `message.headers()`, but
-    for `headers_of_all`."""
+    for `headers_of_all`.
+
+    A name ends at its first NUL here, since librdkafka gives names without their lengths; aiokafka, and with it the worker, has
+    the whole name. Nothing that librdkafka tells of a record says that a name was longer.
+    """
     return headers_of_all([message])[0] or []
 
 
