@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from dlq.index.database import IndexDatabase
-from dlq.replay.jobs import Job, Jobs, LeaseLost
+from dlq.replay.jobs import STOPPED, Job, Jobs, LeaseLost
 from dlq.replay.outcome import Outcomes
 from dlq.replay.run import Run
 from tidegate.clock import Clock, SystemClock
@@ -122,13 +122,16 @@ class ReplayAgent:
                 work.due = self._clock.monotonic() + after
 
     def _give_up(self, work: _Work, error: Exception) -> None:
-        """The job stops with the reason; whoever resumes it has mended that."""
+        """The job stops with the reason; whoever resumes it has mended that. One that has stopped for it before, and of which only
+        what was sent is yet to be followed, is left alone until its lease is over."""
         reason = str(error) if isinstance(error, TidegateError) else f"{type(error).__name__}: {error}"
+        once_more = (work.job.state, work.job.reason) == (STOPPED, reason)
         try:
-            Outcomes(self._jobs, self._clock).turned(work.job, "stopped", reason)
+            if not once_more:
+                Outcomes(self._jobs, self._clock).turned(work.job, STOPPED, reason)
         except TidegateError as trouble:
             log.warning("replay.not_stopped", job=work.job.id, error=str(trouble))
-        self._drop(work, release=True)
+        self._drop(work, release=not once_more)
 
     def _drop(self, work: _Work, *, release: bool) -> None:
         del self._works[work.job.id]

@@ -52,19 +52,21 @@ class Targets:
     """The allow-list as the cluster has it now."""
 
     def __init__(self, pipeline: Pipeline, to: str | None = None) -> None:
-        """`to`: all letters go there. Raises ConfigError when it is not allowed, BrokerUnavailable."""
-        if to is not None:
-            require_allowed(pipeline, to)
+        """`to`: all letters go there, once `require_there` has said that they may. Raises BrokerUnavailable."""
         groups = allowed(pipeline)
-        self._to = to
-        self._groups = {to: groups[to]} if to is not None else groups
+        self._pipeline, self._to = pipeline, to
+        # What was sent to one that has left the file meanwhile is followed no more.
+        self._groups = {to: groups.get(to)} if to is not None else groups
         self._targets = _look_up(pipeline.kafka, self._groups)
         self.max_bytes = min((target.max_bytes for target in self._targets.values()), default=1_048_588)
         """What the least of them takes as one record."""
 
     def require_there(self) -> None:
-        """Raises ConfigError when all letters go to a topic that does not exist."""
-        if self._to is not None and self._to not in self._targets:
+        """Raises ConfigError when all letters go to a topic that is not allowed (any more), or does not exist."""
+        if self._to is None:
+            return
+        require_allowed(self._pipeline, self._to)
+        if self._to not in self._targets:
             raise ConfigError("topic does not exist", field="--to", value=self._to, expected="a topic of this cluster")
 
     @property
