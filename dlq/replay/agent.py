@@ -122,8 +122,8 @@ class ReplayAgent:
                 work.due = self._clock.monotonic() + after
 
     def _give_up(self, work: _Work, error: Exception) -> None:
-        """The job stops with the reason; whoever resumes it has mended that. One that has stopped for it before, and of which only
-        what was sent is yet to be followed, is left alone until its lease is over."""
+        """The job stops with the reason; whoever resumes it has mended that. One that has stopped for it before, and of which
+        only what was sent is yet to be followed, is left alone until its lease is over."""
         reason = str(error) if isinstance(error, TidegateError) else f"{type(error).__name__}: {error}"
         once_more = (work.job.state, work.job.reason) == (STOPPED, reason)
         try:
