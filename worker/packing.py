@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import Protocol
 
 from aiokafka.codec import lz4_encode
@@ -18,7 +20,7 @@ from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBat
 from aiokafka.record.util import calc_crc32c
 
 from tidegate.recordformat import PackedHeaders, pack_record
-from worker.records import Rows
+from worker.records import Row, Rows
 
 _BATCH_BYTES = 900_000  # uncompressed; below the 1 048 588 bytes that a broker takes by default
 
@@ -72,12 +74,14 @@ class Batch:
 
 
 def pack(parts: Sequence[Rows]) -> Iterator[Batch]:
-    """Record batches of at most 900 000 bytes before compression; a larger row is a batch of its own."""
-    for part in parts:
-        yield from _pack_ready(part) if part.packed else _pack_plain(part)
+    """Record batches of at most 900 000 bytes before compression; a larger row is a batch of its own. Parts share batches, as
+    each of a partition's is a round trip to the broker: windows that close, corrections and updates are three parts."""
+    for packed, alike in groupby(parts, attrgetter("packed")):
+        rows = chain.from_iterable(alike)
+        yield from _pack_ready(rows) if packed else _pack_plain(rows)
 
 
-def _pack_plain(rows: Rows) -> Iterator[Batch]:
+def _pack_plain(rows: Iterable[Row]) -> Iterator[Batch]:
     """With aiokafka's packer."""
     packer, count = _aiokafkas(), 0
     for key, value, headers, timestamp in rows:
@@ -93,7 +97,7 @@ def _aiokafkas() -> DefaultRecordBatchBuilder:
     return DefaultRecordBatchBuilder(_MAGIC, _LZ4, 1, -1, -1, 0, _BATCH_BYTES)
 
 
-def _pack_ready(rows: Rows) -> Iterator[Batch]:
+def _pack_ready(rows: Iterable[Row]) -> Iterator[Batch]:
     """Of rows whose headers are packed."""
     now = int(time.time() * 1000)
     packer, size = _Ready(), 0

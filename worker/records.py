@@ -9,6 +9,9 @@ from tidegate.headers import Headers
 from tidegate.record import OutRow
 from tidegate.recordformat import PackedHeaders
 
+Row = tuple[bytes | None, bytes | None, Headers | PackedHeaders, int | None]
+"""Key, value, headers, and ms since the epoch or None."""
+
 
 @dataclass(slots=True)
 class Rows:
@@ -28,7 +31,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __iter__(self) -> Iterator[tuple[bytes | None, bytes | None, Headers | PackedHeaders, int | None]]:
+    def __iter__(self) -> Iterator[Row]:
         none: Headers = []
         headers = self.headers if self.headers is not None else [none] * len(self.keys)
         timestamps = self.timestamps if self.timestamps is not None else [None] * len(self.keys)

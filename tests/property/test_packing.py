@@ -92,3 +92,10 @@ def test_rows_in_both_forms() -> None:
         (data,) = built(list(pack([rows])))
         found[rows.partition] = [(record.key, record.headers) for record in MemoryRecords(data).next_batch() or ()]
     assert found == {0: [(b"a", [("h", b"x")]), (b"c", [("h", None)])], 1: [(b"b", [("h", b"y")])], 2: [(b"d", [])]}
+
+
+def test_parts_share_batches() -> None:
+    """Parts of a partition go out together: a batch waits for the one before it, a round trip to the broker."""
+    row: Row = b"k", b"v", [("h", b"x")], 5
+    parts = [rows_of([row] * count, packed=packed) for count, packed in [(1, False), (2, False), (3, True), (4, True)]]
+    assert [batch.record_count() for batch in pack(parts)] == [1 + 2, 3 + 4]
