@@ -20,6 +20,7 @@ from tests.aio import in_a_loop
 from tidegate.calls import Calls
 from tidegate.clock import Deadline
 from tidegate.errors import BrokerUnavailable, ProducerFenced, RowTooLarge
+from tidegate.recordformat import PackedHeaders
 from worker.producer import PartitionProducer
 from worker.records import Rows
 from worker.restore import Restored, restore
@@ -111,18 +112,24 @@ async def test_rows_come_back_as_written(kafka: KafkaTopics) -> None:
 
 @in_a_loop
 async def test_large_lists_are_split(kafka: KafkaTopics) -> None:
-    """More rows than fit into one record batch go out in several, in order."""
-    topic = kafka.topic()
+    """More rows than fit into one record batch go out in several, in order, whatever form their headers have."""
+    topic = kafka.topic(partitions=2)
     producer = producer_of(kafka, f"p-{topic}")
     await producer.start()
-    count = 30_000
+    count = 20_000
     keys: list[bytes | None] = [b"%d" % i for i in range(count)]
-    assert await producer.commit([Rows(topic, 0, keys, [bytes(100)] * count)]) == {(topic, 0): count - 1}
+    packed = [PackedHeaders.of([("h", b"1")])] * count
+    for times in (1, 2):  # the second goes on with the first's row numbers
+        offsets = await producer.commit(
+            [Rows(topic, 0, keys, [bytes(100)] * count), Rows(topic, 1, keys, [bytes(100)] * count, packed)]
+        )
+        assert offsets == {(topic, p): times * count + (times - 1) - 1 for p in (0, 1)}  # a marker between them
     await producer.stop()
-    await ended(kafka, topic)
-    rows, restored = await read(kafka, topic)
-    assert [key for key, _ in rows] == keys
-    assert restored.records == count
+    for partition in (0, 1):
+        await ended(kafka, topic, partition)
+        rows, restored = await read(kafka, topic, partition)
+        assert [key for key, _ in rows] == keys * 2
+        assert restored.records == 2 * count
 
 
 @in_a_loop
@@ -160,7 +167,8 @@ async def test_starting_settles_the_predecessor(kafka: KafkaTopics) -> None:
 
 @in_a_loop
 async def test_row_too_large_is_named(kafka: KafkaTopics) -> None:
-    """A row above the topic's limit is refused with topic and size; its transaction leaves nothing; the next works."""
+    """A row above the topic's limit is refused with topic and size; its transaction leaves nothing; the next works, and what
+    has its headers packed is refused just so."""
     topic, small = kafka.topic(), kafka.topic(config={"max.message.bytes": "2000"})
     producer = producer_of(kafka, f"p-{topic}")
     await producer.start()
@@ -169,7 +177,12 @@ async def test_row_too_large_is_named(kafka: KafkaTopics) -> None:
     with pytest.raises(RowTooLarge, match=small) as raised:
         await producer.commit([Rows(topic, 0, [b"a"], [b"1"]), Rows(small, 0, [b"b", b"c"], [noise, b"2"])])
     assert raised.value.size == len(noise) + 1
-    await producer.commit([Rows(topic, 0, [b"d"], [b"4"]), Rows(small, 0, [b"e"], [b"5"])])
+    headers = [PackedHeaders.of([("h", noise)]), PackedHeaders.of([])]
+    with pytest.raises(RowTooLarge, match=small) as raised:
+        await producer.commit([Rows(topic, 0, [b"a"], [b"1"]), Rows(small, 0, [b"b", b"c"], [b"1", b"2"], headers)])
+    assert raised.value.size > len(noise)
+    packed = [PackedHeaders.of([("h", b"5")])]
+    await producer.commit([Rows(topic, 0, [b"d"], [b"4"]), Rows(small, 0, [b"e"], [b"5"], packed)])
     await producer.stop()
     assert await read_ended(kafka, topic) == [(b"d", b"4")]
     assert await read_ended(kafka, small) == [(b"s", b"fits"), (b"e", b"5")]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from unittest import mock
 
 import hypothesis.strategies as st
+import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from hypothesis import given
+from hypothesis import example, given
 
 import worker.packing
 from tidegate.headers import Header
@@ -38,14 +40,17 @@ def built(batches: list[Batch]) -> list[bytes]:
     return [bytes(batch._build()) for batch in batches]
 
 
-@given(_ROWS)
-def test_the_bytes_are_aiokafkas(rows: list[Row]) -> None:
-    """Records, times, compression, check sum and the producer's numbers: each byte of the batch."""
-    batches = list(pack([rows_of(rows, packed=True)]))
+@given(_ROWS, st.booleans())
+@example([(b"k", b"v", [], 5)] * 5_000, True)
+@example([(b"k", b"v", [("h", None)] * 5_000, 5)], True)
+def test_the_bytes_are_aiokafkas(rows: list[Row], packed: bool) -> None:
+    """Records, times, compression, check sum and the producer's numbers: each byte of the batch, however often it is sent."""
+    with mock.patch.object(worker.packing, "_BATCH_BYTES", 1 << 30):
+        batches = list(pack([rows_of(rows, packed=packed)]))
     theirs = DefaultRecordBatchBuilder(2, 3, 1, *_PRODUCER, 1 << 30)
     for number, (key, value, headers, timestamp) in enumerate(rows):
         assert theirs.append(number, timestamp, key, value, headers) is not None
-    assert built(batches) == [bytes(theirs.build())]
+    assert built(batches) == [bytes(batch._build()) for batch in batches] == [bytes(theirs.build())]
     assert [batch.record_count() for batch in batches] == [len(rows)]
 
 
@@ -80,18 +85,41 @@ def test_packed_headers_are_read_back(headers: list[Header]) -> None:
 
 
 def test_rows_in_both_forms() -> None:
-    """Where some rows of a partition have their headers packed and others have not, all are written in their order."""
+    """Where some rows of a partition have their headers packed and others have not, all are written in their order, each at
+    its time."""
     mixed = [
         OutRow("t", 0, b"a", b"1", [("h", b"x")], 5),
-        OutRow("t", 1, b"b", b"2", PackedHeaders.of([("h", b"y")]), 5),
-        OutRow("t", 0, b"c", b"3", PackedHeaders.of([("h", None)]), 5),
-        OutRow("t", 2, b"d", b"4", [], 5),
+        OutRow("t", 1, b"b", b"2", PackedHeaders.of([("h", b"y")]), 6),
+        OutRow("t", 0, b"c", b"3", PackedHeaders.of([("h", None)]), 4),
+        OutRow("t", 2, b"d", b"4", [], 7),
     ]
     found = {}
     for rows in by_partition(mixed):
         (data,) = built(list(pack([rows])))
-        found[rows.partition] = [(record.key, record.headers) for record in MemoryRecords(data).next_batch() or ()]
-    assert found == {0: [(b"a", [("h", b"x")]), (b"c", [("h", None)])], 1: [(b"b", [("h", b"y")])], 2: [(b"d", [])]}
+        found[rows.partition] = [
+            (record.key, record.headers, record.timestamp) for record in MemoryRecords(data).next_batch() or ()
+        ]
+    assert found == {
+        0: [(b"a", [("h", b"x")], 5), (b"c", [("h", None)], 4)],
+        1: [(b"b", [("h", b"y")], 6)],
+        2: [(b"d", [], 7)],
+    }
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_without_a_time_have_that_of_sending(packed: bool) -> None:
+    """A topic's retention counts from a record's time: rows that come with none are not from 1970."""
+    headers = PackedHeaders.of([]) if packed else list[Header]()
+    before = time.time_ns() // 1_000_000
+    (data,) = built(list(pack(by_partition([OutRow("t", 0, b"k", b"v", headers)]))))
+    (record,) = MemoryRecords(data).next_batch() or ()
+    assert before <= record.timestamp <= time.time_ns() // 1_000_000
+
+
+def test_a_row_is_as_large_as_its_key_value_and_headers() -> None:
+    """Whoever is told that a row is too large is told of its headers, in either form; packed, with their lengths."""
+    row: Row = b"key", b"value", [("name", bytes(1_000))], 5
+    assert [rows_of([row, (None, None, [], 5)], packed=packed).largest for packed in (False, True)] == [1_012, 1_015]
 
 
 def test_parts_share_batches() -> None:

@@ -86,6 +86,13 @@ def test_windows_are_forgotten_after_their_retention(path: Path) -> None:
         assert "1970-01-01T00:00:10.000Z of totals is forgotten" in step.dead[0].kind.message
 
 
+def test_dead_letters_have_their_headers_packed(path: Path) -> None:
+    """The producer is given the headers of letters as Kafka has them, those of late records too: it packs none of them anew."""
+    with partition(plan_of(lateData={"strategy": "sendToDLQ"}), path) as p:
+        step = p.take(record(0, 900_000), record(1, 1_000), record(2, 900_000, amount="no"))
+        assert [(len(rows), rows.packed) for rows in step.effects.topics if rows.topic == "p.dlq"] == [(2, True)]
+
+
 def test_a_window_that_opens_and_expires_in_one_batch_leaves_nothing(path: Path) -> None:
     """When the high water leaps within a batch, the state does not keep what nothing would ever delete."""
     with partition(plan_of(), path) as p:
