@@ -88,12 +88,13 @@ def _second(seconds: int) -> str:
 
 @lru_cache(maxsize=1024)
 def parse_iso_utc(text: str | None) -> int | None:
-    """Milliseconds since the epoch of an ISO 8601 time (UTC when it names no zone), or None when it is none."""
+    """Milliseconds since the epoch of an ISO 8601 time (UTC when it names no zone), or None when it is none, or in UTC not of the
+    years 1 to 9999, which `iso_utc` could not write."""
     if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        since = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)) - _EPOCH
+    except (ValueError, OverflowError):
         return None
-    since = (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment) - _EPOCH
     return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000

@@ -78,7 +78,7 @@ def _after_earlier_failure(letter: Letter) -> Letter:
         return letter if trace is None else replace(letter, traceparent=trace)
     earlier, kind = read_earlier(values), letter.kind
     here = Origin(kind.topic, kind.partition, letter.offset, letter.timestamp, kind.timestamp_type)
-    origin = here if earlier.origin is None else earlier.origin
+    origin = here if earlier.origin is None or not _is_possible(earlier.origin) else earlier.origin
     return replace(
         letter,
         kind=replace(
@@ -98,3 +98,9 @@ def _after_earlier_failure(letter: Letter) -> Letter:
         value_size=earlier.value_size,
         value_sha256=earlier.value_sha256,
     )
+
+
+def _is_possible(origin: Origin) -> bool:
+    """Whether Kafka, and each dialect, has room for its numbers: anybody can put others into a header."""
+    longs = (origin.offset, 0 if origin.timestamp is None else origin.timestamp)
+    return -(2**31) <= origin.partition < 2**31 and all(-(2**63) <= number < 2**63 for number in longs)

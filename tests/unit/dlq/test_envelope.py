@@ -130,6 +130,27 @@ def test_failing_again_in_another_tool(dialect: Literal["connect", "spring", "st
     assert again.headers == ()
 
 
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+@pytest.mark.parametrize(
+    ("name", "lie"),
+    [
+        (h.ORIGIN_PARTITION, b"%d" % 2**31),
+        (h.ORIGIN_OFFSET, b"%d" % 2**63),
+        (h.ORIGIN_TIMESTAMP, b"%d" % (-(2**63) - 1)),
+        (h.FAILED_FIRST, b"0001-01-01T00:00:00+23:59"),
+        (h.FAILED_FIRST, b"9999-12-31T23:59:59-23:59"),
+    ],
+)
+def test_what_no_failure_could_have_written_stops_nothing(
+    name: str, lie: bytes, dialect: Literal["connect", "spring", "streams", "none"]
+) -> None:
+    """Anybody can put headers on a record. One with a number or a time that fits nowhere gets its letter in every dialect."""
+    before = {h.ORIGIN_TOPIC: b"other", h.ORIGIN_PARTITION: b"3", h.ORIGIN_OFFSET: b"7", h.ORIGIN_TIMESTAMP: b"9"}
+    again = letter(99, headers=tuple({**before, name: lie}.items()))
+    assert read_back(written(again, dialect=dialect)) == told(again)
+    assert again.kind.first_failure == NOW_MS
+
+
 def test_headers_do_not_grow() -> None:
     """Failing a hundred times gives as many headers as failing once."""
     once = current = letter(42)
