@@ -15,6 +15,8 @@ from tidegate.headers import RETRY_ATTEMPT
 from tidegate.record import TopicPartition, record_id
 from tidegate.stages.batch import Reason, Rejection
 
+_LONGEST = 256  # bytes of what a letter takes over from headers; a topic's name has 249. Else it may outgrow what its topic takes
+
 
 class RawRecord(msgspec.Struct, frozen=True, gc=False):  # a named tuple takes six times as long to make
     """One source record. `timestamp`: Kafka's, ms. `timestamp_type`: CreateTime or LogAppendTime, None if not known."""
@@ -71,7 +73,7 @@ class Letter(msgspec.Struct, frozen=True):
 
 def _after_earlier_failure(letter: Letter) -> Letter:
     """The letter with what the record's own headers tell: its trace, and what stays of an earlier failure."""
-    values = last_values(letter.headers)
+    values = {name: value for name, value in last_values(letter.headers).items() if len(value) <= _LONGEST}
     trace = text(values, h.TRACEPARENT)
     kept = tuple(header for header in letter.headers if not is_failure_header(header[0]))
     if len(kept) == len(letter.headers):

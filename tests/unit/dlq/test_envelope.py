@@ -201,6 +201,22 @@ def test_the_largest_record_still_fits() -> None:
     assert back.reasons[0].message == "m" * 1024
 
 
+@pytest.mark.parametrize(
+    "name",
+    [h.TRACEPARENT, h.ORIGIN_TOPIC, h.ORIGIN_TIMESTAMP_TYPE, h.TRUNCATED, h.VALUE_SHA256, "__connect.errors.topic"],
+)
+def test_no_letter_repeats_a_long_header(name: str) -> None:
+    """What a letter takes over from its record's headers is short. Else a record that its topic took would have a letter that
+    the dead-letter topic does not take, for ever."""
+    before = {h.ORIGIN_PARTITION: b"3", h.ORIGIN_OFFSET: b"7", h.VALUE_SIZE: b"9", h.VALUE_SHA256: b"00"}
+    before |= {"__connect.errors.partition": b"3", "__connect.errors.offset": b"7"}
+    topic = {} if name.startswith("__") else {h.ORIGIN_TOPIC: b"other"}
+    one = letter(value=b"v" * 800_000, headers=tuple({**before, **topic, name: b"\xff" * 200_000}.items()))
+    _, value, headers = written(one)
+    assert len(value or b"") == 800_000
+    assert sum(len(n) + len(v or b"") + 10 for n, v in headers) < MAX_HEADERS_BYTES + 4096
+
+
 def test_many_small_headers() -> None:
     """Of more headers than fit, the first ones are kept, in their order."""
     own = tuple((f"header-{i:06}", b"x" * 20) for i in range(5000))
