@@ -118,11 +118,11 @@ async def test_large_lists_are_split(kafka: KafkaTopics) -> None:
     await producer.start()
     count = 20_000
     keys: list[bytes | None] = [b"%d" % i for i in range(count)]
+    noise = random.Random(1)
+    values: list[bytes | None] = [noise.randbytes(100) for _ in range(count)]  # else lz4 makes a small batch of all
     packed = [PackedHeaders.of([("h", b"1")])] * count
     for times in (1, 2):  # the second goes on with the first's row numbers
-        offsets = await producer.commit(
-            [Rows(topic, 0, keys, [bytes(100)] * count), Rows(topic, 1, keys, [bytes(100)] * count, packed)]
-        )
+        offsets = await producer.commit([Rows(topic, 0, keys, values), Rows(topic, 1, keys, values, packed)])
         assert offsets == {(topic, p): times * count + (times - 1) - 1 for p in (0, 1)}  # a marker between them
     await producer.stop()
     for partition in (0, 1):

@@ -7,7 +7,10 @@ from msgspec.structs import replace
 
 from dlq import headers as h
 from dlq.letter import Letter
+from dlq.template import Slot, Template
+from dlq.writing import LetterWriter
 from tests.unit.dlq.dead_letters import NOW_MS, kinds, record, rejection, told, written
+from tidegate.config.queue import DeadLetterConfig
 from tidegate.record import Stage, TopicPartition
 from tidegate.stages.batch import Reason
 
@@ -54,3 +57,20 @@ def test_a_replay_is_of_its_own_kind() -> None:
     assert again.kind is not plain.kind
     assert [one.kind.first_failure for one in (plain, again)] == [NOW_MS + 1000, NOW_MS]
     assert dict(written(again).headers)[h.ORIGIN_OFFSET] == b"1"
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 4_095, 4_096, 4_097, 8_191, 8_192])
+def test_what_a_letter_has_of_its_own_is_of_any_length(size: int) -> None:
+    """However many bytes the length takes, both forms have the same headers."""
+    template = Template([("own", Slot.REASONS), ("shared", b"x" * size)], [("last", Slot.ID)])
+    values = template.values("i" * size, b"r" * size, 7, None)
+    wanted = [("own", b"r" * size), ("shared", b"x" * size), ("last", b"i" * size)]
+    assert list(template.pack((), values, [])) == template.fill((), values, []) == wanted
+
+
+def test_letters_of_a_kind_share_their_bytes() -> None:
+    """What letters of one kind have in common is put into Kafka's form once for a batch, and is in memory once."""
+    made, writer = kinds(), LetterWriter(DeadLetterConfig())
+    pieces = [writer.packed(Letter.of(SAME, record(offset), made))[2].pieces for offset in (1, 2)]
+    shared = [one for one, other in zip(*pieces, strict=True) if one is other]
+    assert sum(map(len, shared)) > sum(map(len, pieces[0])) / 2

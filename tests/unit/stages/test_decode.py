@@ -20,6 +20,7 @@ from tidegate.config.pipeline import Pipeline
 from tidegate.errors import ConfigError
 from tidegate.stages.decode import Decoder
 from tidegate.stages.decode.moments import MAX_MICROS, MIN_MICROS
+from tidegate.stages.decode.shown import shown
 
 CORPUS = Pipeline.model_validate({**PIPELINE, "rules": []})
 EVERYTHING = Decoder(CORPUS)
@@ -264,3 +265,9 @@ def test_every_refusal_is_explained_by_a_field(value: bytes) -> None:
     """A well-formed object that is refused has a reason that names a field: the fast and the slow look agree."""
     for one in EVERYTHING.decode(raw([value])).rejected:
         assert all(reason.field is not None or reason.error_type == "MalformedJson" for reason in one.reasons)
+
+
+@pytest.mark.parametrize("number", [0.1 + 0.2, -1e300, 5e-324, -0.0, float("nan"), float("-inf")])
+def test_a_number_is_shown_with_all_its_digits(number: float) -> None:
+    """What was found is what stood there, to the last digit."""
+    assert shown(number) == repr(number)
