@@ -54,9 +54,6 @@ class PackedHeaders(msgspec.Struct, frozen=True, gc=False):
         """In bytes."""
         return sum(map(len, self.pieces))
 
-    def __len__(self) -> int:
-        return self.count
-
     def __iter__(self) -> Iterator[Header]:
         at, data = 0, b"".join(self.pieces)
         for _ in range(self.count):

@@ -17,8 +17,8 @@ Row = tuple[bytes | None, bytes | None, Headers | PackedHeaders, int | None]
 class Rows:
     """Records for one partition of one topic. `keys` and `values` have the same length; a null value is a tombstone.
 
-    `headers`: of each row, all in one of the two forms; none without them. `timestamps` are in ms since the epoch; without
-    them the rows carry the time of sending.
+    `headers`: of each row, all in one of the two forms; none without them. `timestamps` are in ms since the epoch; a row
+    without one carries the time of sending.
     """
 
     topic: str
@@ -26,7 +26,7 @@ class Rows:
     keys: list[bytes | None]
     values: list[bytes | None]
     headers: list[Headers] | list[PackedHeaders] | None = None
-    timestamps: list[int] | None = None
+    timestamps: list[int | None] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -60,7 +60,7 @@ def by_partition(out: Sequence[OutRow]) -> list[Rows]:
             [row.key for row in rows],
             [row.value for row in rows],
             _in_one_form([row.headers for row in rows]),
-            None if rows[0].timestamp is None else [row.timestamp or 0 for row in rows],
+            [row.timestamp for row in rows],
         )
         for (topic, partition), rows in grouped.items()
     ]

@@ -130,9 +130,8 @@ class Run:
             anchor = first_topic(self._jobs.database, self.job.id)
             kafka, targets = self._pipeline.kafka, self._targets
             self._sender = Sender(kafka, self.job.id, anchor, max_bytes=targets.max_bytes, others=targets.topics)
-        if (
-            self._sender.position > self.job.sent
-        ):  # an earlier owner's, or this one's when the database went away just then
+        # An earlier owner's, or this one's when the database went away just then.
+        if self._sender.position > self.job.sent:
             log.info("replay.recovered", job=self.job.id, upto=self._sender.position, known=self.job.sent)
             self._sent(self._sender.position, self._sender.bounds)
         may_begin = not (self.job.follow or self.job.sent) or self.job.reason.startswith(SENDS_AGAIN)
